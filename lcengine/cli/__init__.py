@@ -1,0 +1,83 @@
+"""The command line: `lcengine search | plan | composite | info | quicklook | simulate | demo`.
+
+Heavy libraries are imported inside the commands, so `--help` answers at once. Results go to stdout
+(as JSON with `--json`), progress and messages to stderr. Errors are one line and have stable exit
+codes (see `lcengine.errors`); `--debug`, anywhere on the line, shows the traceback.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+import lcengine
+from lcengine.cli import composite, product, search, world
+from lcengine.cli.output import complain, show_warnings
+from lcengine.errors import LcengineError
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C or SIGTERM; the same command resumes."""
+
+
+class Group(TyperGroup):
+    """Turns named errors into one line and their exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; with `--debug` errors keep their traceback."""
+        try:
+            return super().invoke(ctx)
+        except LcengineError as error:
+            if ctx.params.get("debug"):
+                raise
+            complain(str(error))
+            raise typer.Exit(error.exit_code) from None
+        except KeyboardInterrupt:
+            complain("interrupted; finished tiles are kept, run the same command again to resume")
+            raise typer.Exit(INTERRUPTED) from None
+
+
+app = typer.Typer(
+    cls=Group,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="From satellite archives to cloud-free composites: STAC in, Zarr out.",
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"lcengine {lcengine.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Options of every command."""
+    show_warnings()
+
+
+app.command("search")(search.search)
+app.command("plan")(composite.plan)
+app.command("composite")(composite.composite)
+app.command("info")(product.info)
+app.command("quicklook")(product.quicklook)
+app.command("simulate")(world.simulate)
+app.command("demo")(world.demo)
+
+
+def main() -> None:
+    """Console entry point. `--debug` may stand anywhere."""
+    arguments = sys.argv[1:]
+    if "--debug" in arguments:
+        arguments = ["--debug", *(a for a in arguments if a != "--debug")]
+    app(arguments)

@@ -1,0 +1,161 @@
+"""`lcengine plan` and `lcengine composite`: the main job, priced and run."""
+
+from __future__ import annotations
+
+import signal
+from contextlib import AbstractContextManager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lcengine.cli import options
+from lcengine.cli.output import emit, progress, say
+from lcengine.cli.options import takes
+
+if TYPE_CHECKING:
+    from lcengine.composite import CompositeRequest
+    from lcengine.engine import Client
+
+Bands = Annotated[
+    str | None,
+    typer.Option("--bands", help="Comma-separated canonical bands, e.g. blue,green,red,nir."),
+]
+Mask = Annotated[
+    str,
+    typer.Option("--mask", help="Cloud mask: worldcover, geomad, pacific, s2mosaic, scl or none."),
+]
+Outliers = Annotated[
+    str, typer.Option("--outliers", help="Screen for clouds the mask missed: none or mad:K.")
+]
+Method = Annotated[
+    str, typer.Option("--method", help="median, mean, percentile:P or percentile:P:nearest.")
+]
+GroupBy = Annotated[
+    str, typer.Option("--groupby", help="One observation is an overpass, solar_day or none.")
+]
+Resampling = Annotated[str, typer.Option("--resampling", help="nearest, bilinear or average.")]
+Crs = Annotated[str, typer.Option("--crs", help="auto (most frequent of the items) or EPSG code.")]
+Resolution = Annotated[
+    float | None, typer.Option("--resolution", help="Pixel size in CRS units [finest band].")
+]
+Tile = Annotated[int | None, typer.Option("--tile", help="Tile edge in pixels [by size].")]
+Block = Annotated[int | None, typer.Option("--block", help="Sub-block edge [by memory].")]
+MaxLost = Annotated[
+    float,
+    typer.Option("--max-lost", help="Share of unreadable items above which a tile fails."),
+]
+
+
+def _request(
+    source: options.Source,
+    collection: options.Collections = None,
+    datetime: options.Datetime = None,
+    bbox: options.Bbox = None,
+    aoi: options.AoiFile = None,
+    max_cloud: options.MaxCloud = None,
+    where: options.Where = None,
+    bands: Bands = None,
+    mask: Mask = "worldcover",
+    outliers: Outliers = "none",
+    method: Method = "median",
+    groupby: GroupBy = "overpass",
+    resampling: Resampling = "nearest",
+    crs: Crs = "auto",
+    resolution: Resolution = None,
+    tile: Tile = None,
+    block: Block = None,
+    max_lost: MaxLost = 0.2,
+    offset: options.Offset = None,
+    signer: options.Signer = None,
+    allow_host: options.AllowHost = None,
+) -> CompositeRequest:
+    """The options that describe a composite, as a request."""
+    from lcengine.composite import CompositeRequest, CompositeSpec
+    from lcengine.items import check_groupby
+    from lcengine.sensors import sensor
+
+    query = options.query_of(source, collection, datetime, max_cloud, where)
+    names = tuple(b.strip() for b in bands.split(",")) if bands else ()
+    if not names:
+        names = sensor(collection[0] if collection else "sentinel-2-l2a").default_bands
+    return CompositeRequest(
+        query=query,
+        spec=CompositeSpec(
+            bands=names,
+            mask=mask,
+            outliers=outliers,
+            method=method,
+            groupby=check_groupby(groupby),
+            resampling=resampling,
+            max_lost=max_lost,
+        ),
+        aoi=options.area(bbox, aoi),
+        crs=crs,
+        resolution=resolution,
+        tile=tile,
+        block=block,
+        offset=offset,
+        signer=signer,
+        allow_hosts=tuple(allow_host or ()),
+    )
+
+
+@takes(_request)
+def plan(request: CompositeRequest, *, json: options.AsJson = False) -> None:
+    """Say what a composite would cost: tiles, items per tile, bytes, memory, tasks. Reads no pixel.
+
+    `decoded bytes` is an upper bound, taken from one file header per collection, band and shape.
+    """
+    emit(request.plan().explain(), json)
+
+
+@takes(_request)
+def composite(
+    request: CompositeRequest,
+    *,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Product to write, e.g. out.zarr.")
+    ],
+    workers: Annotated[
+        int | None, typer.Option("--workers", help="Local worker processes [one per 4 CPUs].")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option("--threads", help="Threads per local worker [all CPUs].")
+    ] = None,
+    scheduler: Annotated[
+        str | None, typer.Option("--scheduler", help="Running Dask scheduler, tcp://host:8786.")
+    ] = None,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Discard unfinished work or replace the product.")
+    ] = False,
+    json: options.AsJson = False,
+) -> None:
+    """Make a cloud-free composite. Interrupted, the same command goes on where it stopped."""
+    from lcengine import engine
+    from lcengine.cli.product import summary
+    from lcengine.composite import run_composite
+
+    signal.signal(signal.SIGTERM, _interrupt)
+
+    def client() -> AbstractContextManager[Client]:
+        if scheduler is not None:
+            return engine.connect(scheduler)
+        return engine.local_client(workers, threads)
+
+    with progress(json) as listener:
+        path = run_composite(
+            request.plan,
+            output,
+            client=client,
+            request=request.to_json(),
+            restart=restart,
+            listener=listener,
+        )
+    emit(summary(path), json)
+    say(f"next: lcengine quicklook {output} -o {output.stem}.png")
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,128 @@
+"""Options that several commands share, and how they become a request."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+
+import typer
+
+if TYPE_CHECKING:
+    from lcengine.catalog import Query
+    from lcengine.grid import Aoi
+
+Source = Annotated[
+    str,
+    typer.Argument(
+        help="A STAC API (URL), a static catalogue (catalog.json) or an items file (JSON, NDJSON)."
+    ),
+]
+Collections = Annotated[
+    list[str] | None,
+    typer.Option("--collection", "-c", help="Collection id, e.g. sentinel-2-l2a; repeatable."),
+]
+Datetime = Annotated[
+    str | None,
+    typer.Option(
+        "--datetime", help="2018-04-01/2018-09-30 (both days included), 2018-04, ../2018-04-01."
+    ),
+]
+Bbox = Annotated[
+    str | None, typer.Option("--bbox", help="west,south,east,north in degrees (WGS 84).")
+]
+AoiFile = Annotated[
+    Path | None,
+    typer.Option("--aoi", help="GeoJSON polygon; pixels with their centre outside are nodata."),
+]
+MaxCloud = Annotated[
+    float | None, typer.Option("--max-cloud", help="Largest eo:cloud_cover in percent.")
+]
+Where = Annotated[
+    list[str] | None,
+    typer.Option("--where", help="Property filter, e.g. 's2:mgrs_tile=31UDS'; repeatable."),
+]
+Offset = Annotated[
+    float | None,
+    typer.Option(
+        "--offset",
+        help="Additive reflectance offset that overrides the catalogue's statement: 0 or -0.1.",
+    ),
+]
+Signer = Annotated[
+    str | None,
+    typer.Option(
+        "--signer", help="Hook module:function that signs addresses inside the tasks.", hidden=False
+    ),
+]
+AllowHost = Annotated[
+    list[str] | None,
+    typer.Option("--allow-host", help="Private host that assets may lie on; repeatable."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout, for machines.")]
+
+
+def takes(build: Callable[..., Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the options of `build`; the command gets what `build` makes of them.
+
+    Typer reads options off a signature, so this writes the two signatures into one.
+    """
+    shared = _parameters(build)
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = _parameters(command)[1:]
+
+        def run(**given: Any) -> None:
+            made = build(**{p.name: given.pop(p.name) for p in shared})
+            command(made, **given)
+
+        merged = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*shared, *own)]
+        run.__name__, run.__doc__ = command.__name__, command.__doc__
+        run.__annotations__ = {p.name: p.annotation for p in merged}
+        run.__signature__ = inspect.Signature(merged)  # type: ignore[attr-defined]
+        return run
+
+    return decorate
+
+
+def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    """Parameters with their annotations evaluated; types known to checkers only become Any."""
+    module = inspect.getmodule(function)
+    names = {name: Any for name in ("CompositeRequest", "Client")}
+    hints = get_type_hints(
+        function, globalns={**names, **vars(module)} if module else names, include_extras=True
+    )
+    parameters = inspect.signature(function).parameters.values()
+    return [p.replace(annotation=hints.get(p.name, Any)) for p in parameters]
+
+
+def area(bbox: str | None, aoi: Path | None) -> Aoi | None:
+    """The area of interest, from one of the two options."""
+    from lcengine.errors import AoiError
+    from lcengine.grid import Aoi
+
+    if bbox is not None and aoi is not None:
+        raise AoiError("both --bbox and --aoi are given; expected one of them")
+    if bbox is not None:
+        return Aoi.from_bbox(bbox)
+    return Aoi.from_file(aoi) if aoi is not None else None
+
+
+def query_of(
+    source: str,
+    collections: list[str] | None,
+    datetime: str | None,
+    max_cloud: float | None,
+    where: list[str] | None,
+) -> Query:
+    """The catalogue query without an area."""
+    from lcengine.catalog import Query
+
+    return Query(
+        source=source,
+        collections=tuple(collections or ()),
+        datetime=datetime,
+        max_cloud=max_cloud,
+        where=tuple(Query.parse_where(text) for text in where or ()),
+    )

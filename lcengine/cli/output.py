@@ -1,0 +1,114 @@
+"""What the command line prints: one-line messages, tables, progress, JSON."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from lcengine.engine import Progress
+
+
+def complain(message: str) -> None:
+    """One line on stderr."""
+    typer.secho(f"error: {' '.join(message.split())}", fg="red", err=True)
+
+
+def say(message: str) -> None:
+    """One line on stderr for people."""
+    typer.echo(message, err=True)
+
+
+def show_warnings() -> None:
+    """Warnings as one line each, without source code."""
+
+    def show(message: Warning | str, *_: Any) -> None:
+        typer.secho(f"warning: {' '.join(str(message).split())}", fg="yellow", err=True)
+
+    warnings.showwarning = show
+
+
+def emit(data: Mapping[str, Any], as_json: bool) -> None:
+    """A result on stdout: JSON for machines, aligned lines for people."""
+    if as_json:
+        typer.echo(json.dumps(data))
+        return
+    width = max(len(key) for key in data)
+    for key, value in data.items():
+        typer.echo(f"{key.replace('_', ' '):<{width}}  {_text(key, value)}")
+
+
+def _text(key: str, value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, Mapping):
+        return "  ".join(f"{k} {_text(k, v)}" for k, v in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(str(v) for v in value)
+    if key.endswith("bytes") or key.startswith("memory"):
+        return human_bytes(int(value))
+    if isinstance(value, float):
+        return f"{value:,.4g}"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def human_bytes(count: float) -> str:
+    """Bytes in binary units."""
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if count < 1024 or unit == "TiB":
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    raise AssertionError
+
+
+@contextmanager
+def progress(as_json: bool) -> Iterator[Callable[[Progress], None]]:
+    """A listener that shows a run: a Rich bar in a terminal, plain lines in a log."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if as_json or not console.is_terminal:
+        yield _log
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    with Bar(
+        TextColumn("tiles"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[pace]}"),
+        TextColumn("{task.fields[failures]} failed reads"),
+        TimeRemainingColumn(),
+        console=console,
+    ) as bar:
+        task = bar.add_task("tiles", pace="", failures=0)
+
+        def listen(state: Progress) -> None:
+            bar.update(
+                task,
+                total=state.tiles,
+                completed=state.done,
+                pace=_pace(state),
+                failures=state.failures,
+            )
+
+        yield listen
+
+
+def _log(state: Progress) -> None:
+    eta = "" if state.eta is None else f", {state.eta:.0f} s left"
+    resumed = f" ({state.resumed} from an earlier run)" if state.resumed else ""
+    say(
+        f"tiles {state.done}/{state.tiles}{resumed}, {_pace(state)}, "
+        f"{state.failures} failed reads{eta}"
+    )
+
+
+def _pace(state: Progress) -> str:
+    return f"{state.pixels_per_second / 1e6:.2f} Mpx/s"

@@ -1,0 +1,62 @@
+"""`lcengine info` and `lcengine quicklook`: looking at a product."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lcengine.cli import options
+from lcengine.cli.output import emit, say
+
+Product = Annotated[Path, typer.Argument(help="A product, e.g. out.zarr.")]
+
+
+def summary(path: Path) -> dict[str, Any]:
+    """What a product is, from its metadata alone."""
+    import lcengine
+
+    product = lcengine.open(path)
+    provenance = product.attrs["lcengine"]
+    request = provenance["request"]
+    return {
+        "product": str(path),
+        "files": str(path.resolve()),
+        "bands": [str(n) for n, v in product.data_vars.items() if v.dtype.kind == "f"],
+        "qa": [str(n) for n, v in product.data_vars.items() if v.dtype.kind == "u"],
+        "shape": [product.sizes["y"], product.sizes["x"]],
+        "crs": product.attrs["proj:code"] or product.attrs["proj:wkt2"],
+        "resolution": product.attrs["spatial:transform"][0],
+        "recipe": {k: request[k] for k in ("mask", "outliers", "method") if k in request},
+        "source": request.get("source"),
+        "datetime": request.get("datetime"),
+        "items": provenance["items"],
+        "failed_reads": provenance["failed_reads"],
+        "run_id": provenance["run_id"],
+        "version": provenance["version"],
+    }
+
+
+def info(product: Product, json: options.AsJson = False) -> None:
+    """Say what a product holds, how it was made and from what."""
+    emit(summary(product), json)
+
+
+def quicklook(
+    product: Product,
+    output: Annotated[Path, typer.Option("--output", "-o", help="PNG to write.")],
+    bands: Annotated[
+        str | None,
+        typer.Option("--bands", help="One band for grey, three for colour [red,green,blue]."),
+    ] = None,
+    size: Annotated[int, typer.Option("--size", help="Longest edge of the picture.")] = 1024,
+    json: options.AsJson = False,
+) -> None:
+    """Draw a product as a PNG: 2-98 % stretch, nodata transparent."""
+    from lcengine.quicklook import draw
+
+    names = tuple(b.strip() for b in bands.split(",")) if bands else None
+    shape = draw(product, output, bands=names, size=size)
+    emit({"picture": str(output), "shape": list(shape)}, json)
+    say(f"look at {output}")

@@ -1,0 +1,68 @@
+"""`lcengine simulate` and `lcengine demo`: an archive with known truth, and the main job on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lcengine.cli import options
+from lcengine.cli.output import emit, say
+
+
+def simulate(
+    folder: Annotated[Path, typer.Argument(help="Folder to write (new, or an older simulation).")],
+    size: Annotated[int, typer.Option("--size", help="Width and height in 10 m pixels.")] = 1024,
+    dates: Annotated[int, typer.Option("--dates", help="Number of overpasses.")] = 24,
+    seed: Annotated[int, typer.Option("--seed", help="Same seed, same files.")] = 0,
+    period: Annotated[
+        str, typer.Option("--period", help="First and last day.")
+    ] = "2023-04-01/2023-09-30",
+    second_zone: Annotated[
+        bool, typer.Option("--second-zone", help="Put the second granule into the next UTM zone.")
+    ] = False,
+    json: options.AsJson = False,
+) -> None:
+    """Write a simulated Sentinel-2 L2A archive: COGs, a STAC catalogue and the cloud-free truth."""
+    from lcengine.simulate import SimulationOptions
+    from lcengine.simulate import simulate as write
+
+    say(f"simulating {dates} overpasses of {size} x {size} pixels into {folder} ...")
+    world = write(
+        folder,
+        SimulationOptions(
+            size=size, dates=dates, seed=seed, period=period, second_zone=second_zone
+        ),
+    )
+    emit(
+        {
+            "catalog": str(world.catalog),
+            "truth": str(world.truth),
+            "items": len(world.item_ids),
+        },
+        json,
+    )
+    say(f"next: lcengine composite {world.catalog} -c sentinel-2-l2a -o composite.zarr")
+
+
+def demo(
+    folder: Annotated[Path, typer.Argument(help="Folder for everything the demo writes.")] = Path(
+        "demo"
+    ),
+    size: Annotated[int, typer.Option("--size", help="Width and height in 10 m pixels.")] = 1024,
+    dates: Annotated[int, typer.Option("--dates", help="Number of overpasses.")] = 24,
+    json: options.AsJson = False,
+) -> None:
+    """Simulate, serve as a STAC API over HTTP, composite on a Dask cluster, compare with the truth."""
+    from lcengine.simulate.demo import run
+
+    emit(run(folder, size=size, dates=dates, say=say), json)
+    say(
+        f"look at {folder}/comparison.png, then try:\n"
+        f"  lcengine info {folder}/composite.zarr\n"
+        f"  lcengine quicklook {folder}/composite.zarr --bands nir,red,green -o infrared.png\n"
+        f"  lcengine plan {folder}/archive/catalog.json -c sentinel-2-l2a\n"
+        f"  lcengine composite {folder}/archive/catalog.json -c sentinel-2-l2a "
+        f"--mask geomad --outliers mad:3 -o {folder}/screened.zarr"
+    )

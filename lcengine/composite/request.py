@@ -1,0 +1,157 @@
+"""A composite as a user asks for it: source, area, recipe. It becomes a plan by searching."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+from lcengine.catalog import Query, search_query
+from lcengine.composite.planning import CompositePlan, plan_composite
+from lcengine.composite.spec import CompositeSpec
+from lcengine.errors import InputError
+from lcengine.grid import Aoi, Grid, auto_crs
+from lcengine.items import Items
+from lcengine.locate import SourceGrid
+from lcengine.masks import preset
+from lcengine.plan import extent, product_lattice
+from lcengine.sensors import sensor
+
+METRES_PER_DEGREE = 111_320.0
+
+
+@dataclass(frozen=True)
+class CompositeRequest:
+    """What to composite, where from and onto which pixels.
+
+    `query`: source and filters (its bbox is set by the area). `aoi`: None means the union of the
+    items, for local catalogues. `crs`: `auto` is the most frequent item CRS. `resolution`: pixel
+    size in units of the CRS, by default the finest of the bands. `offset`, `signer`,
+    `allow_hosts`: see `lcengine.search`.
+    """
+
+    query: Query
+    spec: CompositeSpec
+    aoi: Aoi | None = None
+    crs: str = "auto"
+    resolution: float | None = None
+    tile: int | None = None
+    block: int | None = None
+    offset: float | None = None
+    signer: str | None = None
+    allow_hosts: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Identity of the request: an equal one resumes, a different one is refused."""
+        return {
+            **self.query.to_json(),
+            "aoi": None if self.aoi is None else self.aoi.geometry.wkt,
+            "crs": self.crs,
+            "resolution": self.resolution,
+            "tile": self.tile,
+            "offset": self.offset,
+            **self.spec.to_json(),
+        }
+
+    def plan(self) -> CompositePlan:
+        """Search, settle the grid and freeze the plan. Raises what these raise."""
+        items, grid = self.items_and_grid()
+        return plan_composite(items, grid, self.spec, block=self.block)
+
+    def items_and_grid(self) -> tuple[Items, Grid]:
+        """The items and the grid of the product, whose extent may exceed the AOI's box."""
+        if self.aoi is None:
+            return self._union()
+        if self.crs != "auto":
+            grid = self._grid(self.aoi, self.crs, self.resolution or self._finest())
+            return self._search(grid.lonlat_bounds(self._halo())), grid
+        searched = _grown(self.aoi.bounds, self._halo())
+        items = self._search(searched)
+        crs = auto_crs(self.aoi.bounds, items.epsgs)
+        grid = self._grid(self.aoi, f"EPSG:{crs}", self.resolution or self._finest(items))
+        wanted = grid.lonlat_bounds(self._halo())
+        if not _holds(searched, wanted):
+            items = self._search(wanted)
+        return items, grid
+
+    def _search(self, bbox: tuple[float, float, float, float] | None) -> Items:
+        return search_query(
+            replace(self.query, bbox=bbox),
+            offset=self.offset,
+            signer=self.signer,
+            allow_hosts=self.allow_hosts,
+        )
+
+    def _union(self) -> tuple[Items, Grid]:
+        """Grid over all items; for a whole public archive that would be the globe."""
+        if "://" in self.query.source and not self.query.source.startswith("file:"):
+            raise InputError(
+                f"{self.query.source} is not a local catalogue and no area is given; "
+                "state one with --bbox west,south,east,north or --aoi file.geojson"
+            )
+        items = self._search(None)
+        code = self.crs
+        if code == "auto":
+            code = f"EPSG:{auto_crs(_union_bounds(items), items.epsgs)}"
+        anchor = sensor(items[0].sensor).anchor
+        resolution = self.resolution or self._finest(items)
+        probe = Grid.from_bounds(0.0, 0.0, resolution, resolution, code, resolution, 16, anchor)
+        lattice = product_lattice(probe)
+        sources = {SourceGrid.of(item.asset(self.spec.bands[0])) for item in items}
+        boxes = [extent(source, lattice) for source in sources]
+        left = lattice.left + min(box[1] for box in boxes) * lattice.dx
+        right = lattice.left + max(box[3] for box in boxes) * lattice.dx
+        top = lattice.top - min(box[0] for box in boxes) * lattice.dy
+        bottom = lattice.top - max(box[2] for box in boxes) * lattice.dy
+        grid = Grid.from_bounds(left, bottom, right, top, code, resolution, self.tile, anchor)
+        return items, grid
+
+    def _grid(self, aoi: Aoi, crs: str, resolution: float) -> Grid:
+        anchor = self._sensor_anchor()
+        return Grid.from_aoi(aoi, crs=crs, resolution=resolution, tile=self.tile, anchor=anchor)
+
+    def _sensor_anchor(self) -> float:
+        names = self.query.collections
+        return sensor(names[0]).anchor if names else 0.0
+
+    def _finest(self, items: Items | None = None) -> float:
+        """Finest native resolution of the bands: of the items' pixels, else of the sensor."""
+        if items is not None and len(items):
+            return min(items[0].asset(band).transform[0] for band in self.spec.bands)
+        names = self.query.collections
+        if not names:
+            raise InputError("no collection is given; state one with -c, or state --resolution")
+        return min(sensor(names[0]).band(band).resolution for band in self.spec.bands)
+
+    def _halo(self) -> float:
+        recipe = preset(self.spec.mask)
+        return recipe.reach if recipe else 0.0
+
+
+def _grown(
+    box: tuple[float, float, float, float], metres: float
+) -> tuple[float, float, float, float]:
+    """A lon/lat box grown by metres on every side, kept on the globe."""
+    west, south, east, north = box
+    dy = metres / METRES_PER_DEGREE
+    dx = dy / max(0.01, math.cos(math.radians(max(abs(south), abs(north)))))
+    return (max(west - dx, -180), max(south - dy, -90), min(east + dx, 180), min(north + dy, 90))
+
+
+def _holds(outer: tuple[float, ...], inner: tuple[float, ...]) -> bool:
+    return (
+        outer[0] <= inner[0]
+        and outer[1] <= inner[1]
+        and outer[2] >= inner[2]
+        and outer[3] >= inner[3]
+    )
+
+
+def _union_bounds(items: Items) -> tuple[float, float, float, float]:
+    boxes = [item.bbox for item in items]
+    return (
+        min(b[0] for b in boxes),
+        min(b[1] for b in boxes),
+        max(b[2] for b in boxes),
+        max(b[3] for b in boxes),
+    )

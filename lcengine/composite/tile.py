@@ -1,0 +1,233 @@
+"""The tile task: mask first, read what is clear, one kernel pass per block.
+
+A tile is worked in blocks, so memory is observations x bands x block², whatever the tile size.
+Items without a clear pixel in a block are never read there. A read that fails for good becomes a
+ledger row and a per-pixel `lost` count, never silent nodata.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lcengine import masks, reader
+from lcengine.composite.planning import CompositePlan
+from lcengine.errors import HrefError, ReadError, RunError
+from lcengine.grid import Tile
+from lcengine.items import Asset
+from lcengine.kernels.composite import composite
+from lcengine.locate import Locator, SourceGrid, Window
+
+UINT8 = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A ledger row: an asset that could not be read in a tile."""
+
+    tile: int
+    item: str
+    band: str
+    error: str
+
+
+@dataclass(slots=True)
+class TileResult:
+    """A finished tile: arrays (y, x) by variable, and what happened on the way."""
+
+    arrays: dict[str, npt.NDArray[Any]]
+    failures: list[Failure] = field(default_factory=list)
+    clear: int = 0
+
+
+@lru_cache(maxsize=1)
+def _pool() -> ThreadPoolExecutor:
+    """Threads for reads, shared by the tasks of a process: GDAL releases the GIL, networks wait."""
+    threads = int(os.environ.get("LCENGINE_READ_THREADS", 0)) or min(32, 4 * (os.cpu_count() or 1))
+    return ThreadPoolExecutor(threads, thread_name_prefix="lcengine-read")
+
+
+def compute_tile(plan: CompositePlan, number: int) -> TileResult:
+    """Composite one tile; arrays are int16 bands and uint16 QA, cropped to the product.
+
+    Raises `RunError` when more than `max_lost` of the tile's items cannot be read.
+    """
+    task = _TileTask(plan, plan.grid.tile_at(number))
+    for block in plan.reads.blocks(task.tile):
+        task.block(block)
+    task.check_losses()
+    return task.result
+
+
+class _TileTask:
+    """State of one tile while its blocks are worked."""
+
+    def __init__(self, plan: CompositePlan, tile: Tile) -> None:
+        self.plan = plan
+        self.tile = tile
+        self.reads = plan.reads
+        self.members = self.reads.items_of(self.reads.position(tile.index))
+        self.access = plan.items.access
+        self.failed: set[int] = set()
+        shape = (tile.height, tile.width)
+        self.result = TileResult(
+            {v.name: np.full(shape, v.fill, dtype=v.dtype) for v in plan.variables()}
+        )
+        self.classes = self._read_masks()
+
+    def _read_masks(self) -> dict[int, masks.Classes]:
+        """Mask bands of all items around the tile, many reads in flight."""
+        recipe = self.reads.recipe
+        if recipe is None:
+            return {}
+        whole = Window(self.tile.y0, self.tile.x0, self.tile.height, self.tile.width)
+
+        def read(i: int) -> masks.Classes | None:
+            asset = self.plan.items[i].asset(self.reads.mask_band)
+            return masks.read_classes(recipe, asset, self.access, self.reads.lattice, whole)
+
+        found = self._gather([int(i) for i in self.members], read, self.reads.mask_band)
+        return {i: classes for i, classes in found.items() if classes is not None}
+
+    def _gather(self, keys: Sequence[int], read: Callable[[int], Any], band: str) -> dict[int, Any]:
+        """Results of `read` by item; what fails goes to the ledger."""
+        futures: list[tuple[int, Future[Any]]] = [(i, _pool().submit(read, i)) for i in keys]
+        found = {}
+        for i, future in futures:
+            try:
+                found[i] = future.result()
+            except (ReadError, HrefError) as error:
+                self._fail(i, band, error)
+        return found
+
+    def _fail(self, i: int, band: str, error: Exception) -> None:
+        self.failed.add(i)
+        item = self.plan.items[i].id
+        row = Failure(self.tile.index, item, band, str(error))
+        if row not in self.result.failures:
+            self.result.failures.append(row)
+
+    def check_losses(self) -> None:
+        """Too many lost items make a composite of something else: fail the tile instead."""
+        limit = self.plan.spec.max_lost * len(self.members)
+        if len(self.failed) > limit:
+            row = self.result.failures[0]
+            raise RunError(
+                f"tile {self.tile.index}: {len(self.failed)} of {len(self.members)} items could "
+                f"not be read, more than --max-lost {self.plan.spec.max_lost} allows; the first: "
+                f"{row.item} {row.band}: {row.error}"
+            )
+
+    def block(self, window: Window) -> None:
+        """Composite one block into the tile's arrays."""
+        locator = Locator(self.reads.lattice, window)
+        clear = self._clear(locator)
+        kept = [k for k in range(len(self.members)) if clear[k].any()]
+        values, lost = self._read_bands(locator, kept, clear)
+        groups = np.array([self.reads.observation[int(self.members[k])] for k in kept], np.int64)
+        spec = self.plan.spec
+        out = composite(
+            values,
+            clear[kept],
+            groups,
+            reducer=spec.reducer,
+            screen=spec.screen,
+            screen_bands=spec.screen_index(self.plan.sensor),
+            n_out=len(spec.bands),
+        )
+        y, x = window.y0 - self.tile.y0, window.x0 - self.tile.x0
+        area = np.s_[y : y + window.height, x : x + window.width]
+        for band, pixels in zip(spec.bands, out.values, strict=True):
+            self.result.arrays[band][area] = pixels
+        self.result.arrays["count"][area] = out.count
+        self.result.arrays["outliers"][area] = out.outliers
+        self.result.arrays["lost"][area] = lost
+        self.result.clear += int(out.count.sum(dtype=np.int64))
+
+    def _clear(self, locator: Locator) -> UINT8:
+        """Clear masks (item, y, x) of the block, the AOI's outside not clear."""
+        window = locator.window
+        shape = (len(self.members), window.height, window.width)
+        recipe = self.reads.recipe
+        if recipe is None:
+            clear = np.ones(shape, dtype=np.uint8)
+        else:
+            flags = np.zeros(shape, dtype=np.uint8)
+            for k, i in enumerate(self.members):
+                if int(i) in self.classes:
+                    masks.place_flags(recipe, self.classes[int(i)], locator, flags[k])
+            series = [self.reads.observation[int(i)] for i in self.members]
+            clear = masks.resolve(recipe, flags, series)
+        inside = self.plan.grid.inside(*window)
+        if inside is not None:
+            clear &= inside.astype(np.uint8)
+        return clear
+
+    def _read_bands(
+        self, locator: Locator, kept: list[int], clear: UINT8
+    ) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.uint16]]:
+        """Bands of the kept items (item, band, y, x), and the lost observations per pixel.
+
+        Items that fail are not clear any more: `clear` is changed in place.
+        """
+        window, bands = locator.window, self.reads.bands
+        shape = (window.height, window.width)
+        lost = np.zeros(shape, dtype=np.uint16)
+        values = np.empty((len(kept), len(bands), *shape), dtype=np.int16)
+        jobs: list[tuple[int, str, Future[None]]] = []
+        for n, k in enumerate(kept):
+            for b, band in enumerate(bands):
+                asset = self.plan.items[int(self.members[k])].asset(band)
+                self._prepare(locator, asset)
+                job = _pool().submit(
+                    reader.read_band,
+                    asset,
+                    self.access,
+                    locator,
+                    values[n, b],
+                    self.reads.resampling,
+                )
+                jobs.append((n, band, job))
+        broken: set[int] = set()
+        for n, band, job in jobs:
+            try:
+                job.result()
+            except (ReadError, HrefError) as error:
+                self._fail(int(self.members[kept[n]]), band, error)
+                broken.add(n)
+        for n in sorted(broken):
+            lost += clear[kept[n]]
+            clear[kept[n]] = 0
+            values[n] = reader.NODATA
+        lost += self._lost_masks(locator)
+        return values, lost
+
+    def _prepare(self, locator: Locator, asset: Asset) -> None:
+        """Build the footing of an asset here: threads may only look it up."""
+        source = SourceGrid.of(asset)
+        k = 1
+        if self.reads.resampling == "average":
+            k = reader.oversampling(locator.product, source)
+        footing = locator.footing(source.lattice, k)
+        _ = footing.row_index, footing.col_index
+
+    def _lost_masks(self, locator: Locator) -> npt.NDArray[np.uint16]:
+        """Items whose mask could not be read count as lost wherever their raster reaches."""
+        shape = (locator.window.height, locator.window.width)
+        lost = np.zeros(shape, dtype=np.uint16)
+        if self.reads.recipe is None:
+            return lost
+        for i in self.members:
+            if int(i) in self.failed and int(i) not in self.classes:
+                source = SourceGrid.of(self.plan.items[int(i)].asset(self.reads.mask_band))
+                rows, cols = locator.footing(source.lattice).dense
+                height, width = source.shape
+                lost += (rows >= 0) & (rows < height) & (cols >= 0) & (cols < width)
+        return lost

@@ -1,0 +1,195 @@
+"""The cube: items as one lazy `xarray.DataArray`, through stackstac with our reader."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import rioxarray  # noqa: F401 - gives xarray objects `.rio`
+import stackstac
+import xarray as xr
+
+from lcengine import masks, reader
+from lcengine.errors import InputError
+from lcengine.grid import Grid
+from lcengine.items import Access, Asset, GroupBy, Item, Items
+from lcengine.locate import Lattice, Locator, SourceGrid, Window
+from lcengine.plan import ReadPlan, extent, plan_reads
+from lcengine.sensors import sensor
+
+CLEAR = "clear"
+"""Name of the band that `mask=` adds: 1 where an observation is clear, else 0."""
+
+
+def load(
+    items: Items,
+    grid: Grid,
+    bands: Sequence[str],
+    *,
+    mask: str | None = None,
+    groupby: GroupBy = "overpass",
+    resampling: str = "nearest",
+    chunks: int | None = None,
+) -> xr.DataArray:
+    """A lazy cube (time, band, y, x) on exactly `grid`.
+
+    int16 reflectance * 10000, nodata -32768; x and y are pixel centres. `time` has one entry per
+    item, ordered by observation, with the coordinates `id`, `platform` and `observation` (items
+    of one overpass share a number). `mask`: a preset of `lcengine.masks`, adds the band `clear`,
+    computed on the mask's native grid. `chunks`: edge in pixels, by default the grid's tile.
+    A file that cannot be read raises `ReadError` on computing.
+    """
+    recipe = masks.preset(mask) if mask is not None else None
+    found = sensor(items[0].sensor) if len(items) else None
+    if found is None:
+        raise InputError("there are no items to load; search first")
+    plan = plan_reads(
+        items,
+        grid,
+        bands,
+        mask=mask or "none",
+        mask_band=found.mask_band,
+        groupby=groupby,
+        resampling=resampling,
+    )
+    names = [*bands, CLEAR] if recipe else list(bands)
+    cube = _stack(plan, names, chunks or grid.tile)
+    if recipe is not None:
+        cube = _resolve_clear(cube, recipe, plan.observation)
+    cube.attrs.update(scale_factor=1e-4, add_offset=0.0, _FillValue=int(reader.NODATA), units="1")
+    return cube.rio.write_crs(grid.crs_wkt)  # type: ignore[no-any-return]
+
+
+def _stack(plan: ReadPlan, names: list[str], chunks: int) -> xr.DataArray:
+    grid = plan.grid
+    if grid.epsg is None:
+        raise InputError(f"the cube needs a CRS with an EPSG code, got {grid.crs_wkt[:40]}…")
+    raw = stackstac.stack(
+        [_pseudo_item(plan, item, names) for item in plan.items],
+        assets=names,
+        epsg=grid.epsg,
+        resolution=grid.resolution,
+        bounds=grid.bounds,
+        snap_bounds=False,
+        xy_coords="center",
+        dtype=np.dtype("int16"),
+        fill_value=np.int16(reader.NODATA),
+        rescale=False,
+        sortby_date=False,
+        properties=False,
+        band_coords=False,
+        chunksize=(1, 1, chunks, chunks),
+        errors_as_nodata=(),
+        reader=Reader,
+    )
+    height, width = grid.shape
+    return xr.DataArray(
+        raw.data.rechunk((-1, -1, chunks, chunks)),
+        dims=("time", "band", "y", "x"),
+        coords={
+            "time": np.array([i.datetime.replace(tzinfo=None) for i in plan.items], "M8[ns]"),
+            "band": names,
+            "y": grid.y(np.arange(height)),
+            "x": grid.x(np.arange(width)),
+            "id": ("time", [item.id for item in plan.items]),
+            "platform": ("time", [item.platform for item in plan.items]),
+            "observation": ("time", list(plan.observation)),
+        },
+        name="reflectance",
+    )
+
+
+def _pseudo_item(plan: ReadPlan, item: Item, names: list[str]) -> dict[str, Any]:
+    """An item as stackstac wants it: its addresses carry the whole contract of an asset.
+
+    stackstac only asks where an asset lies (to skip chunks); the reader knows the rest.
+    """
+    assets = {}
+    for name in names:
+        asset = item.asset(plan.mask_band if name == CLEAR else name)
+        y0, x0, y1, x1 = extent(SourceGrid.of(asset), plan.lattice)
+        lat = plan.lattice
+        west, east = lat.left + x0 * lat.dx, lat.left + x1 * lat.dx
+        south, north = lat.top - y1 * lat.dy, lat.top - y0 * lat.dy
+        address = {
+            "asset": asdict(asset),
+            "access": asdict(plan.items.access),
+            "mask": plan.mask if name == CLEAR else None,
+            "resampling": plan.resampling,
+            "lattice": asdict(plan.lattice),
+        }
+        assets[name] = {
+            "href": json.dumps(address),
+            "proj:epsg": plan.grid.epsg,
+            "proj:bbox": [west, south, east, north],
+        }
+    return {
+        "id": item.id,
+        "properties": {"datetime": item.datetime.isoformat()},
+        "bbox": list(item.bbox),
+        "assets": assets,
+    }
+
+
+class Reader:
+    """stackstac's reader protocol on top of `lcengine.reader`: exact, tile-independent pixels.
+
+    `url` is the JSON that `load` wrote, so a reader is self-contained and pickles as its address.
+    """
+
+    def __init__(self, *, url: str, **_: object) -> None:
+        self.url = url
+        address = json.loads(url)
+        asset = address["asset"]
+        asset["transform"], asset["shape"] = tuple(asset["transform"]), tuple(asset["shape"])
+        access = address["access"]
+        self.asset = Asset(**asset)
+        self.access = Access(access["local"], tuple(access["hosts"]), access["signer"])
+        self.lattice = Lattice(**address["lattice"])
+        self.resampling: reader.Resampling = address["resampling"]
+        self.recipe = masks.preset(address["mask"]) if address["mask"] else None
+
+    def read(self, window: Any) -> npt.NDArray[np.int16]:
+        """int16 (y, x) of a window of the cube: reflectance, or mask flags for `clear`."""
+        area = Window(
+            int(window.row_off), int(window.col_off), int(window.height), int(window.width)
+        )
+        locator = Locator(self.lattice, area)
+        out = np.empty((area.height, area.width), dtype=np.int16)
+        if self.recipe is None:
+            reader.read_band(self.asset, self.access, locator, out, self.resampling)
+        else:
+            flags = np.zeros(out.shape, dtype=np.uint8)
+            classes = masks.read_classes(self.recipe, self.asset, self.access, self.lattice, area)
+            if classes is not None:
+                masks.place_flags(self.recipe, classes, locator, flags)
+            out[...] = flags
+        return out
+
+    def close(self) -> None:
+        """Nothing to close: datasets belong to the process-wide pool."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"url": self.url}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(url=state["url"])  # type: ignore[misc]
+
+
+def _resolve_clear(
+    cube: xr.DataArray, recipe: masks.MaskRecipe, observation: Sequence[int]
+) -> xr.DataArray:
+    """Turn the flags in the band `clear` into 0/1, chunk by chunk over the whole series."""
+    position = cube.sizes["band"] - 1
+
+    def resolve(block: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:
+        flags = np.maximum(block[:, position], 0).astype(np.uint8)
+        out = block.copy()
+        out[:, position] = masks.resolve(recipe, flags, observation)
+        return out
+
+    return cube.copy(data=cube.data.map_blocks(resolve, dtype=np.int16))

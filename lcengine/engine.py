@@ -1,0 +1,144 @@
+"""Running tiles on a Dask cluster: one task per tile, a bounded window in flight, receipts back."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import dask
+import distributed
+from dask.system import CPU_COUNT
+from distributed import Client
+
+from lcengine.errors import RunError
+
+Receipt = dict[str, Any]
+"""What a tile task returns: small JSON values, never pixels."""
+
+TileFunction = Callable[[int], Receipt]
+
+
+@dataclass(slots=True)
+class Progress:
+    """Where a run stands; handed to the listener after every tile."""
+
+    tiles: int
+    done: int = 0
+    resumed: int = 0
+    pixels: int = 0
+    failures: int = 0
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the run began."""
+        return time.monotonic() - self.started
+
+    @property
+    def pixels_per_second(self) -> float:
+        """Product pixels per second so far."""
+        return self.pixels / self.seconds if self.seconds > 0 else 0.0
+
+    @property
+    def eta(self) -> float | None:
+        """Seconds left at the pace so far, None before the first tile."""
+        worked = self.done - self.resumed
+        return self.seconds / worked * (self.tiles - self.done) if worked else None
+
+
+@contextmanager
+def local_client(workers: int | None = None, threads: int | None = None) -> Iterator[Client]:
+    """A client of a LocalCluster on loopback: worker processes with a few threads each.
+
+    By default one process per four CPUs: kernels and reads release the GIL.
+    """
+    workers = workers or max(1, CPU_COUNT // 4)
+    threads = threads or max(1, CPU_COUNT // workers)
+    with (
+        dask.config.set({"distributed.worker.daemon": True}),
+        distributed.LocalCluster(
+            n_workers=workers,
+            threads_per_worker=threads,
+            processes=True,
+            host="127.0.0.1",
+            dashboard_address=None,
+            silence_logs=logging.ERROR,
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
+
+
+@contextmanager
+def connect(address: str) -> Iterator[Client]:
+    """A client of a running scheduler, for example `tcp://127.0.0.1:8786`."""
+    try:
+        client = Client(address, timeout="10s")
+    except (OSError, ValueError) as error:
+        raise RunError(
+            f"no Dask scheduler answers at {address} ({error}); start one with `dask scheduler`"
+        ) from error
+    with client:
+        yield client
+
+
+def run(
+    tiles: Sequence[int],
+    function: TileFunction,
+    client: Client,
+    *,
+    name: str = "tile",
+    retries: int = 1,
+    window: int | None = None,
+    listener: Callable[[Receipt], None] | None = None,
+) -> list[Receipt]:
+    """Run `function(tile)` for every tile; returns the receipts in the order of completion.
+
+    At most `window` tiles (default: three per worker thread) are known to the scheduler at a time,
+    so neither it nor the driver grows with the job. A tile that fails is retried, then set aside
+    while the others go on; at the end `RunError` lists what failed.
+    """
+    slots = sum(client.nthreads().values()) or 1  # type: ignore[no-untyped-call]
+    waiting = iter(tiles)
+    futures = distributed.as_completed(loop=client.loop)  # type: ignore[no-untyped-call]
+    receipts: list[Receipt] = []
+    failed: dict[int, BaseException] = {}
+    numbers: dict[str, int] = {}
+
+    def submit() -> bool:
+        number = next(waiting, None)
+        if number is None:
+            return False
+        future = client.submit(  # type: ignore[no-untyped-call]
+            function, number, key=f"{name}-{number}", retries=retries, pure=False
+        )
+        numbers[future.key] = number
+        futures.add(future)
+        return True
+
+    for _ in range(window or 3 * slots):
+        if not submit():
+            break
+    for future in futures:
+        number = numbers.pop(future.key)
+        error = future.exception() if future.status == "error" else None
+        if error is None:
+            receipt = future.result()
+            receipts.append(receipt)
+            if listener:
+                listener(receipt)
+        else:
+            failed[number] = error
+        future.release()
+        submit()
+    if failed:
+        first = min(failed)
+        raise RunError(
+            f"{len(failed)} of {len(tiles)} tiles failed, the first: tile {first}: "
+            f"{failed[first]}; what is finished is kept, run the same command again"
+        )
+    return receipts

@@ -1,0 +1,692 @@
+"""Where a product lies: the area of interest, the pixel grid snapped to the sensor's, its tiles.
+
+Everything here is a small immutable value computed before any pixel is read. Longitudes and
+latitudes are WGS 84 degrees (EPSG:4326, x = longitude); windows are (row, column) in pixels from
+the product's upper-left corner; projected coordinates are in the units of the product CRS.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import threading
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import shapely
+from affine import Affine
+from numpy.typing import ArrayLike, NDArray
+from odc.geo.crs import CRS
+from odc.geo.geobox import GeoBox
+from odc.geo.geom import Geometry
+from pyproj.exceptions import CRSError
+from shapely.geometry.base import BaseGeometry
+
+from lcengine.errors import AoiError, InputError
+
+__all__ = ["MAX_PIXELS", "Aoi", "Bounds", "Grid", "Tile", "auto_crs", "auto_tile"]
+
+Bounds = tuple[float, float, float, float]
+
+MAX_PIXELS = 10**12
+"""Pixels of one product; all land at 10 m is about 1.5e12 and belongs in several products."""
+
+_ZONE_DEGREES = 6.0
+_UTM_NORTH, _UTM_SOUTH = 84.0, -80.0
+_LONLAT = CRS("EPSG:4326")
+# Reprojection noise is some 1e-9 m; a bound this close (in pixels) to a pixel edge lies on it.
+_SNAP_PIXELS = 1e-6
+# Lattice indices above this leave less than `_SNAP_PIXELS` of float64 precision.
+_MAX_INDEX = 2.0**32
+_BLOCK = 64
+# A 0.01 degree chord departs from the projected curve by centimetres.
+_DENSIFY_DEGREES, _DENSIFY_PARTS = 0.01, 64
+_EDGE_PARTS = 1024
+_METRES_PER_DEGREE = 110_540.0  # just under the shortest degree of latitude of WGS 84
+_CRS84_NAMES = {"CRS84", "OGC:CRS84", "OGC:1.3:CRS84", "EPSG:4326", "4326"}
+
+
+@dataclass(frozen=True, slots=True)
+class Aoi:
+    """A validated area of interest.
+
+    `geometry`: polygon or multipolygon, EPSG:4326, longitude/latitude. `is_box`: it came from
+    `--bbox`, which asks for an extent, so no pixel inside that extent is masked.
+    """
+
+    geometry: Geometry
+    is_box: bool
+
+    @classmethod
+    def from_bbox(cls, bbox: Sequence[float] | str) -> Aoi:
+        """Box `west,south,east,north` in degrees; raises `AoiError` where it is not one."""
+        west, south, east, north = bounds = _parse_bbox(bbox)
+        _check_lonlat(bounds, f"bbox {_text(bounds)}", "did you mean --bbox {}?")
+        _check_order(bounds)
+        return cls(Geometry(shapely.box(west, south, east, north), _LONLAT), is_box=True)
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> Aoi:
+        """Union of the polygons of a GeoJSON file (RFC 7946; points and lines are ignored).
+
+        Self-intersections are repaired. Raises `InputError` for an unreadable file and `AoiError`
+        for one without a usable polygon.
+        """
+        try:
+            data = Path(path).read_bytes()
+        except OSError as error:
+            raise InputError(
+                f"cannot read AOI file {path}: {error.strerror}; give a GeoJSON file"
+            ) from error
+        try:
+            document = json.loads(data.decode("utf-8-sig"))
+        except (ValueError, RecursionError) as error:
+            raise AoiError(
+                f"AOI file {path} is not JSON ({error}); give a GeoJSON file in lon/lat"
+            ) from error
+        found = list(_geojson_polygons(document, str(path)))
+        if not found:
+            raise AoiError(
+                f"AOI file {path} has no polygon; give a GeoJSON Polygon or MultiPolygon, "
+                "or use --bbox"
+            )
+        # Range before repair: repairing nonsense coordinates would hide what is wrong with them.
+        bounds = _bounds(shapely.GeometryCollection(found))
+        _check_lonlat(bounds, f"AOI file {path}", "swap the coordinates to lon,lat")
+        if bounds[2] - bounds[0] > 180:
+            raise AoiError(
+                f"AOI file {path} spans {bounds[2] - bounds[0]:.6g} degrees of longitude, so it "
+                "crosses the antimeridian; split it at longitude 180 and run each side by itself, "
+                "or use --bbox for an area that is really that wide"
+            )
+        union = _polygonal(shapely.union_all([_repair(polygon) for polygon in found]))
+        if union is None:
+            raise AoiError(
+                f"AOI file {path} has zero area; give a polygon with at least three corners that "
+                "are not on one line"
+            )
+        return cls(Geometry(union, _LONLAT), is_box=False)
+
+    @property
+    def bounds(self) -> Bounds:
+        """West, south, east, north in degrees."""
+        return _bounds(self.geometry.geom)
+
+
+def _parse_bbox(bbox: Sequence[float] | str) -> Bounds:
+    parts: Sequence[Any] = bbox.split(",") if isinstance(bbox, str) else list(bbox)
+    shown = bbox if isinstance(bbox, str) else ",".join(map(str, parts))
+    remedy = "give west,south,east,north in degrees"
+    if len(parts) != 4:
+        raise AoiError(f"bbox {shown!r} has {len(parts)} values, expected 4; {remedy}")
+    try:
+        west, south, east, north = map(float, parts)
+    except (TypeError, ValueError) as error:
+        raise AoiError(f"bbox {shown!r} is not four numbers; {remedy}") from error
+    if not all(map(math.isfinite, (west, south, east, north))):
+        raise AoiError(f"bbox {shown!r} has a NaN or infinite value; {remedy}")
+    return west, south, east, north
+
+
+def _check_lonlat(bounds: Bounds, what: str, swap_remedy: str) -> None:
+    """Refuse coordinates that are not lon/lat degrees; `{}` in the remedy takes the swapped box."""
+    a, b, c, d = bounds
+    swapped = (b, a, d, c)
+    if max(abs(b), abs(d)) > 90 and _in_range(swapped) and b < d and a < c:
+        raise AoiError(f"{what} looks like lat,lon; {swap_remedy.format(_text(swapped))}")
+    if not _in_range(bounds):
+        raise AoiError(
+            f"{what} reaches {_text(bounds)}, outside longitude [-180, 180], latitude [-90, 90]; "
+            "give degrees, longitudes beyond 180 minus 360, an area across the antimeridian in two"
+        )
+
+
+def _check_order(bounds: Bounds) -> None:
+    west, south, east, north = bounds
+    if south == north or west == east:
+        raise AoiError(f"bbox {_text(bounds)} has zero area; give west < east and south < north")
+    if south > north:
+        raise AoiError(
+            f"bbox {_text(bounds)} is inverted: south {south:g} > north {north:g}; "
+            "give west,south,east,north"
+        )
+    if west > east and east + 360 - west < 180:
+        halves = [(west, south, 180.0, north), (-180.0, south, east, north)]
+        runs = " and ".join(f"--bbox {_text(half)}" for half in halves if half[0] < half[2])
+        raise AoiError(f"bbox {_text(bounds)} crosses the antimeridian; run {runs}")
+    if west > east:
+        raise AoiError(
+            f"bbox {_text(bounds)} is inverted: west {west:g} > east {east:g}; "
+            "give west,south,east,north"
+        )
+
+
+def _in_range(bounds: Bounds) -> bool:
+    west, south, east, north = bounds
+    return max(abs(west), abs(east)) <= 180 and max(abs(south), abs(north)) <= 90
+
+
+def _geojson_polygons(node: Any, path: str) -> Iterator[BaseGeometry]:
+    """Polygons and multipolygons at or below a GeoJSON object, 2-D, not yet validated."""
+    if node is None:  # RFC 7946 allows a feature without geometry
+        return
+    if not isinstance(node, dict):
+        raise AoiError(
+            f"AOI file {path} is not GeoJSON: found {type(node).__name__}, expected an object with "
+            "a type; give a Polygon, Feature or FeatureCollection"
+        )
+    _check_geojson_crs(node, path)
+    match node.get("type"):
+        case "FeatureCollection" | "GeometryCollection" as kind:
+            members = node.get("features" if kind == "FeatureCollection" else "geometries")
+            for member in members if isinstance(members, list) else []:
+                yield from _geojson_polygons(member, path)
+        case "Feature":
+            yield from _geojson_polygons(node.get("geometry"), path)
+        case "Polygon" | "MultiPolygon" as kind:
+            bare = json.dumps({"type": kind, "coordinates": node.get("coordinates")})
+            try:
+                polygon = shapely.force_2d(shapely.from_geojson(bare))
+            except shapely.errors.GEOSException as error:
+                raise AoiError(
+                    f"AOI file {path} has a malformed {kind} ({error}); give rings of lon,lat pairs"
+                ) from error
+            if not polygon.is_empty:
+                yield polygon
+
+
+def _check_geojson_crs(node: Mapping[str, Any], path: str) -> None:
+    if "crs" not in node:
+        return
+    member = node["crs"]
+    properties = member.get("properties") if isinstance(member, dict) else None
+    name = properties.get("name") if isinstance(properties, dict) else member
+    short = str(name).upper().removeprefix("URN:OGC:DEF:CRS:").replace("::", ":")
+    if short not in _CRS84_NAMES:
+        raise AoiError(
+            f"AOI file {path} states CRS {name}, expected lon/lat (RFC 7946, OGC:CRS84); reproject "
+            "it, for example ogr2ogr -t_srs EPSG:4326 -lco RFC7946=YES aoi.geojson FILE"
+        )
+
+
+def _repair(geometry: BaseGeometry) -> BaseGeometry:
+    # "structure" keeps overlapping parts as area; the default would cut them out as holes.
+    return shapely.make_valid(geometry, method="structure", keep_collapsed=False)
+
+
+def _polygonal(geometry: BaseGeometry) -> BaseGeometry | None:
+    """The areal parts of a valid geometry, or None where it has none."""
+    parts = [
+        part
+        for part in shapely.get_parts(shapely.get_parts([geometry]))
+        if part.geom_type == "Polygon" and part.area > 0
+    ]
+    if not parts:
+        return None
+    return parts[0] if len(parts) == 1 else shapely.MultiPolygon(parts)
+
+
+def _bounds(geometry: BaseGeometry) -> Bounds:
+    left, bottom, right, top = map(float, geometry.bounds)
+    return left, bottom, right, top
+
+
+def _text(bounds: Bounds) -> str:
+    return ",".join(f"{value:.10g}" for value in bounds)
+
+
+class Tile(NamedTuple):
+    """A window of the product: pixel offsets and size; tiles at the far edges are cropped."""
+
+    index: int  # type: ignore[assignment]  # the field's name matters more than tuple.index
+    row: int
+    col: int
+    y0: int
+    x0: int
+    height: int
+    width: int
+
+    def pad(self, n: int) -> Tile:
+        """The window grown by `n` pixels on every side; it may hang over the product's edge."""
+        return self._replace(
+            y0=self.y0 - n, x0=self.x0 - n, height=self.height + 2 * n, width=self.width + 2 * n
+        )
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """(rows, columns) in an array of the product's shape; for windows inside the product."""
+        return slice(self.y0, self.y0 + self.height), slice(self.x0, self.x0 + self.width)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Pixel grid of a product and its cut into tiles from the upper-left corner.
+
+    `geobox`: north-up, square pixels. `tile`: tile edge in pixels, a multiple of 16. `aoi`:
+    polygon in the product CRS; pixels whose centre lies outside it are nodata (None: none is).
+    """
+
+    geobox: GeoBox
+    tile: int
+    aoi: Geometry | None = field(default=None, hash=False)
+
+    def __post_init__(self) -> None:
+        _check_tile(self.tile)
+        a = self.geobox.affine
+        if a.b or a.d or a.a <= 0 or a.e != -a.a:
+            raise InputError(
+                f"grid transform {tuple(a)[:6]} is not north-up with square pixels; resample onto "
+                "(res, 0, left, 0, -res, top)"
+            )
+        if self.geobox.crs is None or (self.aoi is not None and self.aoi.crs != self.geobox.crs):
+            raise InputError(
+                f"grid CRS {self.geobox.crs} and AOI CRS {self.aoi and self.aoi.crs} must be the "
+                "same stated CRS; reproject the AOI"
+            )
+
+    @classmethod
+    def from_aoi(
+        cls,
+        aoi: Aoi,
+        *,
+        crs: int | str,
+        resolution: float,
+        tile: int | None = None,
+        anchor: float = 0.0,
+    ) -> Grid:
+        """Smallest lattice-aligned grid that holds `aoi`, projected with densified edges.
+
+        `resolution`: pixel edge in CRS units. `anchor`: offset in pixels of the sensor's pixel
+        edges from the multiples of the resolution (Sentinel-2 0, Landsat 0.5), so neighbouring
+        products share one lattice. Raises `InputError` for a CRS, resolution, tile or anchor that
+        cannot be, `AoiError` where the AOI does not fit the CRS or needs over `MAX_PIXELS`.
+        """
+        target = _resolve_crs(crs)
+        _check_lattice(target, resolution, anchor)
+        _check_utm_latitude(aoi.bounds, target)
+        projected = _project(_densify(aoi.geometry.geom), _LONLAT, target)
+        if not np.isfinite(shapely.get_coordinates(projected)).all():
+            raise AoiError(
+                f"AOI {_text(aoi.bounds)} has no finite coordinates in {_name(target)}; "
+                "choose a --crs whose projection covers the AOI"
+            )
+        geobox = _snapped_geobox(_bounds(projected), target, resolution, anchor)
+        size = auto_tile(_shape(geobox)) if tile is None else tile
+        if aoi.is_box:
+            return cls(geobox, size)
+        polygon = _polygonal(_repair(projected))
+        if polygon is None:
+            raise AoiError(
+                f"AOI {_text(aoi.bounds)} has zero area in {_name(target)}; choose a --crs whose "
+                "projection covers the AOI"
+            )
+        return cls(geobox, size, Geometry(polygon, target))
+
+    @classmethod
+    def from_bounds(  # noqa: PLR0913, PLR0917 (four of them are one box)
+        cls,
+        left: float,
+        bottom: float,
+        right: float,
+        top: float,
+        crs: int | str,
+        resolution: float,
+        tile: int | None = None,
+        anchor: float = 0.0,
+    ) -> Grid:
+        """Grid of bounds in CRS units, snapped outwards; arguments and errors as `from_aoi`."""
+        target = _resolve_crs(crs)
+        _check_lattice(target, resolution, anchor)
+        bounds = (float(left), float(bottom), float(right), float(top))
+        if not all(map(math.isfinite, bounds)) or left >= right or bottom >= top:
+            raise AoiError(
+                f"bounds {_text(bounds)} in {_name(target)} are not finite with left < right and "
+                "bottom < top; give left,bottom,right,top"
+            )
+        geobox = _snapped_geobox(bounds, target, resolution, anchor)
+        return cls(geobox, auto_tile(_shape(geobox)) if tile is None else tile)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return _shape(self.geobox)
+
+    @property
+    def crs(self) -> CRS:
+        """Coordinate reference system of the product."""
+        crs = self.geobox.crs
+        assert crs is not None  # __post_init__ refuses a geobox without one
+        return crs
+
+    @property
+    def epsg(self) -> int | None:
+        """EPSG code that means exactly this CRS, or None."""
+        return _exact_epsg(self.crs)
+
+    @property
+    def crs_wkt(self) -> str:
+        """CRS as WKT 2."""
+        return str(self.crs.to_wkt())
+
+    @property
+    def transform(self) -> Affine:
+        """Pixel (column, row) edges to CRS coordinates."""
+        return self.geobox.affine
+
+    @property
+    def resolution(self) -> float:
+        """Pixel edge in CRS units, positive."""
+        return float(self.transform.a)
+
+    @property
+    def bounds(self) -> Bounds:
+        """(left, bottom, right, top) of the extent, outer pixel edges, CRS units."""
+        (height, width), a = self.shape, self.transform
+        return (a.c, a.f - height * self.resolution, a.c + width * self.resolution, a.f)
+
+    @property
+    def tile_rows(self) -> int:
+        """Tiles from top to bottom."""
+        return -(-self.shape[0] // self.tile)
+
+    @property
+    def tile_cols(self) -> int:
+        """Tiles from left to right."""
+        return -(-self.shape[1] // self.tile)
+
+    @property
+    def n_tiles(self) -> int:
+        """Tiles of the extent, also those the AOI polygon does not touch."""
+        return self.tile_rows * self.tile_cols
+
+    def tile_at(self, index: int) -> Tile:
+        """Tile by row-major index; `IndexError` outside [0, n_tiles)."""
+        if not 0 <= index < self.n_tiles:
+            raise IndexError(f"tile {index} of a grid of {self.n_tiles} tiles")
+        row, col = divmod(index, self.tile_cols)
+        y0, x0 = row * self.tile, col * self.tile
+        height, width = self.shape
+        size = min(self.tile, height - y0), min(self.tile, width - x0)
+        return Tile(index, row, col, y0, x0, *size)
+
+    def tiles(self) -> Iterator[Tile]:
+        """All tiles in row-major order."""
+        return map(self.tile_at, range(self.n_tiles))
+
+    def x(self, cols: ArrayLike) -> NDArray[np.float64]:
+        """Pixel-centre x (float64, CRS units) of product columns, inside the product or not.
+
+        Always from the product's own origin: a window's origin would round differently.
+        """
+        return np.asarray(self.transform.c + (np.asarray(cols) + 0.5) * self.resolution)
+
+    def y(self, rows: ArrayLike) -> NDArray[np.float64]:
+        """Pixel-centre y (float64, CRS units) of product rows; see `x`."""
+        return np.asarray(self.transform.f - (np.asarray(rows) + 0.5) * self.resolution)
+
+    def inside(self, y0: int, x0: int, height: int, width: int) -> NDArray[np.bool_] | None:
+        """Which pixel centres of a window lie in the AOI (its boundary counts as inside).
+
+        Returns bool (height, width), or None where all are inside. Blocks of 64 pixels anchored
+        to the product are settled as a whole where the AOI's boundary passes them by; only the
+        others test their pixels. So the answer does not depend on the window.
+        """
+        if self.aoi is None:
+            return None
+        polygon = _prepared(self.aoi.geom)
+        if shapely.covers(polygon, self._boxes(y0, x0, height, width)):
+            return None
+        rows = np.arange(y0 // _BLOCK, -(-(y0 + height) // _BLOCK)) * _BLOCK
+        cols = np.arange(x0 // _BLOCK, -(-(x0 + width) // _BLOCK)) * _BLOCK
+        boxes = self._boxes(rows[:, None], cols[None, :], _BLOCK, _BLOCK)
+        covered = shapely.covers(polygon, boxes)
+        mask = np.repeat(np.repeat(covered, _BLOCK, axis=0), _BLOCK, axis=1)
+        for i, j in np.argwhere(shapely.intersects(polygon, boxes) & ~covered):
+            x = self.x(cols[j] + np.arange(_BLOCK))
+            y = self.y(rows[i] + np.arange(_BLOCK))
+            block = np.s_[i * _BLOCK : (i + 1) * _BLOCK, j * _BLOCK : (j + 1) * _BLOCK]
+            mask[block] = shapely.intersects_xy(polygon, x[None, :], y[:, None])
+        top, left = y0 % _BLOCK, x0 % _BLOCK
+        mask = mask[top : top + height, left : left + width]
+        return None if mask.all() else mask
+
+    def touches(self, tile: Tile) -> bool:
+        """Whether the AOI meets the tile at all; where it does not, every pixel is nodata."""
+        if self.aoi is None:
+            return True
+        box = self._boxes(tile.y0, tile.x0, tile.height, tile.width)
+        return bool(shapely.intersects(_prepared(self.aoi.geom), box))
+
+    def lonlat_bounds(self, halo_m: float = 0.0) -> Bounds:
+        """West, south, east, north (degrees) of the extent grown by `halo_m` metres of the CRS.
+
+        A box that holds the extent: all longitudes where it meets the antimeridian or a pole.
+        """
+        left, bottom, right, top = self.bounds
+        halo = halo_m / float(self.crs.proj.axis_info[0].unit_conversion_factor)
+        halo_x = halo_y = halo
+        if self.crs.geographic:
+            halo_y = halo_m / _METRES_PER_DEGREE
+            polewards = min(max(abs(bottom), abs(top)) + halo_y, 89.9)
+            halo_x = halo_y / math.cos(math.radians(polewards))
+        box = (left - halo_x, bottom - halo_y, right + halo_x, top + halo_y)
+        return _lonlat_box(box, self.crs)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able description; `from_dict` gives an equal grid back, to the last bit."""
+        return {
+            "crs": self.crs_wkt if self.epsg is None else f"EPSG:{self.epsg}",
+            "transform": [float(value) for value in tuple(self.transform)[:6]],
+            "shape": list(self.shape),
+            "tile": self.tile,
+            "aoi": None if self.aoi is None else shapely.to_wkt(self.aoi.geom, -1),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Grid:
+        """Inverse of `to_dict`."""
+        crs = _resolve_crs(data["crs"])
+        height, width = data["shape"]
+        geobox = GeoBox((height, width), Affine(*data["transform"]), crs)
+        aoi = data["aoi"]
+        polygon = None if aoi is None else Geometry(shapely.from_wkt(aoi), crs)
+        return cls(geobox, data["tile"], polygon)
+
+    def _boxes(self, y0: ArrayLike, x0: ArrayLike, height: int, width: int) -> Any:
+        """Box (or array of boxes) along the outer pixel edges of windows.
+
+        Half a pixel beyond any centre, so float noise cannot contradict a test per pixel.
+        """
+        xmin, ymax = self.x(x0) - self.resolution / 2, self.y(y0) + self.resolution / 2
+        return shapely.box(
+            xmin, ymax - height * self.resolution, xmin + width * self.resolution, ymax
+        )
+
+
+def auto_tile(shape: tuple[int, int]) -> int:
+    """Tile edge in pixels for a product of `shape` (height, width).
+
+    A power of two from 512 to 2048 that gives about 16 tiles or more, so that a few workers all
+    have something to do; one tile, in multiples of 16, for a product smaller than that.
+    """
+    height, width = shape
+    wanted = math.sqrt(max(height * width / 16, 1.0))
+    tile = min(max(2 ** math.floor(math.log2(wanted)), 512), 2048)
+    larger = max(height, width)
+    return tile if larger >= tile else -(-larger // 16) * 16
+
+
+def auto_crs(aoi_bounds: Bounds, item_epsgs: Sequence[int]) -> int:
+    """EPSG code for `--crs auto`: the items' most frequent one, the smallest code of a tie.
+
+    `aoi_bounds`: west, south, east, north in degrees. Raises `AoiError` where the area is wider
+    than one UTM zone, `InputError` where no item states a CRS.
+    """
+    width = aoi_bounds[2] - aoi_bounds[0]
+    if width > _ZONE_DEGREES + 1e-9:
+        raise AoiError(
+            f"AOI is {width:.6g} degrees wide, --crs auto serves up to one UTM zone "
+            f"({_ZONE_DEGREES:g} degrees); give an explicit --crs, such as EPSG:3035 for Europe"
+        )
+    counts = Counter(item_epsgs)
+    if not counts:
+        raise InputError(
+            "--crs auto takes the items' most frequent CRS but no item states one "
+            "(proj:code, proj:epsg); give an explicit --crs"
+        )
+    return int(min(counts, key=lambda code: (-counts[code], code)))
+
+
+def _check_utm_latitude(bounds: Bounds, crs: CRS) -> None:
+    if crs.proj.utm_zone and (bounds[3] > _UTM_NORTH or bounds[1] < _UTM_SOUTH):
+        polar = "EPSG:3413" if bounds[3] > _UTM_NORTH else "EPSG:3031"
+        raise AoiError(
+            f"AOI {_text(bounds)} reaches towards the pole beyond UTM's 80S to 84N "
+            f"({_name(crs)}); give an explicit polar --crs, such as {polar}"
+        )
+
+
+def _check_lattice(crs: CRS, resolution: float, anchor: float) -> None:
+    if not (math.isfinite(resolution) and resolution > 0):
+        raise InputError(f"resolution {resolution} must be a positive number in units of the CRS")
+    if crs.geographic and resolution > 1:
+        raise InputError(
+            f"resolution {resolution:g} is in degrees for {_name(crs)}; give degrees "
+            "(about 0.0001 for 10 m) or a projected --crs"
+        )
+    if not 0 <= anchor < 1:
+        raise InputError(f"anchor {anchor} must be a pixel fraction in [0, 1)")
+
+
+def _check_tile(tile: int) -> None:
+    if tile <= 0 or tile % 16:
+        raise InputError(
+            f"tile {tile} must be a positive multiple of 16 pixels; try 512, 1024 or 2048"
+        )
+
+
+def _resolve_crs(crs: int | str) -> CRS:
+    """Named CRS with its EPSG code where that is exact; `InputError` for no usable CRS."""
+    spec = int(crs) if isinstance(crs, str) and crs.strip().isdecimal() else crs
+    try:
+        found = CRS(spec)
+    except CRSError as error:
+        raise InputError(
+            f"CRS {crs!r} is unknown; give an EPSG code such as EPSG:32631, or WKT"
+        ) from error
+    if not (found.projected or found.geographic):
+        raise InputError(f"CRS {crs!r} is neither projected nor geographic; give one that is")
+    epsg = _exact_epsg(found)
+    return found if epsg is None else CRS(f"EPSG:{epsg}")
+
+
+def _exact_epsg(crs: CRS) -> int | None:
+    """EPSG code only where that definition is equal: PROJ also offers near matches."""
+    code: int | None = crs.epsg
+    return code if code is not None and CRS(f"EPSG:{code}").proj == crs.proj else None
+
+
+def _densify(lonlat: BaseGeometry) -> BaseGeometry:
+    west, south, east, north = lonlat.bounds
+    span = max(east - west, north - south)
+    return shapely.segmentize(lonlat, min(_DENSIFY_DEGREES, span / _DENSIFY_PARTS))
+
+
+def _project(geometry: BaseGeometry, source: CRS, target: CRS) -> BaseGeometry:
+    if source == target:
+        return geometry
+    convert = source.transformer_to_crs(target)
+
+    def move(xy: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.stack(convert(xy[:, 0], xy[:, 1]), axis=1)
+
+    return shapely.transform(geometry, move)
+
+
+def _lonlat_box(bounds: Bounds, crs: CRS) -> Bounds:
+    left, bottom, right, top = bounds
+    if crs == _LONLAT:
+        return max(left, -180.0), max(bottom, -90.0), min(right, 180.0), min(top, 90.0)
+    t = np.linspace(0.0, 1.0, _EDGE_PARTS + 1)
+    x, y = left + t * (right - left), bottom + t * (top - bottom)
+    ones = np.ones_like(t)
+    ring_x = np.concatenate([x, right * ones, x[::-1], left * ones])
+    ring_y = np.concatenate([bottom * ones, y, top * ones, y[::-1]])
+    lon, lat = crs.transformer_to_crs(_LONLAT)(ring_x, ring_y)
+    finite = np.isfinite(lon) & np.isfinite(lat)
+    if not finite.any():
+        raise AoiError(
+            f"extent {_text(bounds)} has no finite longitude/latitude in {_name(crs)}; "
+            "choose a --crs whose projection covers the area"
+        )
+    if not finite.all():  # corners beyond the world's outline, as global projections have them
+        return -180.0, -90.0, 180.0, 90.0
+    west, east = float(lon.min()), float(lon.max())
+    south, north = float(lat.min()), float(lat.max())
+    if np.abs(np.diff(lon)).max() > 180:  # the outline jumps from one side of 180 to the other
+        west, east = -180.0, 180.0
+    if not crs.geographic:
+        pole_x, pole_y = _LONLAT.transformer_to_crs(crs)(np.zeros(2), np.array([-90.0, 90.0]))
+        held = (pole_x >= left) & (pole_x <= right) & (pole_y >= bottom) & (pole_y <= top)
+        if held.any():
+            west, east = -180.0, 180.0
+            south, north = (-90.0 if held[0] else south), (90.0 if held[1] else north)
+    return west, south, east, north
+
+
+def _snapped_geobox(bounds: Bounds, crs: CRS, resolution: float, anchor: float) -> GeoBox:
+    left, bottom, right, top = bounds
+    resolution = float(resolution)
+    pixels = (right - left) / resolution * ((top - bottom) / resolution)
+    if not pixels <= MAX_PIXELS:
+        raise AoiError(
+            f"extent {_text(bounds)} in {_name(crs)} at resolution {resolution:g} needs "
+            f"{pixels:.3g} pixels, more than {MAX_PIXELS:.0e}; give a smaller AOI or a coarser "
+            "--resolution (in units of the CRS)"
+        )
+    if max(map(abs, bounds)) / resolution >= _MAX_INDEX:
+        raise InputError(
+            f"resolution {resolution:g} is too fine for coordinates {_text(bounds)} in "
+            f"{_name(crs)} (float64); give a coarser --resolution (in units of the CRS)"
+        )
+    col0, width = _snap(left, right, resolution, anchor)
+    row0, height = _snap(-top, -bottom, resolution, -anchor)
+    origin = (col0 + anchor) * resolution, -(row0 - anchor) * resolution
+    transform = Affine(resolution, 0.0, origin[0], 0.0, -resolution, origin[1])
+    return GeoBox((height, width), transform, crs)
+
+
+def _snap(low: float, high: float, resolution: float, anchor: float) -> tuple[int, int]:
+    """First lattice index and number of pixels that hold [low, high]."""
+    first = math.floor(low / resolution - anchor + _SNAP_PIXELS)
+    last = math.ceil(high / resolution - anchor - _SNAP_PIXELS)
+    return first, max(last - first, 1)
+
+
+_thread = threading.local()
+
+
+def _prepared(geometry: BaseGeometry) -> BaseGeometry:
+    """This thread's prepared copy of the last geometry asked for.
+
+    GEOS builds the index of a prepared geometry lazily, which is not safe across threads.
+    """
+    source, copy = getattr(_thread, "polygon", (None, None))
+    if copy is None or source is not geometry:
+        copy = shapely.from_wkb(shapely.to_wkb(geometry))
+        shapely.prepare(copy)
+        _thread.polygon = (geometry, copy)
+    return copy
+
+
+def _shape(geobox: GeoBox) -> tuple[int, int]:
+    return int(geobox.shape[0]), int(geobox.shape[1])
+
+
+def _name(crs: CRS) -> str:
+    epsg = _exact_epsg(crs)
+    return str(crs.proj.name) if epsg is None else f"EPSG:{epsg}"

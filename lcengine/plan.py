@@ -1,0 +1,337 @@
+"""The read plan: which items every tile needs, before any pixel is read.
+
+Everything here is a value: it can be printed, saved, priced and resumed. Tiles get their items by
+the raster extent of the assets (`proj:shape`, `proj:transform`), never by the footprint polygon.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lcengine import masks
+from lcengine.errors import InputError
+from lcengine.grid import Grid, Tile
+from lcengine.items import Asset, GroupBy, Item, Items, observations
+from lcengine.locate import Lattice, SourceGrid, Window, transformer, window_bounds
+from lcengine.reader import GDAL_OPTIONS, Resampling, check_resampling, oversampling
+
+MEMORY_TARGET = 2**30
+"""Bytes of observations that a sub-block may hold; larger blocks decode fewer pixels twice."""
+
+BLOCKS = (4096, 2048, 1024, 512, 256, 128)
+
+BlockShape = Callable[[Asset], tuple[tuple[int, int], int]]
+"""Header look-up: asset -> ((block height, block width), bytes per pixel)."""
+
+
+@dataclass(frozen=True)
+class ReadPlan:
+    """Items by tile. `items` are ordered by observation, `observation` has one index per item.
+
+    `block`: edge of the sub-blocks a tile is processed in, cut along `phase` (row, column), where
+    the sources' own blocks begin, so that none is decoded twice within a tile.
+    """
+
+    grid: Grid
+    items: Items
+    observation: tuple[int, ...]
+    bands: tuple[str, ...]
+    mask: str
+    mask_band: str
+    resampling: Resampling
+    block: int
+    phase: tuple[int, int]
+    tiles: npt.NDArray[np.int32]
+    starts: npt.NDArray[np.int64]
+    index: npt.NDArray[np.int32]
+
+    @cached_property
+    def lattice(self) -> Lattice:
+        """The product's pixel lattice."""
+        return product_lattice(self.grid)
+
+    @property
+    def recipe(self) -> masks.MaskRecipe | None:
+        """The cloud mask, None when pixels are not masked."""
+        return masks.preset(self.mask)
+
+    def items_of(self, position: int) -> npt.NDArray[np.int32]:
+        """Indices into `items` of the tile at `position` in `tiles`, ascending."""
+        return self.index[self.starts[position] : self.starts[position + 1]]
+
+    def position(self, tile: int) -> int:
+        """Position of a tile index in `tiles`."""
+        return int(np.searchsorted(self.tiles, tile))
+
+    def blocks(self, tile: Tile) -> Iterator[Window]:
+        """The sub-blocks of a tile in row-major order."""
+        rows = _cuts(tile.y0, tile.height, self.block, self.phase[0])
+        cols = _cuts(tile.x0, tile.width, self.block, self.phase[1])
+        for y0, height in rows:
+            for x0, width in cols:
+                yield Window(y0, x0, height, width)
+
+    @property
+    def observation_bytes(self) -> int:
+        """Bytes of one pixel of one item while a block is processed: bands, flags, clear mask."""
+        return 2 * len(self.bands) + 3
+
+    def memory(self, outputs: int) -> int:
+        """Peak bytes of one tile task that writes `outputs` bytes per pixel.
+
+        Bands and masks of the busiest block, the raw masks of the tile, the output, the values on
+        their way through resampling and GDAL's block cache.
+        """
+        most = int(np.diff(self.starts).max(initial=0))
+        edge = min(self.block, self.grid.tile)
+        tile = min(self.grid.tile, self.grid.shape[0]) * min(self.grid.tile, self.grid.shape[1])
+        cube = most * self.observation_bytes * min(edge * edge, tile)
+        raw_masks = 0
+        if self.recipe is not None and most:
+            asset = self.items[int(self.index[0])].asset(self.mask_band)
+            ratio = self.grid.resolution / asset.transform[0]
+            raw_masks = int(most * tile * min(ratio, 1.0) ** 2)
+        return cube + raw_masks + outputs * tile + int(GDAL_OPTIONS["GDAL_CACHEMAX"])
+
+    def decoded_bytes(self, block_shape: BlockShape) -> int:
+        """Upper bound of the bytes decoded by the whole run when no item is skipped as cloudy.
+
+        Every source block that a window meets is counted whole, once per window: nothing is
+        assumed of GDAL's cache. `block_shape` reads headers, one per collection, band and shape.
+        """
+        shapes: dict[Any, tuple[tuple[int, int], int]] = {}
+        cost: dict[Any, int] = {}
+        total = 0
+        for position, number in enumerate(self.tiles):
+            tile = self.grid.tile_at(int(number))
+            whole = [Window(tile.y0, tile.x0, tile.height, tile.width)]
+            wanted = Counter(self._reads(self.items_of(position)))
+            for (collection, band, asset_key), times in wanted.items():
+                asset = asset_key.asset
+                kind = (collection, band, asset.shape)
+                if kind not in shapes:
+                    shapes[kind] = block_shape(asset)
+                source = SourceGrid.of(asset)
+                key = (int(number), source, band == self.mask_band, shapes[kind])
+                if key not in cost:
+                    is_mask = band == self.mask_band
+                    windows = whole if is_mask else list(self.blocks(tile))
+                    margin = masks.margin(self.recipe, source) if is_mask else self._margin()
+                    cost[key] = sum(
+                        _block_bytes(self.lattice, w, source, margin, *shapes[kind])
+                        for w in windows
+                    )
+                total += times * cost[key]
+        return total
+
+    def _reads(self, indices: npt.NDArray[np.int32]) -> Iterator[tuple[str, str, _ByGrid]]:
+        bands = (*self.bands, self.mask_band) if self.recipe else self.bands
+        for i in indices:
+            item = self.items[int(i)]
+            for band in bands:
+                yield item.collection, band, _ByGrid(item.asset(band))
+
+    def _margin(self) -> int:
+        return 1 if self.resampling == "bilinear" else 0
+
+
+class _ByGrid:
+    """An asset that equals every other on the same pixel grid, so that equal reads can be counted."""
+
+    def __init__(self, asset: Asset) -> None:
+        self.asset = asset
+        self.key = (asset.crs, asset.transform, asset.shape)
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _ByGrid) and self.key == other.key
+
+
+def plan_reads(
+    items: Items,
+    grid: Grid,
+    bands: Sequence[str],
+    *,
+    mask: str = "none",
+    mask_band: str = "scl",
+    groupby: GroupBy = "overpass",
+    resampling: str = "nearest",
+    block: int | None = None,
+) -> ReadPlan:
+    """Freeze what to read for a product on `grid`.
+
+    Raises `MissingBandError` naming the first item without a band, and `InputError` for an
+    unknown mask, resampling or block.
+    """
+    masks.preset(mask)
+    method = check_resampling(resampling)
+    lattice = product_lattice(grid)
+    ordered, observation = observations(items, groupby, lattice.crs)
+    needed = (*bands, mask_band) if mask != "none" else tuple(bands)
+    for item in ordered:
+        for band in needed:
+            source = SourceGrid.of(item.asset(band))
+            if method == "average":
+                oversampling(lattice, source)
+    tiles, starts, index = _assign(ordered, grid, lattice, needed)
+    most = int(np.diff(starts).max(initial=0))
+    return ReadPlan(
+        grid=grid,
+        items=Items(ordered, items.access, items.superseded),
+        observation=observation,
+        bands=tuple(bands),
+        mask=mask,
+        mask_band=mask_band,
+        resampling=method,
+        block=_block_size(block, grid.tile, most * (2 * len(bands) + 3)),
+        phase=_phase(ordered, bands[0], lattice),
+        tiles=tiles,
+        starts=starts,
+        index=index,
+    )
+
+
+def product_lattice(grid: Grid) -> Lattice:
+    """The lattice of a product grid."""
+    a = grid.transform
+    crs = f"EPSG:{grid.epsg}" if grid.epsg else grid.crs_wkt
+    return Lattice(crs, a.c, a.f, a.a, -a.e)
+
+
+def extent(source: SourceGrid, lattice: Lattice) -> tuple[int, int, int, int]:
+    """Product pixels (y0, x0, y1, x1) that a source raster may reach, generously rounded."""
+    own = source.lattice
+    height, width = source.shape
+    left, top = own.left, own.top
+    right, bottom = left + width * own.dx, top - height * own.dy
+    pad = 0
+    if own.crs != lattice.crs:
+        left, bottom, right, top = transformer(own.crs, lattice.crs).transform_bounds(
+            left, bottom, right, top, densify_pts=101
+        )
+        pad = 2 + int(np.ceil(own.dx / lattice.dx))
+    y0 = int(np.floor((lattice.top - top) / lattice.dy)) - pad
+    y1 = int(np.ceil((lattice.top - bottom) / lattice.dy)) + pad
+    x0 = int(np.floor((left - lattice.left) / lattice.dx)) - pad
+    x1 = int(np.ceil((right - lattice.left) / lattice.dx)) + pad
+    return y0, x0, y1, x1
+
+
+def _assign(
+    items: Sequence[Item], grid: Grid, lattice: Lattice, bands: Sequence[str]
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64], npt.NDArray[np.int32]]:
+    """CSR table tile -> items. Tiles that the AOI does not touch are left out."""
+    extents: dict[SourceGrid, tuple[int, int, int, int]] = {}
+    by_tile: dict[int, list[int]] = {t.index: [] for t in grid.tiles() if grid.touches(t)}
+    for i, item in enumerate(items):
+        reached: set[int] = set()
+        for band in bands:
+            source = SourceGrid.of(item.asset(band))
+            if source not in extents:
+                extents[source] = extent(source, lattice)
+            reached.update(_tiles_in(grid, extents[source]))
+        for number in reached:
+            if number in by_tile:
+                by_tile[number].append(i)
+    tiles = np.array(sorted(by_tile), dtype=np.int32)
+    counts = [len(by_tile[int(t)]) for t in tiles]
+    starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    index = np.array([i for t in tiles for i in by_tile[int(t)]], dtype=np.int32)
+    return tiles, starts, index
+
+
+def _tiles_in(grid: Grid, box: tuple[int, int, int, int]) -> Iterator[int]:
+    y0, x0, y1, x1 = box
+    rows = range(max(0, y0 // grid.tile), min(grid.tile_rows, -(-y1 // grid.tile)))
+    cols = range(max(0, x0 // grid.tile), min(grid.tile_cols, -(-x1 // grid.tile)))
+    for row in rows:
+        for col in cols:
+            yield row * grid.tile_cols + col
+
+
+def _block_size(block: int | None, tile: int, bytes_per_pixel: int) -> int:
+    """The largest block whose observations fit into the memory target."""
+    if block is not None:
+        if block < 16:
+            raise InputError(f"block is {block} pixels, expected at least 16")
+        return block
+    for size in BLOCKS:
+        edge = min(size, tile)
+        if bytes_per_pixel * edge * edge <= MEMORY_TARGET:
+            return size
+    return BLOCKS[-1]
+
+
+def _phase(items: Sequence[Item], band: str, lattice: Lattice) -> tuple[int, int]:
+    """Product pixel (row, column) at which the most common source raster begins."""
+    own = Counter(
+        SourceGrid.of(item.asset(band)).lattice for item in items if item.crs == lattice.crs
+    )
+    if not own:
+        return 0, 0
+    source = own.most_common(1)[0][0]
+    return (
+        round((lattice.top - source.top) / lattice.dy),
+        round((source.left - lattice.left) / lattice.dx),
+    )
+
+
+def _cuts(start: int, size: int, block: int, phase: int) -> list[tuple[int, int]]:
+    """(offset, length) pieces of [start, start + size) cut where (i - phase) % block == 0."""
+    first = start + (phase - start) % block
+    inner = [i for i in range(first, start + size, block) if i > start]
+    edges = [start, *inner, start + size]
+    return [(a, b - a) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+
+
+def _block_bytes(
+    product: Lattice,
+    window: Window,
+    source: SourceGrid,
+    margin: int,
+    block: tuple[int, int],
+    itemsize: int,
+) -> int:
+    """Bytes of the source blocks that a window's read meets, each counted whole."""
+    area = window_bounds(product, window, source, margin)
+    if area is None:
+        return 0
+    rows = (area.y0 + area.height - 1) // block[0] - area.y0 // block[0] + 1
+    cols = (area.x0 + area.width - 1) // block[1] - area.x0 // block[1] + 1
+    return rows * cols * block[0] * block[1] * itemsize
+
+
+def describe(plan: ReadPlan, outputs: int, block_shape: BlockShape | None) -> Mapping[str, Any]:
+    """The plan in numbers, for people and machines. `block_shape` None leaves bytes out."""
+    per_tile = [int(n) for n in np.diff(plan.starts)] or [0]
+    height, width = plan.grid.shape
+    return {
+        "crs": plan.lattice.crs,
+        "resolution": plan.grid.resolution,
+        "shape": [height, width],
+        "tile": plan.grid.tile,
+        "block": plan.block,
+        "tiles": len(plan.tiles),
+        "tasks": len(plan.tiles),
+        "items": len(plan.items),
+        "observations": len(set(plan.observation)),
+        "items_per_tile": {
+            "min": min(per_tile),
+            "median": statistics.median(per_tile),
+            "max": max(per_tile),
+        },
+        "bands_read": list(plan.bands),
+        "decoded_bytes": None if block_shape is None else plan.decoded_bytes(block_shape),
+        "output_bytes": outputs * height * width,
+        "memory_per_task": plan.memory(outputs),
+    }

@@ -1,0 +1,68 @@
+"""Quicklooks: a product as a picture with a sensible stretch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from lcengine import store
+from lcengine.errors import InputError
+
+FLOAT = npt.NDArray[np.float32]
+
+LOW, HIGH = 2.0, 98.0
+"""Percentiles that become black and white."""
+
+
+def draw(
+    product: str | os.PathLike[str],
+    picture: str | os.PathLike[str],
+    *,
+    bands: Sequence[str] | None = None,
+    size: int = 1024,
+) -> tuple[int, int]:
+    """Write a PNG of one band (grey) or three (red, green, blue); returns (height, width).
+
+    The product is thinned to at most `size` pixels on its longest edge. Default: red, green, blue
+    where the product has them, else its first band.
+    """
+    from matplotlib.image import imsave
+
+    dataset = store.open(product)
+    names = [str(n) for n, v in dataset.data_vars.items() if v.dtype.kind == "f"]
+    natural = ("red", "green", "blue")
+    chosen = list(bands or (natural if set(natural) <= set(names) else names[:1]))
+    unknown = [name for name in chosen if name not in dataset.data_vars]
+    if unknown or len(chosen) not in (1, 3):
+        raise InputError(
+            f"bands are {', '.join(chosen)}; expected one or three of "
+            f"{', '.join(str(n) for n in dataset.data_vars)}"
+        )
+    if size < 1:
+        raise InputError(f"size is {size}, expected at least 1 pixel")
+    step = max(1, -(-max(dataset.sizes["y"], dataset.sizes["x"]) // size))
+    thin = dataset.isel(y=slice(None, None, step), x=slice(None, None, step))
+    stack = np.stack([thin[name].values.astype(np.float32) for name in chosen])
+    imsave(picture, colour(stack), format="png")
+    return stack.shape[1], stack.shape[2]
+
+
+def colour(bands: FLOAT, like: FLOAT | None = None) -> npt.NDArray[np.uint8]:
+    """(band, y, x) float with NaN -> (y, x, 4) uint8: one stretch for all bands, NaN transparent.
+
+    A common stretch keeps the colour balance of the bands. `like`: take the stretch from these
+    bands instead, to compare pictures.
+    """
+    valid = np.isfinite(bands).all(axis=0)
+    model = bands if like is None else like
+    known = model[:, np.isfinite(model).all(axis=0)]
+    low, high = np.percentile(known, [LOW, HIGH]) if known.size else (0.0, 1.0)
+    scaled = (bands - low) / max(high - low, 1e-6)
+    grey = (np.clip(np.nan_to_num(scaled), 0, 1) * 255).astype(np.uint8)
+    out = np.zeros((*bands.shape[1:], 4), dtype=np.uint8)
+    out[..., :3] = np.moveaxis(grey if len(bands) == 3 else np.repeat(grey[:1], 3, axis=0), 0, -1)
+    out[..., 3] = np.where(valid, 255, 0)
+    return out

@@ -1,0 +1,67 @@
+"""The sensor registry: one module per sensor, each with a module-level `SENSOR`.
+
+A new sensor is a new module in this folder; nothing else needs to know its name.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+from lcengine.errors import InputError
+from lcengine.items import Item
+from lcengine.sensors.base import Band, Sensor
+
+__all__ = ["Band", "Sensor", "normalise", "registry", "sensor"]
+
+
+@cache
+def registry() -> Mapping[str, Sensor]:
+    """All sensors by name."""
+    names = sorted(info.name for info in pkgutil.iter_modules(__path__) if info.name != "base")
+    found = (importlib.import_module(f"{__name__}.{name}").SENSOR for name in names)
+    return {entry.name: entry for entry in found}
+
+
+def sensor(name: str) -> Sensor:
+    """The sensor of that name or collection id, or `InputError` with the names there are."""
+    for entry in registry().values():
+        if name == entry.name or name in entry.collections:
+            return entry
+    raise InputError(f"no sensor is called {name!r}; there are {', '.join(registry())}")
+
+
+def normalise(stac: Mapping[str, Any], offset: float | None = None) -> Item:
+    """A provider's STAC item, or one written by `Items.save`, as an `Item`.
+
+    The sensor is chosen by the item's collection. `offset` overrides the additive reflectance
+    offset of every optical band. Raises `InputError` for an unknown collection and
+    `ContractError` where the item does not say how its numbers become reflectance.
+    """
+    if "lcengine:sensor" in stac.get("properties", {}):
+        return _saved(Item.from_stac(stac), offset)
+    collection = stac.get("collection") or ""
+    for entry in registry().values():
+        if collection in entry.collections:
+            return entry.normalise(stac, offset)
+    known = ", ".join(name for entry in registry().values() for name in entry.collections)
+    raise InputError(
+        f"item {stac.get('id')} is of collection {collection!r}, which no sensor reads; "
+        f"expected one of {known}"
+    )
+
+
+def _saved(item: Item, offset: float | None) -> Item:
+    """An item that was normalised before; only its reflectance offset can still be overridden."""
+    categorical = sensor(item.sensor).mask_band
+    if offset is None:
+        return item
+    assets = {
+        band: asset if band == categorical else replace(asset, offset=offset, contract="override")
+        for band, asset in item.assets.items()
+    }
+    return replace(item, assets=assets)

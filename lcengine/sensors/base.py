@@ -1,0 +1,113 @@
+"""What a sensor is to lcengine, and the STAC reading that all sensors share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from lcengine.errors import ContractError, InputError
+from lcengine.items import Item
+
+
+class Normaliser(Protocol):
+    """Turns a provider's STAC item into ours."""
+
+    def __call__(self, stac: Mapping[str, Any], offset: float | None) -> Item:
+        """`offset` overrides the additive reflectance offset of every optical band."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Band:
+    """A canonical band: the asset keys it is known by, and its native resolution in metres."""
+
+    name: str
+    keys: tuple[str, ...]
+    resolution: float
+
+
+@dataclass(frozen=True, slots=True)
+class Sensor:
+    """One registry entry.
+
+    `anchor` is the offset of the native pixel grid in pixels (0: edges at multiples of the
+    resolution); `brightness` the bands whose sum is the index of the outlier screen; `mask_band`
+    the categorical band that cloud-mask presets decode.
+    """
+
+    name: str
+    title: str
+    collections: tuple[str, ...]
+    bands: tuple[Band, ...]
+    default_bands: tuple[str, ...]
+    mask_band: str
+    brightness: tuple[str, ...]
+    anchor: float
+    normalise: Normaliser
+
+    @property
+    def band_names(self) -> tuple[str, ...]:
+        """Canonical names of all bands, the mask band included."""
+        return tuple(band.name for band in self.bands)
+
+    def band(self, name: str) -> Band:
+        """The band of that canonical name, or `InputError`."""
+        for band in self.bands:
+            if band.name == name:
+                return band
+        raise InputError(
+            f"sensor {self.name} has no band {name!r}; it has {', '.join(self.band_names)}"
+        )
+
+
+def asset_crs(stac: Mapping[str, Any], asset: Mapping[str, Any]) -> str:
+    """CRS of an asset as `EPSG:n` or WKT, from the projection extension in any of its versions."""
+    for holder in (asset, stac.get("properties", {})):
+        if holder.get("proj:code"):
+            return str(holder["proj:code"])
+        if holder.get("proj:epsg"):
+            return f"EPSG:{int(holder['proj:epsg'])}"
+        if holder.get("proj:wkt2"):
+            return str(holder["proj:wkt2"])
+    raise ContractError(
+        f"item {stac.get('id')} states no CRS (proj:code, proj:epsg or proj:wkt2); "
+        "add one to the item or leave the item out"
+    )
+
+
+def asset_raster(
+    stac: Mapping[str, Any], asset: Mapping[str, Any]
+) -> tuple[tuple[float, float, float, float, float, float], tuple[int, int]]:
+    """(transform, (height, width)) of an asset from `proj:transform` and `proj:shape`."""
+    properties = stac.get("properties", {})
+    transform = asset.get("proj:transform") or properties.get("proj:transform")
+    shape = asset.get("proj:shape") or properties.get("proj:shape")
+    if not transform or not shape:
+        raise ContractError(
+            f"item {stac.get('id')} has an asset without proj:transform and proj:shape "
+            f"({asset.get('href', '?')}); its pixel grid is unknown: add them to the item"
+        )
+    a, b, c, d, e, f = (float(v) for v in transform[:6])
+    if b or d or a <= 0 or e >= 0:
+        raise ContractError(
+            f"item {stac.get('id')} has a rotated or flipped raster {list(transform)}; "
+            "expected a north-up transform"
+        )
+    return (a, b, c, d, e, f), (int(shape[0]), int(shape[1]))
+
+
+def stated_scaling(asset: Mapping[str, Any]) -> tuple[float | None, float | None, float | None]:
+    """(scale, offset, nodata) as the asset states them, None where it is silent.
+
+    Reads `raster:bands` (raster extension 1), `raster:scale`/`raster:offset` with `nodata`
+    (raster extension 2, STAC 1.1), and `bands[0]` of STAC 1.1, in this order.
+    """
+    bands = asset.get("raster:bands") or [{}]
+    v11 = (asset.get("bands") or [{}])[0]
+    found: list[float | None] = []
+    for old, new in (("scale", "raster:scale"), ("offset", "raster:offset"), ("nodata", "nodata")):
+        values = (bands[0].get(old), asset.get(new), v11.get(new))
+        value = next((v for v in values if v is not None), None)
+        found.append(None if value is None else float(value))
+    return found[0], found[1], found[2]

@@ -1,0 +1,42 @@
+"""Random streams and random fields that depend on the seed and a key only, never on call order."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import numpy as np
+import scipy.fft
+from numpy.typing import NDArray
+
+
+class Stream(IntEnum):
+    """First part of the key of every random stream, so that no two uses share one."""
+
+    LANDSCAPE = 0
+    SCHEDULE = 1
+    SKY = 2
+    CLASSIFICATION = 3
+    NOISE = 4
+
+
+def generator(seed: int, stream: Stream, *key: int) -> np.random.Generator:
+    """Generator for one purpose: the same `seed`, `stream` and `key` give the same numbers."""
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(int(stream), *key)))
+
+
+def smooth_field(
+    rng: np.random.Generator, size: int, scale: float, decay: float = 1.6, smallest: int = 128
+) -> NDArray[np.float32]:
+    """Gaussian random field (size, size), float32, mean 0 and standard deviation 1.
+
+    White noise is filtered in the Fourier domain with amplitude (k² + 1/scale²)^(-decay/2), so
+    structure larger than `scale` pixels is absent and smaller structure fades with `decay`. The
+    field is periodic over max(size, smallest) pixels or a little more.
+    """
+    n = scipy.fft.next_fast_len(max(size, smallest), real=True)
+    spectrum = scipy.fft.rfft2(rng.standard_normal((n, n), dtype=np.float32))
+    k2 = np.square(scipy.fft.fftfreq(n))[:, None] + np.square(scipy.fft.rfftfreq(n))[None, :]
+    amplitude = (k2 + 1.0 / scale**2) ** (-decay / 2)
+    amplitude[0, 0] = 0.0
+    field = scipy.fft.irfft2(spectrum * amplitude.astype(np.float32), s=(n, n))[:size, :size]
+    return np.ascontiguousarray((field - field.mean()) / field.std(), dtype=np.float32)

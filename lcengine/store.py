@@ -1,0 +1,382 @@
+"""The product: a sharded Zarr v3 group whose tiles are staged, and published in one step.
+
+Beside `out.zarr` lies `.out.zarr.lcengine/` with the versions of the product and the staging area.
+A tile is done when its marker (written last, with the content hash) exists; a finished staging
+area is published by swapping the symbolic link `out.zarr`. A killed run loses nothing: the next
+one finds the staging area by the output path and goes on.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import zarr
+from zarr.codecs import ZstdCodec
+
+import lcengine
+from lcengine.errors import InputError, StoreError
+from lcengine.grid import Grid, Tile
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+CHUNK = 512
+"""Edge of a compressed chunk inside a shard; a shard is a tile, the unit of writing."""
+
+LEVEL = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """One array of a product: (y, x), integer, with an explicit fill that no valid pixel has."""
+
+    name: str
+    dtype: str
+    fill: int
+    long_name: str
+    scale: float | None = None
+    units: str | None = None
+
+    def attributes(self) -> dict[str, Any]:
+        """CF attributes."""
+        out: dict[str, Any] = {
+            "_FillValue": self.fill,
+            "long_name": self.long_name,
+            "grid_mapping": "spatial_ref",
+        }
+        if self.scale is not None:
+            out["scale_factor"] = self.scale
+            out["add_offset"] = 0.0
+        if self.units is not None:
+            out["units"] = self.units
+        return out
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where the parts of a product at `output` lie."""
+
+    output: Path
+
+    @classmethod
+    def at(cls, output: str | os.PathLike[str]) -> Layout:
+        """The layout of an output path; `StoreError` where something else lies there."""
+        path = Path(os.path.abspath(output))
+        if path.exists() and not path.is_symlink():
+            raise StoreError(
+                f"{path} exists and is not a product published by lcengine; "
+                "choose another output or remove it"
+            )
+        if not path.parent.is_dir():
+            raise StoreError(f"folder {path.parent} does not exist; create it first")
+        return cls(path)
+
+    @property
+    def home(self) -> Path:
+        """Hidden folder with all versions, the lock and the staging area."""
+        return self.output.parent / f".{self.output.name}.lcengine"
+
+    @property
+    def staging_note(self) -> Path:
+        """File that names the request being worked on; its presence means unfinished work."""
+        return self.home / "staging.json"
+
+    def version(self, run_id: str) -> Path:
+        """Zarr group of one run, staged and later published in place."""
+        return self.home / run_id
+
+    def work(self, run_id: str) -> Path:
+        """Plan and markers of one run."""
+        return self.home / f"{run_id}.work"
+
+    def published_request(self) -> dict[str, Any] | None:
+        """The request of the product now visible at the output, None where there is none."""
+        if not self.output.exists():
+            return None
+        group = zarr.open_group(self.output, mode="r")
+        found = group.attrs.get("lcengine")
+        return dict(found["request"]) if isinstance(found, Mapping) else {}  # type: ignore[call-overload, arg-type]
+
+
+@dataclass(frozen=True, slots=True)
+class Staging:
+    """An unfinished product: write tiles, mark them, publish."""
+
+    layout: Layout
+    run_id: str
+
+    @property
+    def path(self) -> Path:
+        """The staged Zarr group."""
+        return self.layout.version(self.run_id)
+
+    @property
+    def work(self) -> Path:
+        """Plan and markers."""
+        return self.layout.work(self.run_id)
+
+    @property
+    def plan_file(self) -> Path:
+        """The frozen plan."""
+        return self.work / "plan.json"
+
+    @classmethod
+    def create(
+        cls,
+        layout: Layout,
+        request: Mapping[str, Any],
+        run_id: str,
+        plan: Mapping[str, Any],
+        grid: Grid,
+        variables: Sequence[Variable],
+    ) -> Staging:
+        """Lay out a fresh staging area; the note that makes it count is written last."""
+        staging = cls(layout, run_id)
+        staging.discard()
+        (staging.work / "tiles").mkdir(parents=True)
+        _write_atomic(staging.plan_file, json.dumps(plan).encode())
+        provenance = {
+            "version": lcengine.__version__,
+            "run_id": run_id,
+            "request": dict(request),
+            "grid": grid.to_dict(),
+        }
+        _template(staging.path, grid, variables, provenance)
+        note = {"run_id": run_id, "version": lcengine.__version__, "request": dict(request)}
+        _write_atomic(layout.staging_note, json.dumps(note, indent=1).encode())
+        return staging
+
+    @classmethod
+    def find(cls, layout: Layout, request: Mapping[str, Any]) -> Staging | None:
+        """Unfinished work at this output; `StoreError` with the difference if it is another's."""
+        if not layout.staging_note.exists():
+            return None
+        note = json.loads(layout.staging_note.read_text())
+        wanted = {"version": lcengine.__version__, "request": dict(request)}
+        changed = differences(wanted, {key: note[key] for key in wanted})
+        if changed:
+            raise StoreError(
+                f"{layout.output} has unfinished work of a different request "
+                f"({'; '.join(changed)}); repeat that request, or discard it with --restart"
+            )
+        return cls(layout, str(note["run_id"]))
+
+    def discard(self) -> None:
+        """Remove this staging area."""
+        self.layout.staging_note.unlink(missing_ok=True)
+        shutil.rmtree(self.work, ignore_errors=True)
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def done(self) -> dict[int, dict[str, Any]]:
+        """Markers of the finished tiles by tile index."""
+        found = {}
+        for marker in (self.work / "tiles").glob("*.json"):
+            found[int(marker.stem)] = json.loads(marker.read_text())
+        return found
+
+    def write(self, tile: Tile, arrays: Mapping[str, npt.NDArray[Any]]) -> str:
+        """Write a tile's arrays, read them back, and return their content hash.
+
+        Raises `StoreError` when an array does not fit the tile or does not read back equal.
+        """
+        group = zarr.open_group(self.path, mode="r+")
+        content = hashlib.sha256()
+        with zarr.config.set({"array.write_empty_chunks": True}):
+            for name, pixels in arrays.items():
+                if pixels.shape != (tile.height, tile.width):
+                    raise StoreError(
+                        f"tile {tile.index} of {name} is {pixels.shape}, "
+                        f"expected {(tile.height, tile.width)}"
+                    )
+                array = group[name]
+                assert isinstance(array, zarr.Array)
+                array[tile.slices] = pixels
+                if not np.array_equal(np.asarray(array[tile.slices]), pixels):
+                    raise StoreError(
+                        f"tile {tile.index} of {name} does not read back as written; "
+                        f"check the disk under {self.path}"
+                    )
+                content.update(np.ascontiguousarray(pixels).data)
+        return content.hexdigest()
+
+    def mark(self, tile: int, receipt: Mapping[str, Any]) -> None:
+        """Declare a tile done; the last thing a tile task does."""
+        _write_atomic(self.work / "tiles" / f"{tile}.json", json.dumps(dict(receipt)).encode())
+
+    def publish(
+        self, tiles: Sequence[int], facts: Mapping[str, Any], sidecars: Mapping[str, bytes]
+    ) -> Path:
+        """Check that every tile is marked, consolidate, and swap the product into view.
+
+        `facts` join the provenance attribute, `sidecars` are files laid beside the arrays.
+        """
+        missing = sorted(set(tiles) - set(self.done()))
+        if missing:
+            raise StoreError(
+                f"{len(missing)} of {len(tiles)} tiles are not finished (the first: {missing[0]}); "
+                "run the same command again"
+            )
+        for name, content in sidecars.items():
+            _write_atomic(self.path / name, content)
+        group = zarr.open_group(self.path, mode="r+")
+        group.attrs["lcengine"] = {**group.attrs["lcengine"], **facts}  # type: ignore[dict-item]
+        _consolidate(self.path)
+        link = self.layout.home / "link"
+        link.unlink(missing_ok=True)
+        link.symlink_to(Path(self.layout.home.name) / self.run_id)
+        previous = self.layout.output.resolve() if self.layout.output.is_symlink() else None
+        os.replace(link, self.layout.output)
+        self.layout.staging_note.unlink()
+        shutil.rmtree(self.work)
+        self._sweep({self.path.resolve(), previous})
+        return self.layout.output
+
+    def _sweep(self, keep: set[Path | None]) -> None:
+        """Remove versions older than the one just replaced, which a reader may still hold."""
+        for entry in self.layout.home.iterdir():
+            if entry.is_dir() and entry.resolve() not in keep:
+                shutil.rmtree(entry, ignore_errors=True)
+
+
+@contextmanager
+def exclusive(layout: Layout) -> Iterator[None]:
+    """Only one driver works on an output; `StoreError` for the second."""
+    layout.home.mkdir(exist_ok=True)
+    with (layout.home / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StoreError(
+                f"another run is writing {layout.output}; wait for it or stop it first"
+            ) from None
+        yield
+
+
+def differences(new: Any, old: Any, path: str = "") -> list[str]:
+    """Where two JSON values differ, as `key: old -> new`."""
+    if isinstance(new, Mapping) and isinstance(old, Mapping):
+        found: list[str] = []
+        for key in sorted({*new, *old}):
+            name = key if path in ("", "request") else f"{path}.{key}"
+            found += differences(new.get(key), old.get(key), name)
+        return found
+    return [] if new == old else [f"{path}: {old!r} -> {new!r}"]
+
+
+def open(path: str | os.PathLike[str]) -> xr.Dataset:
+    """A product for people: float32 reflectance with NaN, QA as integers, lazily from Zarr.
+
+    dims (y, x); coordinates are pixel centres in the product's CRS. The real folder behind the
+    link is opened, so a reader keeps its version while a new one is published.
+    """
+    import xarray as xr
+
+    real = Path(path).resolve()
+    if not (real / "zarr.json").exists():
+        raise InputError(f"{path} is not a Zarr v3 product (it has no zarr.json)")
+    raw = xr.open_zarr(real, consolidated=True, mask_and_scale=False, chunks={}, decode_coords="all")
+    return raw.map(_decode, keep_attrs=True)
+
+
+def _decode(variable: xr.DataArray) -> xr.DataArray:
+    import xarray as xr
+
+    scale = variable.attrs.get("scale_factor")
+    if scale is None:
+        return variable
+    fill = variable.attrs["_FillValue"]
+
+    def to_float(pixels: npt.NDArray[np.int16]) -> npt.NDArray[np.float32]:
+        values = pixels.astype(np.float32) * np.float32(scale)
+        values[pixels == fill] = np.nan
+        return values
+
+    out: xr.DataArray = xr.apply_ufunc(
+        to_float, variable, dask="parallelized", output_dtypes=[np.float32], keep_attrs=True
+    )
+    for name in ("scale_factor", "add_offset", "_FillValue"):
+        out.attrs.pop(name, None)
+    return out
+
+
+def _template(
+    path: Path, grid: Grid, variables: Sequence[Variable], provenance: Mapping[str, Any]
+) -> None:
+    """Create the group with all metadata and coordinates, and no pixel."""
+    height, width = grid.shape
+    transform = grid.transform
+    group = zarr.open_group(path, mode="w", zarr_format=3)
+    group.attrs.update(
+        {
+            "Conventions": "CF-1.11",
+            "proj:code": f"EPSG:{grid.epsg}" if grid.epsg else None,
+            "proj:wkt2": grid.crs_wkt,
+            "spatial:transform": list(transform)[:6],
+            "spatial:shape": [height, width],
+            "lcengine": dict(provenance),
+        }
+    )
+    _coordinate(group, "x", grid.x(np.arange(width)), "projection_x_coordinate")
+    _coordinate(group, "y", grid.y(np.arange(height)), "projection_y_coordinate")
+    mapping = group.create_array("spatial_ref", shape=(), dtype="int64", fill_value=0)
+    t = transform
+    mapping.attrs.update(
+        {**grid.crs.proj.to_cf(), "GeoTransform": f"{t.c} {t.a} {t.b} {t.f} {t.d} {t.e}"}
+    )
+    mapping[...] = 0
+    chunk = CHUNK if grid.tile % CHUNK == 0 else grid.tile
+    for variable in variables:
+        group.create_array(
+            variable.name,
+            shape=(height, width),
+            dtype=variable.dtype,
+            chunks=(chunk, chunk),
+            shards=(grid.tile, grid.tile),
+            fill_value=variable.fill,
+            compressors=[ZstdCodec(level=LEVEL, checksum=True)],
+            dimension_names=("y", "x"),
+            attributes=variable.attributes(),
+        )
+
+
+def _coordinate(group: zarr.Group, name: str, values: npt.NDArray[np.float64], cf: str) -> None:
+    array = group.create_array(
+        name,
+        shape=values.shape,
+        dtype="float64",
+        chunks=values.shape,
+        fill_value=float("nan"),
+        dimension_names=(name,),
+        attributes={"standard_name": cf, "axis": name.upper()},
+    )
+    array[:] = values
+
+
+def _consolidate(path: Path) -> None:
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
+        warnings.filterwarnings("ignore", message="Object at .* is not recognized as a component")
+        zarr.consolidate_metadata(path)
+
+
+def _write_atomic(path: Path, content: bytes) -> None:
+    """Write a file so that it is there whole or not at all, also after a power loss."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with part.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(part, path)

@@ -1,0 +1,537 @@
+from __future__ import annotations
+
+import hashlib
+import http.client
+import json
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pystac
+import pystac_client
+import pytest
+import rasterio
+from hypothesis import given
+from hypothesis import strategies as st
+from pyproj import Transformer
+from shapely.geometry import Polygon, box, shape
+
+from lcengine.errors import InputError, LcengineError
+from lcengine.simulate import (
+    LEGEND,
+    FileServer,
+    SimulationOptions,
+    StacServer,
+    items_collection,
+    serve,
+    simulate,
+)
+from lcengine.simulate.clouds import make_sky
+from lcengine.simulate.landscape import make_landscape
+from lcengine.simulate.sentinel2 import Mosaic, make_granules
+
+OPTIONS = SimulationOptions(size=256, dates=10, seed=5, bands=("blue", "red", "nir", "swir16"))
+NOISE = 8.0
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    return simulate(tmp_path_factory.mktemp("world") / "sim", OPTIONS)
+
+
+def read(path):
+    with rasterio.open(path) as dataset:
+        return dataset.read(1)
+
+
+def item_of(world, item_id):
+    return json.loads((world.path / "sentinel-2-l2a" / item_id / f"{item_id}.json").read_text())
+
+
+def asset(world, item_id, name):
+    return read(world.path / "sentinel-2-l2a" / item_id / f"{name}.tif")
+
+
+def reflectance(world, item_id, band):
+    """Reflectance × 10000 as the contract of the catalogue says, NaN where there is no data."""
+    item = item_of(world, item_id)
+    offset = item["assets"][band]["raster:bands"][0]["offset"]
+    if item["properties"].get("earthsearch:boa_offset_applied"):
+        offset = 0.0
+    dn = asset(world, item_id, band)
+    return np.where(dn == 0, np.nan, dn + np.rint(offset * 10000))
+
+
+def transform(outline, project):
+    return Polygon(np.column_stack(project.transform(*np.array(outline.exterior.coords).T)))
+
+
+def digest(folder):
+    files = sorted(p for p in Path(folder).rglob("*") if p.is_file())
+    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+
+def pairs(world):
+    """Overpass, western item id, eastern item id."""
+    ids = world.item_ids
+    return zip(world.options.overpasses(), ids[0::2], ids[1::2], strict=True)
+
+
+class TestDeterminism:
+    small = SimulationOptions(size=96, dates=4, seed=11, bands=("red", "nir08"))
+
+    def test_same_files_whatever_the_threads(self, tmp_path):
+        one = simulate(tmp_path / "one", self.small, threads=1)
+        four = simulate(tmp_path / "four", self.small, threads=4)
+        assert digest(one.path) == digest(four.path)
+
+    def test_a_second_run_replaces_the_first(self, tmp_path):
+        simulate(tmp_path / "a", replace(self.small, seed=12, dates=6))
+        again = simulate(tmp_path / "a", self.small)
+        fresh = simulate(tmp_path / "b", self.small)
+        assert digest(again.path) == digest(fresh.path)
+
+    def test_the_seed_matters(self, tmp_path):
+        one = simulate(tmp_path / "one", self.small)
+        other = simulate(tmp_path / "other", replace(self.small, seed=12))
+        assert (read(one.truth / "red.tif") != read(other.truth / "red.tif")).mean() > 0.5
+
+
+class TestOptions:
+    @pytest.mark.parametrize(
+        ("change", "words"),
+        [
+            ({"size": 62}, "size 62"),
+            ({"size": 65}, "even"),
+            ({"dates": 0}, "at least 1"),
+            ({"seed": -1}, "seed -1"),
+            ({"bands": ("red", "b4")}, "red,b4"),
+            ({"bands": ("red", "red")}, "different"),
+            ({"bands": ()}, "none"),
+            ({"period": "2023-04"}, "two days"),
+            ({"period": "2023-09-30/2023-04-01"}, "swap"),
+            ({"period": "2023-04-01/2023-04-05", "dates": 6}, "do not fit"),
+        ],
+    )
+    def test_unusable(self, change, words):
+        with pytest.raises(InputError, match=words):
+            SimulationOptions(**change)
+
+    def test_refuses_a_folder_of_something_else(self, tmp_path):
+        (tmp_path / "thesis.txt").write_text("do not delete")
+        with pytest.raises(InputError, match="not empty"):
+            simulate(tmp_path, OPTIONS)
+        with pytest.raises(InputError, match="is a file"):
+            simulate(tmp_path / "thesis.txt", OPTIONS)
+        assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
+
+    def test_one_date(self, tmp_path):
+        options = SimulationOptions(size=64, dates=1, bands=("red",))
+        assert len(simulate(tmp_path / "sim", options).item_ids) == 2
+
+
+class TestImages:
+    def test_all_kinds_of_processing_decode_to_the_same_reflectance(self, world):
+        landscape = make_landscape(OPTIONS.size, OPTIONS.seed)
+        granules = make_granules(Mosaic(OPTIONS.size), second_zone=False)
+        kinds = set()
+        for overpass, *ids in pairs(world):
+            sky = make_sky(OPTIONS.size, overpass, OPTIONS.seed)
+            cover = landscape.cover(overpass.day)
+            kinds.add((overpass.processing.added, overpass.processing.offset))
+            for band, resolution in (("red", 10), ("swir16", 20)):
+                expected = sky.seen_through(band, landscape.surface(band, cover))
+                for item_id, granule in zip(ids, granules, strict=True):
+                    error = reflectance(world, item_id, band) - granule.sample(expected, resolution)
+                    assert abs(np.nanmean(error)) < 0.5
+                    assert np.nanmax(np.abs(error)) < 6 * NOISE + 1
+        assert kinds == {(0, 0.0), (1000, -0.1), (0, -0.1)}
+
+    def test_baselines_do_not_follow_the_date(self, world):
+        baselines = [o.processing.baseline for o in OPTIONS.overpasses()]
+        assert baselines != sorted(baselines)
+        assert baselines != sorted(baselines, reverse=True)
+
+    def test_granules_agree_where_they_overlap(self, world):
+        for _, west, east in pairs(world):
+            a, b = reflectance(world, west, "red"), reflectance(world, east, "red")
+            left = item_of(world, west)["properties"]["proj:bbox"][2]
+            width = (left - item_of(world, east)["properties"]["proj:bbox"][0]) // 10
+            assert width == 24
+            difference = a[:, -width:] - b[:, :width]
+            np.testing.assert_array_equal(np.isnan(a[:, -width:]), np.isnan(b[:, :width]))
+            assert 0 < np.nanstd(difference) < 1.6 * NOISE
+
+    def test_files_are_cogs_on_even_20_m(self, world):
+        for item_id in world.item_ids[:2]:
+            for name in (*OPTIONS.bands, "scl"):
+                with rasterio.open(
+                    world.path / "sentinel-2-l2a" / item_id / f"{name}.tif"
+                ) as dataset:
+                    assert dataset.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+                    assert dataset.nodata == 0
+                    assert dataset.dtypes == ("uint8" if name == "scl" else "uint16",)
+                    assert dataset.res[0] == (10 if name in ("blue", "red", "nir") else 20)
+                    assert dataset.transform.c % 20 == dataset.transform.f % 20 == 0
+
+    def test_swath_edges(self, world):
+        cut = 0
+        for overpass, *ids in pairs(world):
+            for item_id in ids:
+                item = item_of(world, item_id)
+                empty = asset(world, item_id, "scl") == 0
+                np.testing.assert_array_equal(empty, asset(world, item_id, "swir16") == 0)
+                replicated = empty.repeat(2, axis=0).repeat(2, axis=1)
+                np.testing.assert_array_equal(replicated, asset(world, item_id, "red") == 0)
+                assert not empty.all()
+                assert empty.any() <= (overpass.swath is not None)
+                cut += empty.any()
+                share = item["properties"]["s2:nodata_pixel_percentage"]
+                assert share == pytest.approx(empty.mean() * 100, abs=1e-3)
+                project = Transformer.from_crs(4326, 32631, always_xy=True)
+                seen = transform(shape(item["geometry"]), project)
+                whole = box(*item["properties"]["proj:bbox"])
+                assert 1 - seen.area / whole.area == pytest.approx(empty.mean(), abs=0.02)
+        assert cut > 0
+
+
+class TestSky:
+    def test_some_dates_are_clear_and_some_overcast(self, world):
+        cloudy = [item_of(world, i)["properties"]["eo:cloud_cover"] for i in world.item_ids]
+        assert min(cloudy) < 5
+        assert max(cloudy) > 95
+        assert sum(20 < c < 80 for c in cloudy) >= 4
+
+    def test_scene_classification_errs_within_bounds(self, world):
+        truth = np.concatenate(
+            [read(world.truth / "cloud" / f"{i}.tif").ravel() for i in world.item_ids]
+        )
+        scl = np.concatenate([asset(world, i, "scl").ravel() for i in world.item_ids])
+        np.testing.assert_array_equal(scl == 0, truth == 255)
+        cloud = np.isin(scl, (8, 9, 10))
+        assert {0, 2, 3, 4, 5, 6, 7, 8, 9, 10} == set(np.unique(scl).tolist())
+        assert 0.1 < (~cloud)[truth == 1].mean() < 0.7
+        assert (~cloud)[truth == 2].mean() < 0.02
+        assert 0.1 < (scl != 3)[truth == 3].mean() < 0.6
+        assert 0 < cloud[truth == 0].mean() < 0.05
+        assert 0 < (scl == 3)[truth == 0].mean() < 0.05
+
+    def test_shadows_lie_away_from_the_sun(self):
+        overpass = OPTIONS.overpasses()[0]
+        elevation, azimuth = overpass.sun
+        assert 20 < elevation < 65
+        assert 135 < azimuth < 180
+        overpass = replace(overpass, cloud_rank=0.5)
+        sky = make_sky(512, overpass, 1)
+        spectrum = np.conj(np.fft.rfft2(sky.thick)) * np.fft.rfft2(sky.shadow)
+        lag = np.fft.irfft2(spectrum, sky.thick.shape)
+        rows, cols = (
+            (np.array(np.unravel_index(lag.argmax(), lag.shape)) + 128) % 256 - 128
+        ).tolist()
+        away = np.degrees(np.arctan2(cols, -rows)) % 360
+        assert away == pytest.approx(azimuth + 180, abs=4)
+
+    def test_thick_cloud_hides_the_ground(self):
+        sky = make_sky(128, replace(OPTIONS.overpasses()[0], cloud_rank=0.95), 1)
+        dark = sky.seen_through("red", np.full((128, 128), 100, np.int16))
+        bright = sky.seen_through("red", np.full((128, 128), 3000, np.int16))
+        assert np.all(bright - dark < 0.25 * 2900)
+        assert np.all(dark > 5000)
+
+
+class TestTruth:
+    def test_is_the_median_of_the_noise_free_surface(self, world):
+        landscape = make_landscape(OPTIONS.size, OPTIONS.seed)
+        covers = [landscape.cover(o.day) for o in OPTIONS.overpasses()]
+        for band in OPTIONS.bands:
+            stack = [landscape.surface(band, c) for c in covers]
+            expected = np.rint(np.median(np.array(stack, dtype=float), axis=0))
+            if band == "swir16":
+                expected = np.kron(expected, np.ones((2, 2)))
+            np.testing.assert_array_equal(read(world.truth / f"{band}.tif"), expected)
+
+    def test_is_on_the_mosaic_grid(self, world):
+        with rasterio.open(world.truth / "swir16.tif") as dataset:
+            assert dataset.crs.to_epsg() == 32631
+            assert dataset.shape == (256, 256)
+            assert dataset.res == (10, 10)
+            assert dataset.nodata == -32768
+            assert dataset.dtypes == ("int16",)
+            bounds = dataset.bounds
+        boxes = [item_of(world, i)["properties"]["proj:bbox"] for i in world.item_ids[:2]]
+        assert (boxes[0][0], boxes[1][2]) == (bounds.left, bounds.right)
+
+    def test_clear_observations_meet_it(self, world):
+        """Masked by the true mask, the median of the observations is close to the truth."""
+        stack = []
+        for item_id in world.item_ids[0::2]:
+            cloud = read(world.truth / "cloud" / f"{item_id}.tif")
+            clear = (cloud == 0).repeat(2, axis=0).repeat(2, axis=1)
+            stack.append(np.where(clear, reflectance(world, item_id, "nir"), np.nan))
+        stack = np.array(stack)
+        enough = (~np.isnan(stack)).sum(axis=0) >= 5
+        error = np.nanmedian(stack[:, enough], axis=0)
+        error -= read(world.truth / "nir.tif")[:, : enough.shape[1]][enough]
+        assert enough.mean() > 0.1
+        assert np.median(np.abs(error)) < 300
+
+    def test_legend(self, world):
+        codes = read(world.truth / "landcover.tif")
+        legend = json.loads((world.truth / "landcover.json").read_text())
+        assert set(np.unique(codes).tolist()) <= {int(code) for code in legend}
+        assert legend["7"]["name"] == "forest"
+        shares = {c.name: (codes == c.code).mean() for c in LEGEND}
+        assert min(shares[n] for n in ("forest", "water", "built-up", "grassland", "maize")) > 0.01
+
+    def test_ndvi_through_the_year(self):
+        landscape = make_landscape(512, 3)
+
+        def ndvi(month, name):
+            cover = landscape.cover(month * 30.4 - 15)
+            red, nir = (landscape.surface(b, cover).astype(float) for b in ("red", "nir"))
+            code = next(c.code for c in LEGEND if c.name == name)
+            return np.median(((nir - red) / (nir + red))[landscape.landcover == code])
+
+        for name, green, bare in (("winter cereal", 5, 8), ("maize", 8, 5), ("sugar beet", 8, 4)):
+            assert ndvi(green, name) > 0.75
+            assert ndvi(bare, name) < 0.4
+        assert ndvi(2, "forest") < 0.65
+        assert ndvi(7, "forest") > 0.8
+        assert all(0.5 < ndvi(m, "grassland") < 0.9 for m in range(4, 11))
+        for month in range(1, 13):
+            assert ndvi(month, "water") < 0
+            assert 0.1 < ndvi(month, "built-up") < 0.4
+            assert 0.15 < ndvi(month, "bare soil") < 0.45
+
+
+class TestSchedule:
+    @given(seed=st.integers(0, 2**32), dates=st.integers(1, 183))
+    def test_overpasses(self, seed, dates):
+        overpasses = SimulationOptions(size=64, dates=dates, seed=seed).overpasses()
+        times = [o.time for o in overpasses]
+        assert times == sorted(times)
+        assert len({t.date() for t in times}) == dates
+        for time in times:
+            assert timedelta(hours=10.5) <= (time - EPOCH) % timedelta(days=1)
+            assert (time - EPOCH) % timedelta(days=1) < timedelta(hours=11)
+
+    def test_every_five_days_by_turns(self):
+        overpasses = SimulationOptions(dates=37).overpasses()
+        days = np.diff([o.time.toordinal() for o in overpasses])
+        assert set(days.tolist()) == {5}
+        assert [o.platform[-1] for o in overpasses[:4]] == ["a", "b", "a", "b"]
+
+
+class TestSecondZone:
+    def test_pixels_are_the_nearest_of_the_same_ground(self, tmp_path):
+        world = simulate(tmp_path / "sim", replace(OPTIONS, second_zone=True, dates=3))
+        to_west = Transformer.from_crs(32632, 32631, always_xy=True)
+        for _, west, east in pairs(world):
+            properties = item_of(world, east)["properties"]
+            assert properties["proj:code"] == "EPSG:32632"
+            assert properties["proj:epsg"] == 32632
+            for band, size in (("red", 10), ("swir16", 20)):
+                a, b = reflectance(world, west, band), reflectance(world, east, band)
+                box_a = item_of(world, west)["properties"]["proj:bbox"]
+                rows, cols = np.indices(b.shape)
+                x = properties["proj:bbox"][0] + (cols + 0.5) * size
+                y = properties["proj:bbox"][3] - (rows + 0.5) * size
+                x, y = to_west.transform(x, y)
+                i = np.floor((box_a[3] - y) / size).astype(int)
+                j = np.floor((x - box_a[0]) / size).astype(int)
+                both = (i >= 0) & (i < a.shape[0]) & (j >= 0) & (j < a.shape[1])
+                assert both.sum() > 100
+                error = b[both] - a[i[both], j[both]]
+                assert np.nanmax(np.abs(error)) < 9 * NOISE
+            outside = asset(world, east, "scl") == 0
+            assert outside.mean() > 0.01
+            assert outside[[0, 0, -1, -1], [0, -1, 0, -1]].any()
+            project = Transformer.from_crs(4326, 32632, always_xy=True)
+            seen = transform(shape(item_of(world, east)["geometry"]), project)
+            share = seen.area / box(*properties["proj:bbox"]).area
+            assert 1 - share == pytest.approx(outside.mean(), abs=0.02)
+
+
+class TestCatalogue:
+    def test_pystac_reads_it(self, world):
+        catalog = pystac.Catalog.from_file(str(world.catalog))
+        items = list(catalog.get_items(recursive=True))
+        assert sorted(i.id for i in items) == sorted(world.item_ids)
+        for item in items:
+            assert item.collection_id == "sentinel-2-l2a"
+            assert item.properties["proj:code"] == "EPSG:32631"
+            assert item.properties["grid:code"] in ("MGRS-31UFS", "MGRS-31UGS")
+            assert shape(item.geometry).bounds == pytest.approx(item.bbox)
+            for part in item.get_assets().values():
+                with rasterio.open(part.get_absolute_href()) as dataset:
+                    assert list(dataset.shape) == part.extra_fields["proj:shape"]
+                    assert list(dataset.transform)[:6] == part.extra_fields["proj:transform"]
+
+    def test_granules_of_an_overpass_are_seconds_apart(self, world):
+        for _, west, east in pairs(world):
+            a, b = (item_of(world, i)["properties"] for i in (west, east))
+            assert a["s2:datastrip_id"] == b["s2:datastrip_id"]
+            assert a["platform"] == b["platform"]
+            gap = datetime.fromisoformat(b["datetime"]) - datetime.fromisoformat(a["datetime"])
+            assert 0 < gap.total_seconds() < 60
+
+    def test_cloud_cover_is_that_of_the_classification(self, world):
+        for item_id in world.item_ids:
+            scl = asset(world, item_id, "scl")
+            share = np.isin(scl, (8, 9, 10)).sum() / (scl > 0).sum() * 100
+            properties = item_of(world, item_id)["properties"]
+            assert properties["eo:cloud_cover"] == pytest.approx(share, abs=1e-3)
+
+    def test_items_collection(self, world):
+        collection = items_collection(world.path, "http://host/data/")
+        assert len(collection["features"]) == len(world.item_ids)
+        first = collection["features"][0]
+        expected = f"http://host/data/sentinel-2-l2a/{first['id']}/red.tif"
+        assert first["assets"]["red"]["href"] == expected
+        assert first["links"] == []
+
+    def test_items_collection_of_nothing(self, tmp_path):
+        with pytest.raises(InputError, match="no finished simulation"):
+            items_collection(tmp_path, "http://host")
+
+
+class TestFileServer:
+    @pytest.fixture
+    def served(self, tmp_path):
+        (tmp_path / "root").mkdir()
+        (tmp_path / "root" / "data.tif").write_bytes(bytes(range(100)))
+        (tmp_path / "root" / "empty").write_bytes(b"")
+        (tmp_path / "secret").write_text("secret")
+        (tmp_path / "root" / "link").symlink_to(tmp_path / "secret")
+        with FileServer(tmp_path / "root") as server:
+            connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=10)
+            yield server, connection
+            connection.close()
+
+    def ask(self, connection, path="/data.tif", byte_range=None, method="GET"):
+        connection.request(method, path, headers={"Range": byte_range} if byte_range else {})
+        response = connection.getresponse()
+        return response, response.read()
+
+    def test_whole_file_and_keep_alive(self, served):
+        server, connection = served
+        for _ in range(2):
+            response, body = self.ask(connection)
+            assert response.status == 200
+            assert response.version == 11
+            assert body == bytes(range(100))
+            assert response.headers["Accept-Ranges"] == "bytes"
+            assert response.headers["Content-Type"] == "image/tiff"
+        assert server.bytes_sent == 200
+        assert server.requests == 2
+
+    @pytest.mark.parametrize(
+        ("asked", "start", "stop"),
+        [
+            ("bytes=0-9", 0, 10),
+            ("bytes=90-", 90, 100),
+            ("bytes=-5", 95, 100),
+            ("bytes=95-400", 95, 100),
+            ("bytes=-400", 0, 100),
+            ("bytes=99-99", 99, 100),
+        ],
+    )
+    def test_range(self, served, asked, start, stop):
+        response, body = self.ask(served[1], byte_range=asked)
+        assert response.status == 206
+        assert response.headers["Content-Range"] == f"bytes {start}-{stop - 1}/100"
+        assert body == bytes(range(start, stop))
+
+    @pytest.mark.parametrize("asked", ["bytes=100-", "bytes=400-500", "bytes=-0"])
+    def test_unsatisfiable(self, served, asked):
+        response, body = self.ask(served[1], byte_range=asked)
+        assert response.status == 416
+        assert response.headers["Content-Range"] == "bytes */100"
+        assert body == b""
+
+    @pytest.mark.parametrize("asked", ["bytes=9-5", "bytes=0-1,4-5", "lines=1-2", "bytes=-"])
+    def test_ignored(self, served, asked):
+        response, body = self.ask(served[1], byte_range=asked)
+        assert response.status == 200
+        assert len(body) == 100
+
+    def test_head(self, served):
+        response, body = self.ask(served[1], method="HEAD")
+        assert response.status == 200
+        assert response.headers["Content-Length"] == "100"
+        assert body == b""
+        assert served[0].bytes_sent == 0
+
+    def test_empty_file(self, served):
+        response, body = self.ask(served[1], "/empty")
+        assert (response.status, body) == (200, b"")
+
+    @pytest.mark.parametrize(
+        "path",
+        ["/absent.tif", "/../secret", "/%2e%2e/secret", "/link", "/", "/a%00b", "//etc/hostname"],
+    )
+    def test_not_found(self, served, path):
+        response, body = self.ask(served[1], path)
+        assert response.status == 404
+        assert body == b""
+
+    def test_gdal_reads_over_http(self, world):
+        item_id = world.item_ids[0]
+        with FileServer(world.path) as server:
+            address = f"{server.url}/sentinel-2-l2a/{item_id}/red.tif"
+            with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR", no_proxy="127.0.0.1"):
+                data = read(address)
+            assert server.bytes_sent > 0
+        np.testing.assert_array_equal(data, asset(world, item_id, "red"))
+
+    def test_needs_a_folder_and_a_with(self, tmp_path):
+        with pytest.raises(InputError, match="not a folder"):
+            FileServer(tmp_path / "absent")
+        with pytest.raises(LcengineError, match="with statement"):
+            _ = FileServer(tmp_path).url
+
+
+class TestStacServer:
+    @pytest.fixture(autouse=True)
+    def direct(self, monkeypatch):
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+
+    def test_search_by_box_and_time(self, world):
+        items = items_collection(world.path, "http://127.0.0.1:9")
+        west = [f for f in items["features"] if f["properties"]["grid:code"] == "MGRS-31UFS"]
+        left, bottom, _, top = west[0]["bbox"]
+        with StacServer(items) as server:
+            client = pystac_client.Client.open(server.url)
+            found = client.search(
+                collections=["sentinel-2-l2a"],
+                bbox=[left - 0.1, bottom, left + 0.0001, top],
+                datetime="2023-04-01/2023-07-15",
+            ).item_collection()
+        expected = {
+            f["id"]
+            for f in west
+            if f["properties"]["datetime"] < "2023-07-16"
+            and box(left - 0.1, bottom, left + 0.0001, top).intersects(shape(f["geometry"]))
+        }
+        assert {i.id for i in found} == expected
+        assert 0 < len(expected) < len(west)
+
+    def test_from_a_file(self, world, tmp_path):
+        file = tmp_path / "items.json"
+        file.write_text(json.dumps(items_collection(world.path, str(world.path))))
+        with StacServer(file) as server:
+            client = pystac_client.Client.open(server.url)
+            assert [c.id for c in client.get_collections()] == ["sentinel-2-l2a"]
+
+    def test_items_that_it_cannot_load(self):
+        server = StacServer({"type": "nonsense"})
+        with pytest.raises(LcengineError, match="rustac serve"), server:
+            pass
+
+    def test_without_rustac(self, monkeypatch, tmp_path):
+        monkeypatch.setattr(serve.sys, "executable", str(tmp_path / "python"))
+        monkeypatch.setenv("PATH", str(tmp_path))
+        with pytest.raises(LcengineError, match=r"pip install lcengine\[serve\]"):
+            StacServer({}).__enter__()
