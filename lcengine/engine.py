@@ -16,6 +16,8 @@ from distributed import Client
 
 from lcengine.errors import RunError
 
+__all__ = ["Client", "Progress", "Receipt", "TileFunction", "connect", "local_client", "run"]
+
 Receipt = dict[str, Any]
 """What a tile task returns: small JSON values, never pixels."""
 
@@ -66,7 +68,7 @@ def local_client(workers: int | None = None, threads: int | None = None) -> Iter
             processes=True,
             host="127.0.0.1",
             dashboard_address=None,
-            silence_logs=logging.ERROR,
+            silence_logs=logging.CRITICAL,
         ) as cluster,
         Client(cluster) as client,
     ):
@@ -102,18 +104,18 @@ def run(
     so neither it nor the driver grows with the job. A tile that fails is retried, then set aside
     while the others go on; at the end `RunError` lists what failed.
     """
-    slots = sum(client.nthreads().values()) or 1  # type: ignore[no-untyped-call]
+    slots = sum(client.nthreads().values()) or 1
     waiting = iter(tiles)
-    futures = distributed.as_completed(loop=client.loop)  # type: ignore[no-untyped-call]
+    futures = distributed.as_completed(loop=client.loop)
     receipts: list[Receipt] = []
     failed: dict[int, BaseException] = {}
-    numbers: dict[str, int] = {}
+    numbers: dict[object, int] = {}
 
     def submit() -> bool:
         number = next(waiting, None)
         if number is None:
             return False
-        future = client.submit(  # type: ignore[no-untyped-call]
+        future = client.submit(
             function, number, key=f"{name}-{number}", retries=retries, pure=False
         )
         numbers[future.key] = number

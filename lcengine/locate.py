@@ -126,7 +126,8 @@ class Footing:
 def _index(coordinates: FLOAT) -> INDEX:
     # Points a CRS cannot express come back as inf: put them outside of every raster.
     limited = np.nan_to_num(np.floor(coordinates), nan=-(2**30), posinf=-(2**30), neginf=-(2**30))
-    return np.clip(limited, -(2**30), 2**30).astype(np.int32)
+    index: INDEX = np.clip(limited, -(2**30), 2**30).astype(np.int32)
+    return index
 
 
 class Locator:
@@ -175,8 +176,8 @@ def window_bounds(
     product: Lattice, window: Window, source: SourceGrid, margin: int
 ) -> Window | None:
     """Bounds of the source pixels under a window, from its border pixels alone."""
-    rows = window.y0 + np.arange(window.height) + 0.5
-    cols = window.x0 + np.arange(window.width) + 0.5
+    rows = np.arange(window.y0, window.y0 + window.height, dtype=np.float64) + 0.5
+    cols = np.arange(window.x0, window.x0 + window.width, dtype=np.float64) + 0.5
     same = product.crs == source.lattice.crs
     if same:
         x, y = product.x(cols), product.y(rows)

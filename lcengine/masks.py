@@ -1,8 +1,8 @@
 """Clear-sky masks: named recipes that turn a scene classification into clear pixels.
 
 A recipe works on the mask band's native grid, before any resampling, in two steps: `flags` looks at
-one scene and is purely spatial; `resolve` turns the flags of a whole series into clear masks, because
-the snow rule asks how often a pixel is snowy.
+one scene and is purely spatial; `resolve` turns the flags of a whole series into clear masks,
+because the snow rule asks how often a pixel is snowy.
 """
 
 from __future__ import annotations
@@ -168,7 +168,8 @@ def resolve(recipe: MaskRecipe, stack: MASK, observation: Sequence[int]) -> MASK
     if not snowy.any():
         return clear
     persistent = _persistent_snow(recipe, stack, observation)
-    return clear & ((snowy == 0) | persistent).astype(np.uint8)
+    kept: MASK = ((snowy == 0) | persistent).astype(np.uint8)
+    return clear & kept
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -144,7 +145,7 @@ class ReadPlan:
 
 
 class _ByGrid:
-    """An asset that equals every other on the same pixel grid, so that equal reads can be counted."""
+    """An asset that equals every other on the same pixel grid, so equal reads can be counted."""
 
     def __init__(self, asset: Asset) -> None:
         self.asset = asset
@@ -157,7 +158,7 @@ class _ByGrid:
         return isinstance(other, _ByGrid) and self.key == other.key
 
 
-def plan_reads(
+def plan_reads(  # noqa: PLR0913 - what to read, onto what, and how
     items: Items,
     grid: Grid,
     bands: Sequence[str],
@@ -291,7 +292,7 @@ def _cuts(start: int, size: int, block: int, phase: int) -> list[tuple[int, int]
     first = start + (phase - start) % block
     inner = [i for i in range(first, start + size, block) if i > start]
     edges = [start, *inner, start + size]
-    return [(a, b - a) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    return [(a, b - a) for a, b in pairwise(edges)]
 
 
 def _block_bytes(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+from matplotlib.image import imsave
 
 from lcengine import store
 from lcengine.errors import InputError
@@ -29,8 +30,6 @@ def draw(
     The product is thinned to at most `size` pixels on its longest edge. Default: red, green, blue
     where the product has them, else its first band.
     """
-    from matplotlib.image import imsave
-
     dataset = store.open(product)
     names = [str(n) for n, v in dataset.data_vars.items() if v.dtype.kind == "f"]
     natural = ("red", "green", "blue")

@@ -13,23 +13,22 @@ import hashlib
 import json
 import os
 import shutil
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import xarray as xr
 import zarr
 from zarr.codecs import ZstdCodec
 
 import lcengine
 from lcengine.errors import InputError, StoreError
 from lcengine.grid import Grid, Tile
-
-if TYPE_CHECKING:
-    import xarray as xr
 
 CHUNK = 512
 """Edge of a compressed chunk inside a shard; a shard is a tile, the unit of writing."""
@@ -280,18 +279,16 @@ def open(path: str | os.PathLike[str]) -> xr.Dataset:
     dims (y, x); coordinates are pixel centres in the product's CRS. The real folder behind the
     link is opened, so a reader keeps its version while a new one is published.
     """
-    import xarray as xr
-
     real = Path(path).resolve()
     if not (real / "zarr.json").exists():
         raise InputError(f"{path} is not a Zarr v3 product (it has no zarr.json)")
-    raw = xr.open_zarr(real, consolidated=True, mask_and_scale=False, chunks={}, decode_coords="all")
+    raw = xr.open_zarr(
+        real, consolidated=True, mask_and_scale=False, chunks={}, decode_coords="all"
+    )
     return raw.map(_decode, keep_attrs=True)
 
 
 def _decode(variable: xr.DataArray) -> xr.DataArray:
-    import xarray as xr
-
     scale = variable.attrs.get("scale_factor")
     if scale is None:
         return variable
@@ -364,8 +361,6 @@ def _coordinate(group: zarr.Group, name: str, values: npt.NDArray[np.float64], c
 
 
 def _consolidate(path: Path) -> None:
-    import warnings
-
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
         warnings.filterwarnings("ignore", message="Object at .* is not recognized as a component")

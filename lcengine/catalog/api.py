@@ -5,10 +5,11 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urljoin
 
+from pystac import STACError
 from pystac_client import Client
 
+from lcengine.catalog.documents import absolute
 from lcengine.catalog.fetch import Fetcher
 from lcengine.catalog.query import (
     CLOUD_COVER,
@@ -34,7 +35,13 @@ def search_api(
     `collections`: those to search, never empty. The server gets every filter that it can take
     without changing the result; callers apply all of them again. Raises `CatalogError`.
     """
-    client = Client.from_file(query.source, stac_io=fetcher)
+    try:
+        client = Client.from_file(query.source, stac_io=fetcher)
+    except (STACError, KeyError, TypeError, ValueError) as error:
+        raise CatalogError(
+            f"{query.shown} is not the root of a STAC API ({type(error).__name__}: {error}); "
+            "check the address"
+        ) from None
     if not client.conforms_to("ITEM_SEARCH"):
         client.add_conforms_to("ITEM_SEARCH")
     methods = {
@@ -62,8 +69,8 @@ def search_api(
 
 def collection_ids(root: Mapping[str, Any], address: str, fetcher: Fetcher) -> list[str]:
     """Ids of the collections that an API offers."""
-    hrefs = [link["href"] for link in root.get("links") or () if link.get("rel") == "data"]
-    url = urljoin(address, hrefs[0]) if hrefs else f"{address.rstrip('/')}/collections"
+    hrefs = [link.get("href") for link in root.get("links") or () if link.get("rel") == "data"]
+    url = absolute(str(hrefs[0]), address) if hrefs else f"{address.rstrip('/')}/collections"
     found: list[str] = []
     for page in fetcher.get_pages(url):
         if "collections" not in page:

@@ -87,6 +87,7 @@ class Walk:
         """The items themselves, in catalogue order; all of them or `CatalogError`."""
         addresses = [address for address, _ in self.items]
         remote = any(map(is_url, addresses))
+        fetcher = documents.fetcher if remote else None  # made here, not by several threads
         with ThreadPoolExecutor(THREADS if remote else 1) as pool:
             texts: Iterable[str] = map(documents.read, addresses)
             if remote:
@@ -96,8 +97,8 @@ class Walk:
                     if collection is not None and not stac.get("collection"):
                         stac["collection"] = collection
                     yield Feature(stac, address)
-                if is_url(address):
-                    documents.fetcher.items += 1
+                if fetcher is not None:
+                    fetcher.items += 1
 
 
 def walk(
@@ -207,7 +208,10 @@ def absolute(href: str, base: str) -> str:
     parts = urlsplit(base)
     # User name and password stay with the source: they must not spread into items and plans.
     plain = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
-    return urljoin(plain, href)
+    try:
+        return urljoin(plain, href)
+    except ValueError:  # malformed; refused where somebody wants to open it
+        return href
 
 
 def _follow(href: str, base: str) -> str:

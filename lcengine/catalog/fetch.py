@@ -9,7 +9,7 @@ import time
 from collections.abc import Collection, Iterator
 from functools import lru_cache
 from typing import Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlsplit
 
 import requests
 from pystac.link import Link
@@ -18,6 +18,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.exceptions import HTTPError, InvalidHeader
 from urllib3.util import Retry
 
+from lcengine.catalog.documents import absolute
 from lcengine.catalog.query import is_url, redact, scrub
 from lcengine.errors import CatalogError, HrefError
 
@@ -103,7 +104,7 @@ class Fetcher(StacApiIO):
             link = next((x for x in page.get("links") or () if x.get("rel") == "next"), None)
             if link is None:
                 break
-            link = {**link, "href": urljoin(url, str(link.get("href", "")))}
+            link = {**link, "href": absolute(str(link.get("href", "")), url)}
             key = json.dumps(link, sort_keys=True)
             if key in requests_made:
                 raise self._broken(number, seen, "its next link leads back to an earlier page")

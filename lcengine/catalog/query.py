@@ -258,7 +258,7 @@ def intersects(item: BBox, bbox: BBox) -> bool:
 def inside(when: dt.datetime, interval: Interval) -> bool:
     """Whether a moment lies in a half-open interval."""
     start, end = interval
-    return (start is None or when >= start) and (end is None or when < end)
+    return (start is None or when >= start) and (end is None or when <= end)
 
 
 def is_url(address: str) -> bool:
@@ -270,7 +270,10 @@ def redact(url: str) -> str:
     """A URL without user name, password, fragment and the values of its query string."""
     if not is_url(url):
         return url
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # malformed, so nobody knows where its secrets are
+        return f"{url.partition('://')[0]}://***"
     keys = (key + "=***" if sep else "***" for key, sep, _ in _pairs(parts.query))
     netloc = parts.netloc.rpartition("@")[2]
     return urlunsplit((parts.scheme, netloc, parts.path, "&".join(keys), ""))

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lcengine.cli import options
-from lcengine.cli.output import emit, progress, say
 from lcengine.cli.options import takes
+from lcengine.cli.output import emit, progress, say
 
 if TYPE_CHECKING:
     from lcengine.composite import CompositeRequest

@@ -89,7 +89,7 @@ def takes(build: Callable[..., Any]) -> Callable[[Callable[..., None]], Callable
 def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
     """Parameters with their annotations evaluated; types known to checkers only become Any."""
     module = inspect.getmodule(function)
-    names = {name: Any for name in ("CompositeRequest", "Client")}
+    names = dict.fromkeys(("CompositeRequest", "Client"), Any)
     hints = get_type_hints(
         function, globalns={**names, **vars(module)} if module else names, include_extras=True
     )

@@ -27,7 +27,7 @@ def say(message: str) -> None:
 def show_warnings() -> None:
     """Warnings as one line each, without source code."""
 
-    def show(message: Warning | str, *_: Any) -> None:
+    def show(message: Warning | str, *_: Any, **__: Any) -> None:
         typer.secho(f"warning: {' '.join(str(message).split())}", fg="yellow", err=True)
 
     warnings.showwarning = show

@@ -54,7 +54,7 @@ def demo(
     dates: Annotated[int, typer.Option("--dates", help="Number of overpasses.")] = 24,
     json: options.AsJson = False,
 ) -> None:
-    """Simulate, serve as a STAC API over HTTP, composite on a Dask cluster, compare with the truth."""
+    """Simulate, serve as a STAC API, composite on a Dask cluster, compare with the truth."""
     from lcengine.simulate.demo import run
 
     emit(run(folder, size=size, dates=dates, say=say), json)

@@ -64,7 +64,7 @@ def composite(
 
     whole = cube.chunk(time=-1, band=-1) if cube.chunks else cube.chunk()
     result = whole.data.map_blocks(
-        block, dtype=np.int16, drop_axis=0, chunks=((len(wanted) + 2,), *whole.chunks[2:])
+        block, dtype=np.int16, drop_axis=0, chunks=((len(wanted) + 2,), *whole.data.chunks[2:])
     )
     coords = {name: cube[name] for name in ("y", "x", "spatial_ref") if name in cube.coords}
     out = {

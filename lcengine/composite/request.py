@@ -117,7 +117,7 @@ class CompositeRequest:
     def _finest(self, items: Items | None = None) -> float:
         """Finest native resolution of the bands: of the items' pixels, else of the sensor."""
         if items is not None and len(items):
-            return min(items[0].asset(band).transform[0] for band in self.spec.bands)
+            return min(float(items[0].asset(band).transform[0]) for band in self.spec.bands)
         names = self.query.collections
         if not names:
             raise InputError("no collection is given; state one with -c, or state --resolution")

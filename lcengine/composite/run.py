@@ -13,6 +13,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from lcengine import engine
 from lcengine.composite.planning import CompositePlan
 from lcengine.composite.tile import compute_tile
@@ -69,7 +72,7 @@ def run_composite(
 
 
 def run_tile(output: str, run_id: str, number: int) -> engine.Receipt:
-    """The tile task: compute, write, verify, mark. Idempotent, so a late or repeated run is harmless."""
+    """The tile task: compute, write, verify, mark; a late or repeated run is harmless."""
     staging = Staging(Layout(Path(output)), run_id)
     plan = load_plan(str(staging.plan_file))
     result = compute_tile(plan, number)
@@ -171,9 +174,6 @@ def _ledger(staging: Staging) -> list[dict[str, Any]]:
 
 
 def _parquet(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> bytes:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     table = pa.table({name: [row[name] for row in rows] for name in names})
     buffer = io.BytesIO()
     pq.write_table(table, buffer)

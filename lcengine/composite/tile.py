@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from dask.system import CPU_COUNT
 
 from lcengine import masks, reader
 from lcengine.composite.planning import CompositePlan
@@ -50,7 +51,7 @@ class TileResult:
 @lru_cache(maxsize=1)
 def _pool() -> ThreadPoolExecutor:
     """Threads for reads, shared by the tasks of a process: GDAL releases the GIL, networks wait."""
-    threads = int(os.environ.get("LCENGINE_READ_THREADS", 0)) or min(32, 4 * (os.cpu_count() or 1))
+    threads = int(os.environ.get("LCENGINE_READ_THREADS", "0")) or min(32, 4 * CPU_COUNT)
     return ThreadPoolExecutor(threads, thread_name_prefix="lcengine-read")
 
 

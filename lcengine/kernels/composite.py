@@ -219,7 +219,8 @@ def _check_arrays(values: NDArray[Any], clear: NDArray[Any]) -> None:
     expected = (values.shape[0], *values.shape[2:])
     if clear.shape != expected:
         raise InputError(f"got clear of shape {clear.shape}, expected (N, H, W) = {expected}")
-    if values.shape[3] > 1 and values.strides[3] != values.itemsize:
+    contiguous = values.shape[3] < 2 or values.strides[3] == values.itemsize
+    if values.size and not (contiguous and all(s % values.itemsize == 0 for s in values.strides)):
         raise InputError(
             f"got values with strides {values.strides}, expected W contiguous; pass "
             "np.ascontiguousarray(values)"

@@ -44,7 +44,9 @@ def dilate(mask: MASK, element: npt.NDArray[np.int16]) -> MASK:
 def erode(mask: MASK, element: npt.NDArray[np.int16]) -> MASK:
     """Erosion of a 0/1 mask (y, x) by a symmetric element; outside the array counts as 1."""
     inverse: MASK = (mask == 0).astype(np.uint8)
-    return (dilate(inverse, element) == 0).astype(np.uint8)
+    grown = dilate(inverse, element)
+    out: MASK = (grown == 0).astype(np.uint8)
+    return out
 
 
 def _reach(radius: float) -> int:
