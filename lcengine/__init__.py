@@ -12,13 +12,13 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:  # the same names for type checkers and editors
+    from lcengine.aoi import Aoi as Aoi
     from lcengine.catalog import search as search
     from lcengine.composite import CompositeSpec as CompositeSpec
     from lcengine.composite import composite as composite
     from lcengine.composite import plan_composite as plan_composite
     from lcengine.composite import run_composite as run_composite
     from lcengine.cube import load as load
-    from lcengine.grid import Aoi as Aoi
     from lcengine.grid import Grid as Grid
     from lcengine.items import Asset as Asset
     from lcengine.items import Item as Item
@@ -28,7 +28,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors
 __version__ = "0.1.0"
 
 _HOMES: Final = {
-    "Aoi": "lcengine.grid",
+    "Aoi": "lcengine.aoi",
     "Asset": "lcengine.items",
     "CompositeSpec": "lcengine.composite",
     "Grid": "lcengine.grid",

@@ -67,7 +67,7 @@ def local_client(workers: int | None = None, threads: int | None = None) -> Iter
             threads_per_worker=threads,
             processes=True,
             host="127.0.0.1",
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",
             silence_logs=logging.CRITICAL,
         ) as cluster,
         Client(cluster) as client,

@@ -1,4 +1,4 @@
-"""Where a product lies: the area of interest, the pixel grid snapped to the sensor's, its tiles.
+"""The pixel grid of a product: snapped to the sensor's lattice, cut into tiles.
 
 Everything here is a small immutable value computed before any pixel is read. Longitudes and
 latitudes are WGS 84 degrees (EPSG:4326, x = longitude); windows are (row, column) in pixels from
@@ -7,13 +7,11 @@ the product's upper-left corner; projected coordinates are in the units of the p
 
 from __future__ import annotations
 
-import json
 import math
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,18 +24,16 @@ from odc.geo.geom import Geometry
 from pyproj.exceptions import CRSError
 from shapely.geometry.base import BaseGeometry
 
+from lcengine.aoi import LONLAT, Aoi, Bounds, bounds_of, bounds_text, polygonal, repair
 from lcengine.errors import AoiError, InputError
 
-__all__ = ["MAX_PIXELS", "Aoi", "Bounds", "Grid", "Tile", "auto_crs", "auto_tile"]
-
-Bounds = tuple[float, float, float, float]
+__all__ = ["MAX_PIXELS", "Grid", "Tile", "auto_crs", "auto_tile"]
 
 MAX_PIXELS = 10**12
 """Pixels of one product; all land at 10 m is about 1.5e12 and belongs in several products."""
 
 _ZONE_DEGREES = 6.0
 _UTM_NORTH, _UTM_SOUTH = 84.0, -80.0
-_LONLAT = CRS("EPSG:4326")
 # Reprojection noise is some 1e-9 m; a bound this close (in pixels) to a pixel edge lies on it.
 _SNAP_PIXELS = 1e-6
 # Lattice indices above this leave less than `_SNAP_PIXELS` of float64 precision.
@@ -47,196 +43,6 @@ _BLOCK = 64
 _DENSIFY_DEGREES, _DENSIFY_PARTS = 0.01, 64
 _EDGE_PARTS = 1024
 _METRES_PER_DEGREE = 110_540.0  # just under the shortest degree of latitude of WGS 84
-_CRS84_NAMES = {"CRS84", "OGC:CRS84", "OGC:1.3:CRS84", "EPSG:4326", "4326"}
-
-
-@dataclass(frozen=True, slots=True)
-class Aoi:
-    """A validated area of interest.
-
-    `geometry`: polygon or multipolygon, EPSG:4326, longitude/latitude. `is_box`: it came from
-    `--bbox`, which asks for an extent, so no pixel inside that extent is masked.
-    """
-
-    geometry: Geometry
-    is_box: bool
-
-    @classmethod
-    def from_bbox(cls, bbox: Sequence[float] | str) -> Aoi:
-        """Box `west,south,east,north` in degrees; raises `AoiError` where it is not one."""
-        west, south, east, north = bounds = _parse_bbox(bbox)
-        _check_lonlat(bounds, f"bbox {_text(bounds)}", "did you mean --bbox {}?")
-        _check_order(bounds)
-        return cls(Geometry(shapely.box(west, south, east, north), _LONLAT), is_box=True)
-
-    @classmethod
-    def from_file(cls, path: str | Path) -> Aoi:
-        """Union of the polygons of a GeoJSON file (RFC 7946; points and lines are ignored).
-
-        Self-intersections are repaired. Raises `InputError` for an unreadable file and `AoiError`
-        for one without a usable polygon.
-        """
-        try:
-            data = Path(path).read_bytes()
-        except OSError as error:
-            raise InputError(
-                f"cannot read AOI file {path}: {error.strerror}; give a GeoJSON file"
-            ) from error
-        try:
-            document = json.loads(data.decode("utf-8-sig"))
-        except (ValueError, RecursionError) as error:
-            raise AoiError(
-                f"AOI file {path} is not JSON ({error}); give a GeoJSON file in lon/lat"
-            ) from error
-        found = list(_geojson_polygons(document, str(path)))
-        if not found:
-            raise AoiError(
-                f"AOI file {path} has no polygon; give a GeoJSON Polygon or MultiPolygon, "
-                "or use --bbox"
-            )
-        # Range before repair: repairing nonsense coordinates would hide what is wrong with them.
-        bounds = _bounds(shapely.GeometryCollection(found))
-        _check_lonlat(bounds, f"AOI file {path}", "swap the coordinates to lon,lat")
-        if bounds[2] - bounds[0] > 180:
-            raise AoiError(
-                f"AOI file {path} spans {bounds[2] - bounds[0]:.6g} degrees of longitude, so it "
-                "crosses the antimeridian; split it at longitude 180 and run each side by itself, "
-                "or use --bbox for an area that is really that wide"
-            )
-        union = _polygonal(shapely.union_all([_repair(polygon) for polygon in found]))
-        if union is None:
-            raise AoiError(
-                f"AOI file {path} has zero area; give a polygon with at least three corners that "
-                "are not on one line"
-            )
-        return cls(Geometry(union, _LONLAT), is_box=False)
-
-    @property
-    def bounds(self) -> Bounds:
-        """West, south, east, north in degrees."""
-        return _bounds(self.geometry.geom)
-
-
-def _parse_bbox(bbox: Sequence[float] | str) -> Bounds:
-    parts: Sequence[Any] = bbox.split(",") if isinstance(bbox, str) else list(bbox)
-    shown = bbox if isinstance(bbox, str) else ",".join(map(str, parts))
-    remedy = "give west,south,east,north in degrees"
-    if len(parts) != 4:
-        raise AoiError(f"bbox {shown!r} has {len(parts)} values, expected 4; {remedy}")
-    try:
-        west, south, east, north = map(float, parts)
-    except (TypeError, ValueError) as error:
-        raise AoiError(f"bbox {shown!r} is not four numbers; {remedy}") from error
-    if not all(map(math.isfinite, (west, south, east, north))):
-        raise AoiError(f"bbox {shown!r} has a NaN or infinite value; {remedy}")
-    return west, south, east, north
-
-
-def _check_lonlat(bounds: Bounds, what: str, swap_remedy: str) -> None:
-    """Refuse coordinates that are not lon/lat degrees; `{}` in the remedy takes the swapped box."""
-    a, b, c, d = bounds
-    swapped = (b, a, d, c)
-    if max(abs(b), abs(d)) > 90 and _in_range(swapped) and b < d and a < c:
-        raise AoiError(f"{what} looks like lat,lon; {swap_remedy.format(_text(swapped))}")
-    if not _in_range(bounds):
-        raise AoiError(
-            f"{what} reaches {_text(bounds)}, outside longitude [-180, 180], latitude [-90, 90]; "
-            "give degrees, longitudes beyond 180 minus 360, an area across the antimeridian in two"
-        )
-
-
-def _check_order(bounds: Bounds) -> None:
-    west, south, east, north = bounds
-    if south == north or west == east:
-        raise AoiError(f"bbox {_text(bounds)} has zero area; give west < east and south < north")
-    if south > north:
-        raise AoiError(
-            f"bbox {_text(bounds)} is inverted: south {south:g} > north {north:g}; "
-            "give west,south,east,north"
-        )
-    if west > east and east + 360 - west < 180:
-        halves = [(west, south, 180.0, north), (-180.0, south, east, north)]
-        runs = " and ".join(f"--bbox {_text(half)}" for half in halves if half[0] < half[2])
-        raise AoiError(f"bbox {_text(bounds)} crosses the antimeridian; run {runs}")
-    if west > east:
-        raise AoiError(
-            f"bbox {_text(bounds)} is inverted: west {west:g} > east {east:g}; "
-            "give west,south,east,north"
-        )
-
-
-def _in_range(bounds: Bounds) -> bool:
-    west, south, east, north = bounds
-    return max(abs(west), abs(east)) <= 180 and max(abs(south), abs(north)) <= 90
-
-
-def _geojson_polygons(node: Any, path: str) -> Iterator[BaseGeometry]:
-    """Polygons and multipolygons at or below a GeoJSON object, 2-D, not yet validated."""
-    if node is None:  # RFC 7946 allows a feature without geometry
-        return
-    if not isinstance(node, dict):
-        raise AoiError(
-            f"AOI file {path} is not GeoJSON: found {type(node).__name__}, expected an object with "
-            "a type; give a Polygon, Feature or FeatureCollection"
-        )
-    _check_geojson_crs(node, path)
-    match node.get("type"):
-        case "FeatureCollection" | "GeometryCollection" as kind:
-            members = node.get("features" if kind == "FeatureCollection" else "geometries")
-            for member in members if isinstance(members, list) else []:
-                yield from _geojson_polygons(member, path)
-        case "Feature":
-            yield from _geojson_polygons(node.get("geometry"), path)
-        case "Polygon" | "MultiPolygon" as kind:
-            bare = json.dumps({"type": kind, "coordinates": node.get("coordinates")})
-            try:
-                polygon = shapely.force_2d(shapely.from_geojson(bare))
-            except shapely.errors.GEOSException as error:
-                raise AoiError(
-                    f"AOI file {path} has a malformed {kind} ({error}); give rings of lon,lat pairs"
-                ) from error
-            if not polygon.is_empty:
-                yield polygon
-
-
-def _check_geojson_crs(node: Mapping[str, Any], path: str) -> None:
-    if "crs" not in node:
-        return
-    member = node["crs"]
-    properties = member.get("properties") if isinstance(member, dict) else None
-    name = properties.get("name") if isinstance(properties, dict) else member
-    short = str(name).upper().removeprefix("URN:OGC:DEF:CRS:").replace("::", ":")
-    if short not in _CRS84_NAMES:
-        raise AoiError(
-            f"AOI file {path} states CRS {name}, expected lon/lat (RFC 7946, OGC:CRS84); reproject "
-            "it, for example ogr2ogr -t_srs EPSG:4326 -lco RFC7946=YES aoi.geojson FILE"
-        )
-
-
-def _repair(geometry: BaseGeometry) -> BaseGeometry:
-    # "structure" keeps overlapping parts as area; the default would cut them out as holes.
-    return shapely.make_valid(geometry, method="structure", keep_collapsed=False)
-
-
-def _polygonal(geometry: BaseGeometry) -> BaseGeometry | None:
-    """The areal parts of a valid geometry, or None where it has none."""
-    parts = [
-        part
-        for part in shapely.get_parts(shapely.get_parts([geometry]))
-        if part.geom_type == "Polygon" and part.area > 0
-    ]
-    if not parts:
-        return None
-    return parts[0] if len(parts) == 1 else shapely.MultiPolygon(parts)
-
-
-def _bounds(geometry: BaseGeometry) -> Bounds:
-    left, bottom, right, top = map(float, geometry.bounds)
-    return left, bottom, right, top
-
-
-def _text(bounds: Bounds) -> str:
-    return ",".join(f"{value:.10g}" for value in bounds)
 
 
 class Tile(NamedTuple):
@@ -308,21 +114,21 @@ class Grid:
         target = _resolve_crs(crs)
         _check_lattice(target, resolution, anchor)
         _check_utm_latitude(aoi.bounds, target)
-        projected = _project(_densify(aoi.geometry.geom), _LONLAT, target)
+        projected = _project(_densify(aoi.geometry.geom), LONLAT, target)
         if not np.isfinite(shapely.get_coordinates(projected)).all():
             raise AoiError(
-                f"AOI {_text(aoi.bounds)} has no finite coordinates in {_name(target)}; "
+                f"AOI {bounds_text(aoi.bounds)} has no finite coordinates in {_name(target)}; "
                 "choose a --crs whose projection covers the AOI"
             )
-        geobox = _snapped_geobox(_bounds(projected), target, resolution, anchor)
+        geobox = _snapped_geobox(bounds_of(projected), target, resolution, anchor)
         size = auto_tile(_shape(geobox)) if tile is None else tile
         if aoi.is_box:
             return cls(geobox, size)
-        polygon = _polygonal(_repair(projected))
+        polygon = polygonal(repair(projected))
         if polygon is None:
             raise AoiError(
-                f"AOI {_text(aoi.bounds)} has zero area in {_name(target)}; choose a --crs whose "
-                "projection covers the AOI"
+                f"AOI {bounds_text(aoi.bounds)} has zero area in {_name(target)}; choose a --crs "
+                "whose projection covers the AOI"
             )
         return cls(geobox, size, Geometry(polygon, target))
 
@@ -344,8 +150,8 @@ class Grid:
         bounds = (float(left), float(bottom), float(right), float(top))
         if not all(map(math.isfinite, bounds)) or left >= right or bottom >= top:
             raise AoiError(
-                f"bounds {_text(bounds)} in {_name(target)} are not finite with left < right and "
-                "bottom < top; give left,bottom,right,top"
+                f"bounds {bounds_text(bounds)} in {_name(target)} are not finite with left < right "
+                "and bottom < top; give left,bottom,right,top"
             )
         geobox = _snapped_geobox(bounds, target, resolution, anchor)
         return cls(geobox, auto_tile(_shape(geobox)) if tile is None else tile)
@@ -545,7 +351,7 @@ def _check_utm_latitude(bounds: Bounds, crs: CRS) -> None:
     if crs.proj.utm_zone and (bounds[3] > _UTM_NORTH or bounds[1] < _UTM_SOUTH):
         polar = "EPSG:3413" if bounds[3] > _UTM_NORTH else "EPSG:3031"
         raise AoiError(
-            f"AOI {_text(bounds)} reaches towards the pole beyond UTM's 80S to 84N "
+            f"AOI {bounds_text(bounds)} reaches towards the pole beyond UTM's 80S to 84N "
             f"({_name(crs)}); give an explicit polar --crs, such as {polar}"
         )
 
@@ -609,18 +415,18 @@ def _project(geometry: BaseGeometry, source: CRS, target: CRS) -> BaseGeometry:
 
 def _lonlat_box(bounds: Bounds, crs: CRS) -> Bounds:
     left, bottom, right, top = bounds
-    if crs == _LONLAT:
+    if crs == LONLAT:
         return max(left, -180.0), max(bottom, -90.0), min(right, 180.0), min(top, 90.0)
     t = np.linspace(0.0, 1.0, _EDGE_PARTS + 1)
     x, y = left + t * (right - left), bottom + t * (top - bottom)
     ones = np.ones_like(t)
     ring_x = np.concatenate([x, right * ones, x[::-1], left * ones])
     ring_y = np.concatenate([bottom * ones, y, top * ones, y[::-1]])
-    lon, lat = crs.transformer_to_crs(_LONLAT)(ring_x, ring_y)
+    lon, lat = crs.transformer_to_crs(LONLAT)(ring_x, ring_y)
     finite = np.isfinite(lon) & np.isfinite(lat)
     if not finite.any():
         raise AoiError(
-            f"extent {_text(bounds)} has no finite longitude/latitude in {_name(crs)}; "
+            f"extent {bounds_text(bounds)} has no finite longitude/latitude in {_name(crs)}; "
             "choose a --crs whose projection covers the area"
         )
     if not finite.all():  # corners beyond the world's outline, as global projections have them
@@ -630,7 +436,7 @@ def _lonlat_box(bounds: Bounds, crs: CRS) -> Bounds:
     if np.abs(np.diff(lon)).max() > 180:  # the outline jumps from one side of 180 to the other
         west, east = -180.0, 180.0
     if not crs.geographic:
-        pole_x, pole_y = _LONLAT.transformer_to_crs(crs)(np.zeros(2), np.array([-90.0, 90.0]))
+        pole_x, pole_y = LONLAT.transformer_to_crs(crs)(np.zeros(2), np.array([-90.0, 90.0]))
         held = (pole_x >= left) & (pole_x <= right) & (pole_y >= bottom) & (pole_y <= top)
         if held.any():
             west, east = -180.0, 180.0
@@ -644,13 +450,13 @@ def _snapped_geobox(bounds: Bounds, crs: CRS, resolution: float, anchor: float) 
     pixels = (right - left) / resolution * ((top - bottom) / resolution)
     if not pixels <= MAX_PIXELS:
         raise AoiError(
-            f"extent {_text(bounds)} in {_name(crs)} at resolution {resolution:g} needs "
+            f"extent {bounds_text(bounds)} in {_name(crs)} at resolution {resolution:g} needs "
             f"{pixels:.3g} pixels, more than {MAX_PIXELS:.0e}; give a smaller AOI or a coarser "
             "--resolution (in units of the CRS)"
         )
     if max(map(abs, bounds)) / resolution >= _MAX_INDEX:
         raise InputError(
-            f"resolution {resolution:g} is too fine for coordinates {_text(bounds)} in "
+            f"resolution {resolution:g} is too fine for coordinates {bounds_text(bounds)} in "
             f"{_name(crs)} (float64); give a coarser --resolution (in units of the CRS)"
         )
     col0, width = _snap(left, right, resolution, anchor)

@@ -105,7 +105,7 @@ class Layout:
             return None
         group = zarr.open_group(self.output, mode="r")
         found = group.attrs.get("lcengine")
-        return dict(found["request"]) if isinstance(found, Mapping) else {}  # type: ignore[call-overload, arg-type]
+        return dict(found["request"]) if isinstance(found, Mapping) else {}  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,7 +282,7 @@ def open(path: str | os.PathLike[str]) -> xr.Dataset:
     real = Path(path).resolve()
     if not (real / "zarr.json").exists():
         raise InputError(f"{path} is not a Zarr v3 product (it has no zarr.json)")
-    raw = xr.open_zarr(
+    raw: xr.Dataset = xr.open_zarr(
         real, consolidated=True, mask_and_scale=False, chunks={}, decode_coords="all"
     )
     return raw.map(_decode, keep_attrs=True)

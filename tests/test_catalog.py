@@ -428,6 +428,14 @@ def test_next_link_that_leads_back_is_found(eight):
         search(eight.address, S2)
 
 
+@pytest.mark.timeout(30)
+def test_empty_pages_that_lead_to_themselves_are_found(eight):
+    link = {"rel": "next", "href": f"{eight.address}/search?token=8"}
+    eight.results = lambda method, body: collection_file([], links=[link])
+    with pytest.raises(CatalogError, match=r"page 2 .*after 0 items: .*earlier page"):
+        search(eight.address, S2, timeout=20)
+
+
 def test_pages_that_repeat_their_items_are_found(eight):
     count = iter(range(100))
     eight.results = lambda method, body: collection_file(
@@ -616,6 +624,12 @@ def test_static_catalogue_local(folder):
     assert search(f"file://{folder}/catalog.json", S2) == items
     assert search(folder / S2) == items  # collection.json
     assert search(folder, S2, datetime="2018-04-06/..", max_cloud=2).items == items[1:3]
+
+
+def test_a_time_as_the_end_is_excluded_and_a_date_is_not(folder):
+    assert ids(search(folder, S2, datetime="../2018-04-06")) == ["S2_000", "S2_001"]
+    assert ids(search(folder, S2, datetime="../2018-04-06T10:50:00Z")) == ["S2_000"]
+    assert ids(search(folder, S2, datetime="2018-04-16T10:50:00Z/..")) == ["S2_003"]
 
 
 def test_static_catalogue_by_a_relative_path(folder, monkeypatch):

@@ -80,7 +80,7 @@ def test_type_checkers_see_the_same_names():
     assert seen == lcengine._HOMES
 
 
-@pytest.mark.parametrize("name", ["composite", "plan"])
+@pytest.mark.parametrize("name", ["composite"])
 def test_a_function_is_not_hidden_by_the_module_of_its_name(name):
     use = f"assert callable(lcengine.{name})"
     python(f"import lcengine.{name}; {use}")

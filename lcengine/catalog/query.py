@@ -15,8 +15,8 @@ from functools import partial
 from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
+from lcengine.aoi import Aoi
 from lcengine.errors import CatalogError, InputError
-from lcengine.grid import Aoi
 from lcengine.items import parse_datetime
 
 BBox = tuple[float, float, float, float]
@@ -258,7 +258,7 @@ def intersects(item: BBox, bbox: BBox) -> bool:
 def inside(when: dt.datetime, interval: Interval) -> bool:
     """Whether a moment lies in a half-open interval."""
     start, end = interval
-    return (start is None or when >= start) and (end is None or when <= end)
+    return (start is None or when >= start) and (end is None or when < end)
 
 
 def is_url(address: str) -> bool:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 
 if TYPE_CHECKING:
+    from lcengine.aoi import Aoi
     from lcengine.catalog import Query
-    from lcengine.grid import Aoi
 
 Source = Annotated[
     str,
@@ -99,8 +99,8 @@ def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
 
 def area(bbox: str | None, aoi: Path | None) -> Aoi | None:
     """The area of interest, from one of the two options."""
+    from lcengine.aoi import Aoi
     from lcengine.errors import AoiError
-    from lcengine.grid import Aoi
 
     if bbox is not None and aoi is not None:
         raise AoiError("both --bbox and --aoi are given; expected one of them")

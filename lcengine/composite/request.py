@@ -6,11 +6,12 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
+from lcengine.aoi import Aoi
 from lcengine.catalog import Query, search_query
 from lcengine.composite.planning import CompositePlan, plan_composite
 from lcengine.composite.spec import CompositeSpec
 from lcengine.errors import InputError
-from lcengine.grid import Aoi, Grid, auto_crs
+from lcengine.grid import Grid, auto_crs
 from lcengine.items import Items
 from lcengine.locate import SourceGrid
 from lcengine.masks import preset

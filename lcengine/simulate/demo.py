@@ -16,9 +16,10 @@ import rasterio.warp
 from matplotlib.figure import Figure
 
 from lcengine import reader, store
+from lcengine.aoi import Aoi
 from lcengine.catalog import Query
 from lcengine.composite import CompositeRequest, CompositeSpec, run_composite
-from lcengine.grid import Aoi, Grid
+from lcengine.grid import Grid
 from lcengine.items import Item, Items
 from lcengine.locate import Lattice, Locator, Window
 from lcengine.quicklook import colour
