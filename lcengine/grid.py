@@ -316,12 +316,13 @@ class Grid:
 def auto_tile(shape: tuple[int, int]) -> int:
     """Tile edge in pixels for a product of `shape` (height, width).
 
-    A power of two from 512 to 2048 that gives about 16 tiles or more, so that a few workers all
-    have something to do; one tile, in multiples of 16, for a product smaller than that.
+    A power of two from 1024 to 2048 that gives about 16 tiles or more, so that a few workers all
+    have something to do; smaller tiles would decode the source blocks at their edges too often.
+    One tile, in multiples of 16, for a product smaller than that.
     """
     height, width = shape
     wanted = math.sqrt(max(height * width / 16, 1.0))
-    tile = min(max(2 ** math.floor(math.log2(wanted)), 512), 2048)
+    tile = min(max(2 ** math.floor(math.log2(wanted)), 1024), 2048)
     larger = max(height, width)
     return tile if larger >= tile else -(-larger // 16) * 16
 

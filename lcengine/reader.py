@@ -7,9 +7,7 @@ turns what stays unreadable into `ReadError`, which callers record: never silent
 
 from __future__ import annotations
 
-import ipaddress
 import os
-import socket
 import threading
 import time
 from collections import OrderedDict
@@ -17,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, Literal, get_args
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +24,7 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window as RasterioWindow
 
 from lcengine.errors import HrefError, InputError, LcengineError, ReadError
+from lcengine.hosts import check_host
 from lcengine.items import Access, Asset
 from lcengine.kernels import convert, gather
 from lcengine.locate import Footing, Lattice, Locator, SourceGrid, Window
@@ -69,44 +68,34 @@ def gdal_path(href: str, access: Access) -> str:
     Allowed are public hosts, the hosts in `access`, `s3:`/`gs:` objects, and local files where the
     catalogue itself is local.
     """
-    if any(ord(c) < 33 for c in href):
-        raise HrefError(f"address {href!r} has blanks or control characters; expected a plain URL")
-    parts = urlsplit(href)
-    if parts.scheme in ("http", "https"):
-        _check_host(parts.hostname or "", access)
+    if any(ord(c) < 32 for c in href):
+        raise HrefError(f"address {href!r} has control characters; expected a plain URL or path")
+    try:
+        parts = urlsplit(href)
+        host = parts.hostname or ""
+    except ValueError as error:
+        raise HrefError(f"address {href!r} is malformed ({error}); expected a URL") from None
+    if parts.scheme in ("http", "https") and " " not in href:
+        check_host(host, access.hosts)
         return f"/vsicurl/{href}"
     if parts.scheme in ("s3", "gs") and "?" not in href:
         return f"/vsi{parts.scheme}/{parts.netloc}{parts.path}"
     if parts.scheme in ("", "file"):
-        path = parts.path if parts.scheme else href
-        if not access.local:
-            raise HrefError(
-                f"address {href!r} is a local file named by a remote catalogue; "
-                "only a local catalogue may name local files"
-            )
-        if path.startswith("/vsi"):
-            raise HrefError(f"address {href!r} is a GDAL virtual path; expected a plain file path")
-        return os.path.abspath(path)
-    raise HrefError(f"address {href!r} has scheme {parts.scheme!r}; expected http, https, s3 or gs")
+        return _local_path(href, access)
+    raise HrefError(f"address {href!r} is not a plain http, https, s3, gs or file address")
 
 
-def _check_host(host: str, access: Access) -> None:
-    if host not in access.hosts and not _is_public(host):
+def _local_path(href: str, access: Access) -> str:
+    if not access.local:
         raise HrefError(
-            f"the catalogue names the private host {host!r}; allow it with --allow-host {host}"
+            f"address {href!r} is a local file named by a remote catalogue; "
+            "only a local catalogue may name local files"
         )
-
-
-@lru_cache(maxsize=1024)
-def _is_public(host: str) -> bool:
-    """Whether every address of a host is public; a name that does not resolve is left to fail."""
-    if not host:
-        return False
-    try:
-        found = {info[4][0] for info in socket.getaddrinfo(host, None)}
-    except OSError:
-        return True
-    return all(ipaddress.ip_address(str(a).split("%")[0]).is_global for a in found)
+    path = unquote(urlsplit(href).path) if href.startswith("file:") else href
+    path = os.path.abspath(path)
+    if path.startswith("/vsi"):
+        raise HrefError(f"address {href!r} is a GDAL virtual path; expected a plain file path")
+    return path
 
 
 class Handles:

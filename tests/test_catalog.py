@@ -465,7 +465,17 @@ def test_number_matched_that_agrees_is_fine(fake_api):
     assert len(search(fake.address, S2)) == 8
 
 
-@pytest.mark.parametrize("value", [[], {"type": "FeatureCollection"}, {"features": "none"}])
+@pytest.mark.parametrize("missing", ["assets", "properties", "type"])
+def test_api_item_without_its_parts_is_named(fake_api, missing):
+    broken = make_item(1)
+    del broken[missing]
+    with pytest.raises(CatalogError, match=r"item S2_001 has no valid|is no STAC item"):
+        search(fake_api([make_item(0), broken]).address, S2)
+
+
+@pytest.mark.parametrize(
+    "value", [[], {"type": "FeatureCollection"}, {"features": "none"}, {"features": [1]}]
+)
 def test_answer_that_is_no_listing_is_refused(eight, value):
     eight.faults = {"/search": {0: lambda handler: send(handler, value)}}
     with pytest.raises(CatalogError, match=r"page 1 .*not a STAC listing"):

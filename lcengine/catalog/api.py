@@ -9,7 +9,7 @@ from typing import Any
 from pystac import STACError
 from pystac_client import Client
 
-from lcengine.catalog.documents import absolute
+from lcengine.catalog.documents import absolute, check_item
 from lcengine.catalog.fetch import Fetcher
 from lcengine.catalog.query import (
     CLOUD_COVER,
@@ -61,7 +61,8 @@ def search_api(
     found: dict[tuple[str, str], tuple[dict[str, Any], str]] = {}
     # Not search.pages_as_dicts(): it takes an empty page for the last one.
     for page in fetcher.get_pages(search.url, search.method, search.get_parameters()):
-        for stac in page["features"]:
+        for stac in page.get("features") or ():
+            check_item(stac, query.source)
             base = _self_link(stac) or query.source
             found.setdefault((str(stac.get("collection")), str(stac.get("id"))), (stac, base))
     return list(found.values())

@@ -159,8 +159,22 @@ def features_of(documents: Sequence[Any], address: str) -> list[dict[str, Any]]:
                 "expected STAC items (Feature or FeatureCollection) or a STAC catalogue"
             )
     for stac in found:
-        _check_item(stac, address)
+        check_item(stac, address)
     return found
+
+
+def check_item(stac: Any, address: str) -> None:
+    """Raise `CatalogError` unless `stac` has the parts that everything here relies on."""
+    if not (isinstance(stac, dict) and stac.get("type") == "Feature"):
+        raise CatalogError(f"{redact(address)} holds something that is no STAC item")
+    parts = {"id": str, "properties": dict, "assets": dict}
+    wrong = [name for name, kind in parts.items() if not isinstance(stac.get(name), kind)]
+    if not wrong and all(isinstance(asset, dict) for asset in stac["assets"].values()):
+        return
+    raise CatalogError(
+        f"{redact(address)}: item {stac.get('id')} has no valid {', '.join(wrong or ['assets'])}; "
+        "expected STAC items"
+    )
 
 
 def has_link(document: Mapping[str, Any], rel: str) -> bool:
@@ -238,19 +252,6 @@ def _line(line: str, number: int, address: str) -> Any:
         raise CatalogError(
             f"{redact(address)} line {number} is not JSON: {error}; expected JSON or NDJSON"
         ) from None
-
-
-def _check_item(stac: Any, address: str) -> None:
-    parts = {"id": str, "properties": dict, "assets": dict}
-    if isinstance(stac, dict) and stac.get("type") == "Feature":
-        wrong = [name for name, kind in parts.items() if not isinstance(stac.get(name), kind)]
-        if not wrong:
-            return
-        raise CatalogError(
-            f"{redact(address)}: item {stac.get('id')} has no valid {', '.join(wrong)}; "
-            "expected STAC items"
-        )
-    raise CatalogError(f"{redact(address)} holds something that is no STAC item")
 
 
 def _decode(data: bytes, address: str) -> str:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
-import socket
 import time
 from collections.abc import Collection, Iterator
-from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -20,7 +17,8 @@ from urllib3.util import Retry
 
 from lcengine.catalog.documents import absolute
 from lcengine.catalog.query import is_url, redact, scrub
-from lcengine.errors import CatalogError, HrefError
+from lcengine.errors import CatalogError
+from lcengine.hosts import check_host
 
 RETRIES = 5
 BACKOFF = 0.4
@@ -122,7 +120,7 @@ class Fetcher(StacApiIO):
         except (CatalogError, ValueError) as error:
             raise self._broken(number, seen, str(error)) from None
         entries = page.get("features", page.get("collections")) if isinstance(page, dict) else None
-        if not isinstance(entries, list):
+        if not (isinstance(entries, list) and all(isinstance(e, dict) for e in entries)):
             raise self._broken(number, seen, "the answer is not a STAC listing")
         keys = {json.dumps([e.get("collection"), e.get("id")]) for e in entries}
         if keys and keys <= seen:
@@ -183,23 +181,8 @@ class _GuardedAdapter(HTTPAdapter):
         self.hosts = frozenset(hosts)
 
     def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> Any:
-        host = (urlsplit(request.url or "").hostname or "").lower()
-        if host not in self.hosts and not _is_public(host):
-            raise HrefError(
-                f"the catalogue links to the private host {host!r}; "
-                f"allow it with --allow-host {host}"
-            )
+        check_host(urlsplit(request.url or "").hostname or "", self.hosts)
         return super().send(request, *args, **kwargs)
-
-
-@lru_cache(maxsize=1024)
-def _is_public(host: str) -> bool:
-    """Whether every address of a host is public; a name that does not resolve is left to fail."""
-    try:
-        found = {str(info[4][0]) for info in socket.getaddrinfo(host, None)}
-    except OSError:
-        return True
-    return all(ipaddress.ip_address(address.split("%")[0]).is_global for address in found)
 
 
 def _retry_after(response: requests.Response) -> float:

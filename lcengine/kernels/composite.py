@@ -27,7 +27,8 @@ _DECIMALS: Final = 3  # of a percentile and of the screen's k
 _MAX_K: Final = 1000.0
 _MAX_FLOOR: Final = 32767
 _MAX_SCREEN_BANDS: Final = 64
-_STRIP_BYTES: Final = 400_000
+_STRIP_BYTES: Final = 1_250_000  # of the cube in one strip: about the second cache
+_NARROW, _WIDE, _LINE = 128, 1024, 32  # pixels of a strip; of a cache line
 _NUMBER: Final = re.compile(r"\d+(\.\d+)?")
 
 
@@ -192,20 +193,15 @@ def composite(  # noqa: PLR0913 - the options are the recipe
         np.empty(height * width, np.uint16),
         np.empty(height * width, np.uint16),
     )
-    if items and height and width:
-        flat, mask, layout, n_strips = _flatten(values, clear, first.size - 1, bool(index.size))
-        plan = _plan(first, bands, n_out, reducer, screen, index)
-        if parallel:
-            run_threaded(strips.composite_strips, n_strips, flat, mask, layout, plan, out)
-        else:
-            strips.composite_strips(0, n_strips, flat, mask, layout, plan, out)
+    if values.size:
+        _run(values, clear, _plan(first, reducer, screen, index), out, parallel)
     else:
         out.values[:] = NODATA
-        out.count[:] = 0
+        out.tally[:] = 0
         out.outliers[:] = 0
     shape = (height, width)
     return Composite(
-        out.values.reshape(n_out, *shape), out.count.reshape(shape), out.outliers.reshape(shape)
+        out.values.reshape(n_out, *shape), out.tally.reshape(shape), out.outliers.reshape(shape)
     )
 
 
@@ -284,33 +280,36 @@ def _ranks(observations: int, reducer: Reducer) -> strips.Ranks:
 
 def _plan(
     first: NDArray[np.int64],
-    bands: int,
-    n_out: int,
     reducer: Reducer,
     screen: MadScreen | None,
-    index: NDArray[np.int64],
+    screen_bands: NDArray[np.int64],
 ) -> strips.Plan:
+    """The recipe; `_run` cuts the pixels into strips."""
     modes = {"median": strips.MEDIAN, "mean": strips.MEAN}
-    rule = {"linear": strips.LINEAR, "nearest": strips.NEAREST}[reducer.rule]
-    observations = first.size - 1
+    rules = {"linear": strips.LINEAR, "nearest": strips.NEAREST}
     screen = screen or MadScreen()
     return strips.Plan(
-        first,
-        bands,
-        n_out,
-        modes.get(reducer.name, rule),
-        _ranks(observations, reducer),
-        _ranks(observations, MEDIAN),
-        index,
-        round(screen.k * 10**_DECIMALS),
-        4 * screen.floor,
+        cols=0,
+        strips=0,
+        width=0,
+        first=first,
+        mode=modes.get(reducer.name, rules[reducer.rule]),
+        ranks=_ranks(first.size - 1, reducer),
+        centre=_ranks(first.size - 1, MEDIAN),
+        screen_bands=screen_bands,
+        k=round(screen.k * 10**_DECIMALS),
+        floor=4 * screen.floor,
     )
 
 
-def _flatten(
-    values: NDArray[np.int16], clear: NDArray[Any], observations: int, screened: bool
-) -> tuple[strips.View, strips.View, strips.Layout, int]:
-    """Flat views of both arrays and their common cut into strips."""
+def _run(
+    values: NDArray[np.int16],
+    clear: NDArray[Any],
+    plan: strips.Plan,
+    out: strips.Output,
+    parallel: bool,
+) -> None:
+    """Cut the pixels into strips and composite them."""
     items, bands, height, width = values.shape
     mask = clear.view(np.uint8)
     if width > 1 and mask.strides[2] != 1:
@@ -319,13 +318,24 @@ def _flatten(
     rows, cols = height, width
     if height > 1 and flat.row == width and flat_mask.row == width:
         rows, cols = 1, height * width  # whole planes: strips need not end with a row
-    block = 256 if observations <= 32 else 128 if observations <= 64 else 64
-    strip = min(max(_STRIP_BYTES // (2 * items * bands) // block, 1), 512 // block) * block
-    n_strips = -(-cols // strip)
-    return flat, flat_mask, strips.Layout(cols, n_strips, strip, block), rows * n_strips
+    widest = min(max(_STRIP_BYTES // (values.itemsize * items * bands), _NARROW), _WIDE)
+    n_strips = -(-cols // widest)
+    width = -(-cols // (n_strips * _LINE)) * _LINE  # strips of about equal width
+    n_strips = -(-cols // width)
+    plan = plan._replace(cols=cols, strips=n_strips, width=width)
+
+    def run(start: int, stop: int) -> None:
+        strips.composite_strips(
+            start, stop, flat, flat_mask, plan, strips.scratch(plan, bands), out
+        )
+
+    if parallel:
+        run_threaded(run, rows * n_strips)
+    else:
+        run(0, rows * n_strips)
 
 
-def _view(array: NDArray[Any]) -> strips.View:
+def _view(array: NDArray[Any]) -> strips.View[Any]:
     """Flat memory of a 4-d view, from its lowest to its highest address, without a copy."""
     upward = array[tuple(slice(None, None, -1 if step < 0 else 1) for step in array.strides)]
     steps = [abs(step) // array.itemsize for step in array.strides]

@@ -29,6 +29,9 @@ from lcengine.simulate.stac import items_collection
 
 BANDS = ("blue", "green", "red", "nir", "swir16")
 RGB = ("red", "green", "blue")
+UNSEEN = (128, 128, 140, 255)
+"""Colour of nodata, unlike the white of clouds."""
+
 INT16 = npt.NDArray[np.int16]
 
 
@@ -160,11 +163,13 @@ def _picture(
     """Scene, composite and truth side by side, all with the truth's stretch."""
     with mpl.rc_context({"font.size": 11}):
         figure = Figure(figsize=(13.5, 4.9), layout="constrained")
-        titles = (f"one scene, {item.datetime:%Y-%m-%d}", "lcengine composite", "truth")
+        titles = (f"one overpass, {item.datetime:%Y-%m-%d}", "lcengine composite", "truth")
         reference = np.stack([truth[band] for band in RGB])
         axes = figure.subplots(1, 3)
         for ax, title, source in zip(axes, titles, (scene, composite, truth), strict=True):
-            ax.imshow(colour(np.stack([source[band] for band in RGB]), like=reference))
+            pixels = colour(np.stack([source[band] for band in RGB]), like=reference)
+            pixels[pixels[..., 3] == 0] = UNSEEN
+            ax.imshow(pixels)
             ax.set_title(title)
             ax.axis("off")
         figure.savefig(path, dpi=110)

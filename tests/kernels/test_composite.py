@@ -74,7 +74,9 @@ def oracle(values, clear, groups=None, *, reducer, screen=None, screen_bands=(),
         st.integers(0, 100_000).map(lambda p: f"percentile:{p / 1000:.3f}"),
         st.integers(0, 100_000).map(lambda p: f"percentile:{p / 1000:.3f}:nearest"),
     ),
-    screen=st.sampled_from([None, MadScreen(), MadScreen(0.0), MadScreen(2.5, 0), MadScreen(1.349)]),
+    screen=st.sampled_from(
+        [None, MadScreen(), MadScreen(0.0), MadScreen(2.5, 0), MadScreen(1.349)]
+    ),
     n_out=st.sampled_from([1, 3, 4]),
 )
 def test_equals_the_oracle(

@@ -1,0 +1,285 @@
+"""The main job end to end, against its peers and against the floor.
+
+24 dates × 4 bands × 2048² uint16 cloud-optimised GeoTIFFs → median composite, from local files and
+over HTTP, on two threads and on two worker processes:
+
+- `lcengine`: search, plan, run, and publish a Zarr product with its quality bands, read back and
+  hashed;
+- `odc`: `odc.stac.load` + xarray median, `stackstac`: `stackstac.stack` + xarray median; both into
+  memory, nothing is written;
+- `floor`: every block of every file decoded once with rasterio on two threads, nothing computed.
+
+Every contender runs in a process of its own, warmed by one run; then the runs interleave
+(A B C A B C …), each under file names that no cache has seen. `--variant masked` adds the scene
+classification and a cloud mask. Results must be equal pixel for pixel.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+from _composite_archive import BANDS, EPSG, Archive, make_archive
+from _composite_contenders import Job
+
+HERE = Path(__file__).parent
+SAMPLE = 0.05
+"""Seconds between two looks at the memory of a contender's processes."""
+PLAIN = ("lcengine", "odc", "stackstac", "stackstac-uint16", "floor")
+MASKED = ("lcengine", "odc", "floor")
+SERVER = """
+import sys
+from lcengine.simulate import FileServer
+with FileServer(sys.argv[1]) as server:
+    print(server.url, flush=True)
+    sys.stdin.read()
+"""
+
+
+@dataclass
+class Cell:
+    """Measurements of one contender: seconds and peak memory (bytes) per run."""
+
+    seconds: list[float] = field(default_factory=list)
+    memory: list[int] = field(default_factory=list)
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.seconds)
+
+
+class Contender:
+    """A contender's process: started, warmed, then given one run after the other."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self._process = subprocess.Popen(
+            [sys.executable, str(HERE / "_composite_contenders.py"), json.dumps(asdict(job))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL if not os.environ.get("BENCH_STDERR") else None,
+            text=True,
+        )
+        self._answer()
+
+    def run(self, items: Path, out: Path, save: Path | None = None) -> tuple[float, int]:
+        """(seconds, peak resident bytes of the process and its children)."""
+        assert self._process.stdin is not None
+        order = {"items": str(items), "out": str(out), "save": None if save is None else str(save)}
+        with peak_memory(self._process.pid) as peak:
+            self._process.stdin.write(json.dumps(order) + "\n")
+            self._process.stdin.flush()
+            answer = self._answer()
+        return float(answer["seconds"]), peak[0]
+
+    def _answer(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise SystemExit(f"{self.job.contender} failed; see it with BENCH_STDERR=1")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
+
+
+@contextlib.contextmanager
+def peak_memory(pid: int) -> Iterator[list[int]]:
+    """Sample the resident memory of a process and its children; pages they share count in each."""
+    peak, stop = [0], threading.Event()
+
+    def sample() -> None:
+        root = psutil.Process(pid)
+        family = [root, *root.children(recursive=True)]
+        while not stop.wait(SAMPLE):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                peak[0] = max(peak[0], sum(process.memory_info().rss for process in family))
+
+    thread = threading.Thread(target=sample)
+    thread.start()
+    try:
+        yield peak
+    finally:
+        stop.set()
+        thread.join()
+
+
+@contextlib.contextmanager
+def base_address(archive: Archive, source: str) -> Iterator[str]:
+    """Where the archive is reached: its folder, or a file server in a process of its own."""
+    if source == "local":
+        yield str(archive.root)
+        return
+    server = subprocess.Popen(
+        [sys.executable, "-c", SERVER, str(archive.root)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert server.stdin is not None and server.stdout is not None
+    try:
+        yield server.stdout.readline().strip()
+    finally:
+        server.stdin.close()
+        server.wait()
+
+
+class Bench:
+    """Runs contenders side by side on one archive."""
+
+    def __init__(self, archive: Archive, scratch: Path, options: argparse.Namespace) -> None:
+        self.archive = archive
+        self.scratch = scratch
+        self.options = options
+        self._serial = 0
+
+    def cells(self, source: str, schedule: str) -> dict[str, Cell]:
+        """Warm up, check that the results agree, then measure in turns."""
+        names = self.options.contenders
+        cells = {name: Cell() for name in names}
+        with contextlib.ExitStack() as stack:
+            base = stack.enter_context(base_address(self.archive, source))
+            running = {}
+            for name in names:
+                running[name] = Contender(self._job(name, schedule))
+                stack.callback(running[name].close)
+            results = {}
+            for name, contender in running.items():
+                saved = self.scratch / f"{name}.npy"
+                seconds, _ = self._run(contender, base, saved)
+                results[name] = np.load(saved)
+                progress(f"{source} {schedule}: {name} warm-up {seconds:.2f} s")
+            check_equal(results)
+            for turn in range(self.options.runs):
+                for name, contender in running.items():
+                    seconds, memory = self._run(contender, base)
+                    cells[name].seconds.append(seconds)
+                    cells[name].memory.append(memory)
+                latest = ", ".join(f"{n} {c.seconds[-1]:.2f}" for n, c in cells.items())
+                progress(f"{source} {schedule}: run {turn + 1}: {latest}")
+        return cells
+
+    def _job(self, name: str, schedule: str) -> Job:
+        mask = self.options.mask if self.options.variant == "masked" else "none"
+        chunk = self.options.chunk
+        return Job(name, schedule, mask, BANDS, self.archive.bounds, EPSG, chunk)
+
+    def _run(
+        self, contender: Contender, base: str, save: Path | None = None
+    ) -> tuple[float, int]:
+        self._serial += 1
+        name = f"run-{os.getpid()}-{self._serial}"
+        items = self.archive.place(name, base)
+        try:
+            return contender.run(items, self.scratch / name, save)
+        finally:
+            self.archive.displace(name)
+
+
+def check_equal(results: dict[str, np.ndarray]) -> None:
+    """Stop unless all results are the same pixels; the floor has none."""
+    found = {name: pixels for name, pixels in results.items() if pixels.size}
+    first, *others = found
+    for name in others:
+        wrong = int(np.count_nonzero(found[name] != found[first]))
+        if wrong:
+            raise SystemExit(f"{name} and {first} differ in {wrong} of {found[first].size} values")
+
+
+def table(title: str, cells: dict[str, Cell]) -> str:
+    """A Markdown table; ratios are of medians."""
+    ours = cells["lcengine"].median if "lcengine" in cells else None
+    lines = [
+        f"### {title}",
+        "",
+        "| contender | median s | min–max s | ÷ lcengine | peak memory MiB |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for name, cell in cells.items():
+        ratio = f"{cell.median / ours:.2f}" if ours else ""
+        spread = f"{min(cell.seconds):.2f}–{max(cell.seconds):.2f}"
+        memory = f"{statistics.median(cell.memory) / 2**20:.0f}"
+        lines.append(f"| {name} | {cell.median:.2f} | {spread} | {ratio} | {memory} |")
+    if ours and "floor" in cells:
+        lines += ["", f"lcengine ÷ floor: **{ours / cells['floor'].median:.2f}**"]
+    return "\n".join(lines)
+
+
+def progress(text: str) -> None:
+    print(f"[{time.strftime('%H:%M:%S')}] {text}", file=sys.stderr, flush=True)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--variant", choices=("plain", "masked"), default="plain")
+    parser.add_argument("--mask", choices=("scl", "geomad"), default="geomad")
+    parser.add_argument("--runs", type=int, default=5, help="timed runs of each contender")
+    parser.add_argument("--size", type=int, default=2048, help="edge in pixels")
+    parser.add_argument("--dates", type=int, default=24)
+    parser.add_argument("--chunk", type=int, default=1024, help="edge of the peers' chunks")
+    parser.add_argument("--sources", type=listed, default=("local", "http"))
+    parser.add_argument("--schedules", type=listed, default=("threads", "workers"))
+    parser.add_argument("--contenders", type=listed, help=f"some of {', '.join(PLAIN)}")
+    parser.add_argument("--quick", action="store_true", help="512 px, 6 dates, 2 runs")
+    parser.add_argument("--archive", type=Path, help="keep the archive here for the next time")
+    parser.add_argument("--json", type=Path, help="write every measurement to this file")
+    options = parser.parse_args()
+    if options.quick:
+        options.size, options.dates, options.runs, options.chunk = 512, 6, 2, 256
+    if options.contenders is None:
+        options.contenders = PLAIN if options.variant == "plain" else MASKED
+    return options
+
+
+def listed(text: str) -> tuple[str, ...]:
+    return tuple(text.split(","))
+
+
+def main() -> None:
+    options = parse()
+    with tempfile.TemporaryDirectory(prefix="lcengine-bench-") as folder:
+        scratch = Path(folder)
+        progress("writing the archive")
+        archive = make_archive(
+            options.archive or scratch / "archive", options.size, options.dates
+        )
+        ratio = archive.bytes_decoded() / archive.bytes_on_disk()
+        head = (
+            f"{archive.dates} dates × {len(BANDS)} bands × {archive.size}² uint16, "
+            f"{archive.bytes_decoded() / 2**20:.0f} MiB decoded, compressed {ratio:.2f}×; "
+            f"{os.cpu_count()} CPUs ({platform.machine()}), variant {options.variant}"
+            + (f" ({options.mask})" if options.variant == "masked" else "")
+        )
+        print(head)
+        bench = Bench(archive, scratch, options)
+        record: dict[str, Any] = {"what": head, "cells": {}}
+        for source in options.sources:
+            for schedule in options.schedules:
+                cells = bench.cells(source, schedule)
+                unit = "2 threads" if schedule == "threads" else "2 worker processes"
+                print(f"\n{table(f'{source}, {unit}', cells)}", flush=True)
+                record["cells"][f"{source}/{schedule}"] = {n: asdict(c) for n, c in cells.items()}
+        if options.json:
+            options.json.write_text(json.dumps(record, indent=1))
+
+
+if __name__ == "__main__":
+    main()
