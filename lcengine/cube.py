@@ -38,26 +38,31 @@ def load(
     """A lazy cube (time, band, y, x) on exactly `grid`.
 
     int16 reflectance * 10000, nodata -32768; x and y are pixel centres. `time` has one entry per
-    item, ordered by observation, with the coordinates `id`, `platform` and `observation` (items
-    of one overpass share a number). `mask`: a preset of `lcengine.masks`, adds the band `clear`,
+    item that reaches the grid, ordered by observation, with the coordinates `id`, `platform` and
+    `observation` (items of one overpass share a number). Pixels outside the grid's polygon are
+    nodata. `mask`: a preset of `lcengine.masks`, adds the band `clear`,
     computed on the mask's native grid. `chunks`: edge in pixels, by default the grid's tile.
     A file that cannot be read raises `ReadError` on computing.
     """
     recipe = masks.preset(mask) if mask is not None else None
-    found = sensor(items[0].sensor) if len(items) else None
-    if found is None:
+    if not len(items):
         raise InputError("there are no items to load; search first")
     plan = plan_reads(
         items,
         grid,
         bands,
         mask=mask or "none",
-        mask_band=found.mask_band,
+        mask_band=sensor(items[0].sensor).mask_band,
         groupby=groupby,
         resampling=resampling,
-    )
+    ).reaching()
+    if not len(plan.items):
+        raise InputError(
+            f"none of the {len(items)} items reaches the grid {grid.bounds} in {plan.lattice.crs}; "
+            "search with the grid's own area"
+        )
     names = [*bands, CLEAR] if recipe else list(bands)
-    cube = _stack(plan, names, chunks or grid.tile)
+    cube = _cut(_stack(plan, names, chunks or grid.tile), grid)
     if recipe is not None:
         cube = _resolve_clear(cube, recipe, plan.observation)
     cube.attrs.update(scale_factor=1e-4, add_offset=0.0, _FillValue=int(reader.NODATA), units="1")
@@ -178,6 +183,19 @@ class Reader:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(url=state["url"])  # type: ignore[misc]
+
+
+def _cut(cube: xr.DataArray, grid: Grid) -> xr.DataArray:
+    """Make pixels outside the grid's polygon nodata."""
+    if grid.aoi is None:
+        return cube
+
+    def cut(block: npt.NDArray[np.int16], block_info: Any = None) -> npt.NDArray[np.int16]:
+        (y0, y1), (x0, x1) = block_info[0]["array-location"][2:]
+        inside = grid.inside(y0, x0, y1 - y0, x1 - x0)
+        return block if inside is None else np.where(inside, block, reader.NODATA)
+
+    return cube.copy(data=cube.data.map_blocks(cut, dtype=np.int16))
 
 
 def _resolve_clear(

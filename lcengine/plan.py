@@ -9,7 +9,7 @@ from __future__ import annotations
 import statistics
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
@@ -67,6 +67,19 @@ class ReadPlan:
     def items_of(self, position: int) -> npt.NDArray[np.int32]:
         """Indices into `items` of the tile at `position` in `tiles`, ascending."""
         return self.index[self.starts[position] : self.starts[position + 1]]
+
+    def reaching(self) -> ReadPlan:
+        """The plan without the items that no tile needs."""
+        used = np.unique(self.index)
+        items = Items(
+            tuple(self.items[int(i)] for i in used), self.items.access, self.items.superseded
+        )
+        return replace(
+            self,
+            items=items,
+            observation=tuple(self.observation[int(i)] for i in used),
+            index=np.searchsorted(used, self.index).astype(np.int32),
+        )
 
     def position(self, tile: int) -> int:
         """Position of a tile index in `tiles`."""
@@ -231,9 +244,13 @@ def extent(source: SourceGrid, lattice: Lattice) -> tuple[int, int, int, int]:
 def _assign(
     items: Sequence[Item], grid: Grid, lattice: Lattice, bands: Sequence[str]
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64], npt.NDArray[np.int32]]:
-    """CSR table tile -> items. Tiles that the AOI does not touch are left out."""
+    """CSR table tile -> items. A tile that the AOI does not touch has none, but is written.
+
+    Its pixels are nodata with a count of 0, as they would be in a larger tile that the AOI touches.
+    """
     extents: dict[SourceGrid, tuple[int, int, int, int]] = {}
-    by_tile: dict[int, list[int]] = {t.index: [] for t in grid.tiles() if grid.touches(t)}
+    by_tile: dict[int, list[int]] = {t.index: [] for t in grid.tiles()}
+    touched = {t.index for t in grid.tiles() if grid.touches(t)}
     for i, item in enumerate(items):
         reached: set[int] = set()
         for band in bands:
@@ -241,9 +258,8 @@ def _assign(
             if source not in extents:
                 extents[source] = extent(source, lattice)
             reached.update(_tiles_in(grid, extents[source]))
-        for number in reached:
-            if number in by_tile:
-                by_tile[number].append(i)
+        for number in reached & touched:
+            by_tile[number].append(i)
     tiles = np.array(sorted(by_tile), dtype=np.int32)
     counts = [len(by_tile[int(t)]) for t in tiles]
     starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)

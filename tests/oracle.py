@@ -11,6 +11,7 @@ import json
 import re
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -140,10 +141,16 @@ class Raster:
         """Continuous (rows, columns) of the product's points, exactly inverted."""
         x, y = product.points(parts)
         if product.epsg != self.epsg:
-            x, y = Transformer.from_crs(product.epsg, self.epsg, always_xy=True).transform(x, y)
+            x, y = transformer(product.epsg, self.epsg).transform(x, y)
         return (self.top - y) / self.dx, (x - self.left) / self.dx
 
 
+@lru_cache
+def transformer(source, target):
+    return Transformer.from_crs(source, target, always_xy=True)
+
+
+@lru_cache(maxsize=1024)
 def read(href):
     with rasterio.open(href) as dataset:
         t = dataset.transform

@@ -27,14 +27,15 @@ def composite(
     `cube`: int16 (time, band, y, x), nodata -32768, with the coordinate `observation` along time;
     a band `clear` decides what is clear, without it every valid pixel is. Items of one
     observation count once: the first clear one. `bands`: what to return (default: all but
-    `clear`). `outliers`: `mad:K` screens on the sum of the `brightness` bands. Returns int16
-    bands and uint16 `count` and `outliers`, as `lcengine composite` writes them.
+    `clear`); other bands are not looked at, but for the `brightness` bands, on whose sum
+    `outliers` (`mad:K`) screens. Returns int16 bands and uint16 `count` and `outliers`, as
+    `lcengine composite` writes them.
     """
     names = [str(name) for name in cube["band"].values]
     values = [name for name in names if name != CLEAR]
     wanted = list(bands) if bands is not None else values
     screen = MadScreen.parse(outliers)
-    order = list(dict.fromkeys([*wanted, *(brightness if screen else ()), *values]))
+    order = list(dict.fromkeys([*wanted, *(brightness if screen else ())]))
     missing = [name for name in order if name not in values]
     if missing:
         raise InputError(f"the cube has no band {missing[0]!r}; it has {', '.join(values)}")

@@ -20,11 +20,12 @@ import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, Concatenate, Final, ParamSpec, TypeVar
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar, cast
 
 import numba
-from llvmlite import ir
+from llvmlite import ir  # type: ignore[import-untyped]
 from numba.core import cgutils, types
 from numba.core.caching import NullCache
 from numba.core.compiler import CompileResult
@@ -73,14 +74,13 @@ def run_threaded(
     # A pool per call: a pool kept alive would be without its threads after a fork.
     with ThreadPoolExecutor(threads, thread_name_prefix="lcengine-kernel") as pool:
         futures = [
-            pool.submit(function, start, stop, *args, **kwargs)
-            for start, stop in zip(edges[:-1], edges[1:], strict=True)
+            pool.submit(function, start, stop, *args, **kwargs) for start, stop in pairwise(edges)
         ]
         for future in futures:
             future.result()
 
 
-@intrinsic  # type: ignore[misc, untyped-decorator]
+@intrinsic
 def _borrow(_context: Any, array: Any) -> Any:
     """An array value without its owner."""
 
@@ -93,7 +93,7 @@ def _borrow(_context: Any, array: Any) -> Any:
     return array(array), lower
 
 
-borrow: Callable[[A], A] = _borrow
+borrow = cast("Callable[[A], A]", _borrow)
 """In a kernel: the same array, without reference counting.
 
 Every row that a loop takes out of a counted array costs two locked instructions, more than the work
@@ -102,7 +102,7 @@ array that the function made itself: numba frees it after its last mention.
 """
 
 
-@intrinsic  # type: ignore[misc, untyped-decorator]
+@intrinsic
 def _prefetch(_context: Any, array: Any, index: Any) -> Any:
     """LLVM's prefetch for reading, into every cache level."""
 
@@ -122,7 +122,7 @@ def _prefetch(_context: Any, array: Any, index: Any) -> Any:
     return types.none(array, types.intp), lower
 
 
-prefetch: Callable[[NDArray[Any], int], None] = _prefetch
+prefetch = cast("Callable[[NDArray[Any], int], None]", _prefetch)
 """In a kernel: ask for the cache line of a C-contiguous 1-d array's element, without waiting."""
 
 
@@ -158,7 +158,7 @@ def _cache_folder() -> Path | None:
     return folder
 
 
-class _KernelCache(NullCache):  # type: ignore[misc]
+class _KernelCache(NullCache):
     """One file per function, argument types and CPU, written whole and then renamed.
 
     numba's own cache keeps an index file per function; processes that start at once can overwrite

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lcengine.errors import InputError
-from lcengine.kernels import NODATA, strips
+from lcengine.kernels import NODATA, scratch, strips
 from lcengine.kernels._jit import run_threaded
 from lcengine.kernels.networks import selection_network
 
@@ -28,7 +28,7 @@ _MAX_K: Final = 1000.0
 _MAX_FLOOR: Final = 32767
 _MAX_SCREEN_BANDS: Final = 64
 _STRIP_BYTES: Final = 1_250_000  # of the cube in one strip: about the second cache
-_NARROW, _WIDE, _LINE = 128, 1024, 32  # pixels of a strip; of a cache line
+_NARROW, _WIDE, _LINE = 256, 1024, 32  # pixels of a strip; of a cache line
 _NUMBER: Final = re.compile(r"\d+(\.\d+)?")
 
 
@@ -62,6 +62,11 @@ class Reducer:
             )
         if self.rule not in ("linear", "nearest"):
             raise InputError(f"got percentile rule {self.rule!r}, expected 'linear' or 'nearest'")
+        if self.name != "percentile" and (self.percent, self.rule) != (50.0, "linear"):
+            raise InputError(
+                f"got {self.name} with percent {self.percent} and rule {self.rule!r}, expected "
+                "neither; only percentiles have them"
+            )
         if not 0 <= self.percent <= 100 or round(self.percent, _DECIMALS) != self.percent:
             raise InputError(
                 f"got percentile {self.percent!r}, expected 0 to 100 with at most "
@@ -139,7 +144,7 @@ class Composite(NamedTuple):
     """values (n_out, H, W) int16, nodata −32768; count and outliers (H, W) uint16."""
 
     values: NDArray[np.int16]
-    count: NDArray[np.uint16]
+    count: NDArray[np.uint16]  # type: ignore[assignment]  # hides tuple.count, which nobody needs
     outliers: NDArray[np.uint16]
 
 
@@ -188,7 +193,7 @@ def composite(  # noqa: PLR0913 - the options are the recipe
     if not 1 <= n_out <= bands:
         raise InputError(f"got n_out {n_out}, expected 1 to {bands}, the bands of `values`")
     index = _screen_index(screen, screen_bands, bands)
-    out = strips.Output(
+    out = scratch.Output(
         np.empty((n_out, height * width), np.int16),
         np.empty(height * width, np.uint16),
         np.empty(height * width, np.uint16),
@@ -235,8 +240,8 @@ def _first_members(items: int, groups: NDArray[Any] | None) -> NDArray[np.int64]
             )
         if np.any(index[1:] < index[:-1]):
             raise InputError("got groups that decrease, expected items sorted by observation")
-        starts = np.flatnonzero(np.r_[True, index[1:] != index[:-1]]) if items else []
-        first = np.r_[starts, items].astype(np.int64)
+        starts = np.flatnonzero(index[1:] != index[:-1]) + 1
+        first = np.r_[0, starts, items].astype(np.int64) if items else np.zeros(1, np.int64)
     if first.size - 1 > MAX_OBSERVATIONS:
         raise InputError(
             f"got {first.size - 1} observations, expected at most {MAX_OBSERVATIONS}; composite a "
@@ -260,22 +265,26 @@ def _screen_index(
 
 
 @lru_cache(maxsize=64)
-def _ranks(observations: int, reducer: Reducer) -> strips.Ranks:
+def _ranks(observations: int, reducer: Reducer) -> scratch.Ranks:
     """Ranks, fills and weights of a rank reducer, per number n of valid observations.
 
     With r(n) the lower rank wanted of n values, r(observations) − r(n) of the invalid observations
     sort low. That is never more than there are: r grows by at most one from n to n + 1.
     """
     n = np.arange(observations + 1)
-    # NumPy's own order of operations, so that both round alike.
-    position = np.maximum(n - 1, 0) * (np.float64(reducer.percent) / 100)
-    nearest = reducer.name == "percentile" and reducer.rule == "nearest"
-    rank = np.floor(position + 0.5 if nearest else position).astype(np.int64)
-    weight = np.zeros(n.size) if nearest else position - rank
+    below = np.maximum(n - 1, 0)
+    if reducer.rule == "nearest":
+        scale = 100 * 10**_DECIMALS  # in integers: halves must not depend on float rounding
+        rank = (below * round(reducer.percent * 10**_DECIMALS) + scale // 2) // scale
+        weight = np.zeros(n.size)
+    else:
+        position = below * (reducer.percent / 100)  # as NumPy computes it, to round alike
+        rank = np.floor(position).astype(np.int64)
+        weight = position - rank
     lower = int(rank[-1])
     upper = min(lower + 1, observations - 1) if weight.any() else lower
     pairs = selection_network(observations, (lower, upper))
-    return strips.Ranks(pairs, lower, upper, (lower - rank).astype(np.int16), weight)
+    return scratch.Ranks(pairs, lower, upper, (lower - rank).astype(np.int16), weight)
 
 
 def _plan(
@@ -283,12 +292,12 @@ def _plan(
     reducer: Reducer,
     screen: MadScreen | None,
     screen_bands: NDArray[np.int64],
-) -> strips.Plan:
+) -> scratch.Plan:
     """The recipe; `_run` cuts the pixels into strips."""
-    modes = {"median": strips.MEDIAN, "mean": strips.MEAN}
-    rules = {"linear": strips.LINEAR, "nearest": strips.NEAREST}
+    modes = {"median": scratch.MEDIAN, "mean": scratch.MEAN}
+    rules = {"linear": scratch.LINEAR, "nearest": scratch.NEAREST}
     screen = screen or MadScreen()
-    return strips.Plan(
+    return scratch.Plan(
         cols=0,
         strips=0,
         width=0,
@@ -305,8 +314,8 @@ def _plan(
 def _run(
     values: NDArray[np.int16],
     clear: NDArray[Any],
-    plan: strips.Plan,
-    out: strips.Output,
+    plan: scratch.Plan,
+    out: scratch.Output,
     parallel: bool,
 ) -> None:
     """Cut the pixels into strips and composite them."""
@@ -326,7 +335,7 @@ def _run(
 
     def run(start: int, stop: int) -> None:
         strips.composite_strips(
-            start, stop, flat, flat_mask, plan, strips.scratch(plan, bands), out
+            start, stop, flat, flat_mask, plan, scratch.scratch(plan, bands), out
         )
 
     if parallel:
@@ -335,7 +344,7 @@ def _run(
         run(0, rows * n_strips)
 
 
-def _view(array: NDArray[Any]) -> strips.View[Any]:
+def _view(array: NDArray[Any]) -> scratch.View[Any]:
     """Flat memory of a 4-d view, from its lowest to its highest address, without a copy."""
     upward = array[tuple(slice(None, None, -1 if step < 0 else 1) for step in array.strides)]
     steps = [abs(step) // array.itemsize for step in array.strides]
@@ -346,4 +355,4 @@ def _view(array: NDArray[Any]) -> strips.View[Any]:
     signs = [-1 if step < 0 else 1 for step in array.strides]
     start = sum(end for end, sign in zip(last, signs, strict=True) if sign < 0)
     item, band, row, _ = (step * sign for step, sign in zip(steps, signs, strict=True))
-    return strips.View(memory, start, item, band, row)
+    return scratch.View(memory, start, item, band, row)

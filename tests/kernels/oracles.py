@@ -45,7 +45,8 @@ def reduce(values, reducer):
         return round(Fraction(sum(values), len(values)))  # exact, half to even
     if rule == "linear":
         return int(np.rint(np.percentile(column, percent, method="linear")))
-    return sorted(values)[floor((len(values) - 1) * percent / 100 + 0.5)]
+    share = Fraction(str(percent)) / 100
+    return sorted(values)[floor((len(values) - 1) * share + Fraction(1, 2))]
 
 
 def composite(values, clear, groups, reducer, screen, screen_bands, n_out):

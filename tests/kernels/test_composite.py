@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import itertools
 import os
+import platform
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
+import numba
 import numpy as np
 import oracles
 import pytest
@@ -13,7 +16,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lcengine.errors import InputError
-from lcengine.kernels import NODATA, _jit
+from lcengine.kernels import NODATA, _jit, reducers
 from lcengine.kernels.composite import MadScreen, Reducer, composite
 from lcengine.kernels.networks import selection_network
 
@@ -79,7 +82,7 @@ def oracle(values, clear, groups=None, *, reducer, screen=None, screen_bands=(),
     ),
     n_out=st.sampled_from([1, 3, 4]),
 )
-def test_equals_the_oracle(
+def test_equals_the_oracle(  # noqa: PLR0917
     seed, observations, shape, masked, members, extreme, reducer, screen, n_out
 ):
     values, clear, groups = make(
@@ -250,8 +253,11 @@ def test_reducer_text(text, reducer):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "mode", "median:3", "percentile", "percentile:101", "percentile:-1", "percentile:nan"]
-    + ["percentile:1e1", "percentile:25:mean", "percentile:0.0001", "percentile:25:nearest:x"],
+    [
+        *("", "mode", "median:3", "percentile", "percentile:101", "percentile:-1"),
+        *("percentile:nan", "percentile:1e1", "percentile:0.0001"),
+        *("percentile:25:mean", "percentile:25:nearest:x"),
+    ],
 )
 def test_bad_reducer_text(text):
     with pytest.raises(InputError, match=r"got .* expected .*percentile:P"):
@@ -264,7 +270,7 @@ def test_screen_text():
     assert MadScreen.parse("mad:2.5") == MadScreen(2.5)
     assert str(MadScreen(2.5)) == "mad:2.5"
     for text in ("", "mad:", "mad:-1", "mad:2.5001", "mad:3:4", "zscore", "mad:inf", "mad:1001"):
-        with pytest.raises(InputError, match="got .* expected"):
+        with pytest.raises(InputError, match=r"got .* expected"):
             MadScreen.parse(text)
 
 
@@ -306,7 +312,12 @@ def test_screen_and_reducer_values_are_checked():
     for bad in ({"k": -1.0}, {"k": float("nan")}, {"k": 1e9}, {"floor": -1}, {"floor": 10**6}):
         with pytest.raises(InputError, match="got MAD"):
             MadScreen(**bad)
-    for bad in ({"name": "mode"}, {"name": "percentile", "percent": 100.5}, {"rule": "lower"}):
+    for bad in (
+        {"name": "mode"},
+        {"name": "percentile", "percent": 100.5},
+        {"rule": "lower"},
+        {"name": "mean", "percent": 3.0},
+    ):
         with pytest.raises(InputError, match="got "):
             Reducer(**{"name": "percentile", **bad})
 
@@ -352,9 +363,9 @@ def test_pruning_drops_comparators():
 def test_cached_kernels_survive_a_damaged_file(tmp_path):
     program = (
         "import numpy as np\n"
-        "from lcengine.kernels.strips import _add\n"
+        "from lcengine.kernels.reducers import add_masked\n"
         "a, total = np.arange(9, dtype=np.int16), np.zeros(9, np.int32)\n"
-        "_add(a, a | -1, total)\n"
+        "add_masked(a, a | -1, total)\n"
         "print(total.sum())\n"
     )
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "LCENGINE_KERNEL_CACHE": "1"}
@@ -371,10 +382,21 @@ def test_cached_kernels_survive_a_damaged_file(tmp_path):
             return {run.result() for run in runs}
 
     assert sums(3) == {"36\n"}
-    (file,) = tmp_path.rglob("*_add*")
+    (file,) = tmp_path.rglob("*add_masked*")
     file.write_bytes(file.read_bytes()[:100])
     assert sums(1) == {"36\n"}
     assert file.stat().st_size > 100
+
+
+def test_comparators_are_simd_in_16_bits():
+    if platform.machine() not in ("x86_64", "AMD64"):
+        pytest.skip("names x86 instructions")
+    sort = numba.njit(nogil=True, error_model="numpy")(reducers.sort.py_func)
+    sort(np.zeros((2, 64), np.int16), selection_network(2, (0, 1)))
+    (assembly,) = sort.inspect_asm().values()
+    assert "pminsw" in assembly
+    assert "pmaxsw" in assembly
+    assert not re.search("pmin(sd|sq)", assembly)
 
 
 def test_cache_can_be_off(monkeypatch, tmp_path):

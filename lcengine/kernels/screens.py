@@ -1,0 +1,71 @@
+"""Outlier screens of the compositing kernel.
+
+The MAD screen is the robust z-score of Leys et al. 2013, J. Exp. Soc. Psychol. 49(4), 764-766, in
+integers: twice the median and four times the MAD are whole numbers.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lcengine.kernels._jit import kernel
+from lcengine.kernels.reducers import add_masked, fill_missing, sort
+from lcengine.kernels.scratch import NONE, Plan, Ranks, Scratch
+
+_LOWEST: Final = np.int32(-(2**31))
+_HIGHEST: Final = np.int32(2**31 - 1)
+_MIN_SCREENED: Final = 5  # fewer valid observations reject nothing
+
+
+@kernel
+def _widen(judged: NDArray[np.int32], fill: NDArray[np.int16], out: NDArray[np.int32]) -> None:
+    for p in range(out.size):
+        extreme = _LOWEST if fill[p] < 0 else _HIGHEST
+        out[p] = judged[p] if fill[p] == 0 else extreme
+
+
+@kernel
+def _middles(centre: Ranks, s: Scratch, out: NDArray[np.int32]) -> None:
+    """Twice the median of `judged` per pixel."""
+    for observation in range(s.wide.shape[0]):
+        _widen(s.judged[observation], s.fill[observation], s.wide[observation])
+    sort(s.wide, centre.pairs)
+    low, high = s.wide[centre.lower], s.wide[centre.upper]
+    for p in range(out.size):
+        out[p] = low[p] + (high[p] if s.tally[p] & 1 == 0 else low[p])
+
+
+@kernel
+def screen_mad(plan: Plan, s: Scratch) -> None:
+    """Drop outliers from `take` and from `tally`."""
+    first, twice, limit, tally = plan.first, s.twice, s.limit, s.tally
+    s.spare[:] = tally
+    fill_missing(first, s.take, plan.centre.lows, s.spare, s.fill)
+    for observation in range(first.size - 1):
+        judged = s.judged[observation]
+        judged[:] = 0
+        for i in range(first[observation], first[observation + 1]):
+            for band in plan.screen_bands:
+                add_masked(s.raw[band, i], s.take[i], judged)
+    _middles(plan.centre, s, twice)
+    for observation in range(first.size - 1):
+        judged = s.judged[observation]
+        for p in range(judged.size):  # becomes twice its distance from the median
+            judged[p] = abs(judged[p] + judged[p] - twice[p])
+    _middles(plan.centre, s, limit)
+    for p in range(limit.size):
+        # 0.6745·d/MAD > k with judged = 2·d and limit = 4·MAD: 1349·judged > 1000·k·limit.
+        bound = np.floor(np.float64(plan.k * max(limit[p], plan.floor)) / 1349.0)
+        kept = np.int32(min(bound, np.float64(_HIGHEST)))
+        limit[p] = kept if tally[p] >= _MIN_SCREENED else _HIGHEST
+    for observation in range(first.size - 1):
+        judged = s.judged[observation]
+        for i in range(first[observation], first[observation + 1]):
+            mask = s.take[i]
+            for p in range(mask.size):
+                rejected = mask[p] if judged[p] > limit[p] else NONE
+                tally[p] += rejected
+                mask[p] ^= rejected

@@ -1,0 +1,49 @@
+"""The README's commands, as a newcomer copies them (those marked `network` aside)."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.slow
+def test_every_command_of_the_readme_runs(tmp_path):
+    blocks = BLOCK.findall((ROOT / "README.md").read_text())
+    commands = [(kind, text) for kind, text in blocks if "make demo" not in text]
+    assert {kind for kind, _ in commands} == {"bash", "python"}
+    # Without a console script on the PATH the commands are those of this checkout.
+    script = tmp_path / "bin" / "lcengine"
+    script.parent.mkdir()
+    script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m lcengine "$@"\n')
+    script.chmod(0o755)
+    python = Path(sys.executable).parent
+    environment = {
+        **os.environ,
+        "PATH": f"{script.parent}:{python}:{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+    }
+
+    def run(arguments):
+        done = subprocess.run(
+            arguments,
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+        assert done.returncode == 0, f"{arguments}\n{done.stderr}"
+
+    run(["lcengine", "demo", "--size", "512", "--dates", "6"])
+    for kind, text in commands:
+        run(["bash", "-eu", "-c", text] if kind == "bash" else ["python", "-c", text])
+    assert (tmp_path / "composite.png").exists()
