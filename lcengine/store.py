@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -91,13 +92,10 @@ class Layout:
         """File that names the request being worked on; its presence means unfinished work."""
         return self.home / "staging.json"
 
-    def version(self, run_id: str) -> Path:
-        """Zarr group of one run, staged and later published in place."""
-        return self.home / run_id
-
-    def work(self, run_id: str) -> Path:
-        """Plan and markers of one run."""
-        return self.home / f"{run_id}.work"
+    def fresh_version(self, run_id: str) -> str:
+        """A folder name for a run that no version has yet: the visible one is never touched."""
+        taken = {entry.name for entry in self.home.iterdir()}
+        return next(name for n in itertools.count(1) if (name := f"{run_id}-{n}") not in taken)
 
     def published_request(self) -> dict[str, Any] | None:
         """The request of the product now visible at the output, None where there is none."""
@@ -113,17 +111,17 @@ class Staging:
     """An unfinished product: write tiles, mark them, publish."""
 
     layout: Layout
-    run_id: str
+    version: str
 
     @property
     def path(self) -> Path:
-        """The staged Zarr group."""
-        return self.layout.version(self.run_id)
+        """The staged Zarr group, later published where it lies."""
+        return self.layout.home / self.version
 
     @property
     def work(self) -> Path:
         """Plan and markers."""
-        return self.layout.work(self.run_id)
+        return self.layout.home / f"{self.version}.work"
 
     @property
     def plan_file(self) -> Path:
@@ -141,18 +139,23 @@ class Staging:
         variables: Sequence[Variable],
     ) -> Staging:
         """Lay out a fresh staging area; the note that makes it count is written last."""
-        staging = cls(layout, run_id)
-        staging.discard()
+        if layout.staging_note.exists():
+            cls(layout, _read_note(layout)["version"]).discard()
+        staging = cls(layout, layout.fresh_version(run_id))
         (staging.work / "tiles").mkdir(parents=True)
         _write_atomic(staging.plan_file, json.dumps(plan).encode())
         provenance = {
-            "version": lcengine.__version__,
+            "package": lcengine.__version__,
             "run_id": run_id,
             "request": dict(request),
             "grid": grid.to_dict(),
         }
         _template(staging.path, grid, variables, provenance)
-        note = {"run_id": run_id, "version": lcengine.__version__, "request": dict(request)}
+        note = {
+            "version": staging.version,
+            "package": lcengine.__version__,
+            "request": dict(request),
+        }
         _write_atomic(layout.staging_note, json.dumps(note, indent=1).encode())
         return staging
 
@@ -161,15 +164,15 @@ class Staging:
         """Unfinished work at this output; `StoreError` with the difference if it is another's."""
         if not layout.staging_note.exists():
             return None
-        note = json.loads(layout.staging_note.read_text())
-        wanted = {"version": lcengine.__version__, "request": dict(request)}
+        note = _read_note(layout)
+        wanted = {"package": lcengine.__version__, "request": dict(request)}
         changed = differences(wanted, {key: note[key] for key in wanted})
         if changed:
             raise StoreError(
                 f"{layout.output} has unfinished work of a different request "
                 f"({'; '.join(changed)}); repeat that request, or discard it with --restart"
             )
-        return cls(layout, str(note["run_id"]))
+        return cls(layout, str(note["version"]))
 
     def discard(self) -> None:
         """Remove this staging area."""
@@ -233,7 +236,7 @@ class Staging:
         _consolidate(self.path)
         link = self.layout.home / "link"
         link.unlink(missing_ok=True)
-        link.symlink_to(Path(self.layout.home.name) / self.run_id)
+        link.symlink_to(Path(self.layout.home.name) / self.version)
         previous = self.layout.output.resolve() if self.layout.output.is_symlink() else None
         os.replace(link, self.layout.output)
         self.layout.staging_note.unlink()
@@ -365,6 +368,11 @@ def _consolidate(path: Path) -> None:
         warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
         warnings.filterwarnings("ignore", message="Object at .* is not recognized as a component")
         zarr.consolidate_metadata(path)
+
+
+def _read_note(layout: Layout) -> dict[str, Any]:
+    note: dict[str, Any] = json.loads(layout.staging_note.read_text())
+    return note
 
 
 def _write_atomic(path: Path, content: bytes) -> None:

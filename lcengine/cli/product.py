@@ -34,7 +34,7 @@ def summary(path: Path) -> dict[str, Any]:
         "items": provenance["items"],
         "failed_reads": provenance["failed_reads"],
         "run_id": provenance["run_id"],
-        "version": provenance["version"],
+        "package": provenance["package"],
     }
 
 

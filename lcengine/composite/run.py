@@ -71,9 +71,9 @@ def run_composite(
         )
 
 
-def run_tile(output: str, run_id: str, number: int) -> engine.Receipt:
+def run_tile(output: str, version: str, number: int) -> engine.Receipt:
     """The tile task: compute, write, verify, mark; a late or repeated run is harmless."""
-    staging = Staging(Layout(Path(output)), run_id)
+    staging = Staging(Layout(Path(output)), version)
     plan = load_plan(str(staging.plan_file))
     result = compute_tile(plan, number)
     tile = plan.grid.tile_at(number)
@@ -134,8 +134,8 @@ def _run_tiles(
         listener(progress)
     if not todo:
         return
-    function = functools.partial(run_tile, str(staging.layout.output), staging.run_id)
-    name = f"composite-{staging.run_id}"
+    function = functools.partial(run_tile, str(staging.layout.output), staging.version)
+    name = f"composite-{staging.version}"
     if client is None:
         opened: AbstractContextManager[engine.Client] = engine.local_client()
     elif isinstance(client, engine.Client):

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+from functools import lru_cache
+from math import lcm
+
 import numpy as np
 import numpy.typing as npt
 
@@ -22,19 +26,54 @@ def to_reflectance(
     """Write `rint((dn * scale + offset) * 10000)` into `out` (int16, nodata -32768).
 
     `nodata`, NaN, infinities and a saturated uint16 (65535) become nodata; results beyond
-    ±32767 are clipped, negatives are kept. Integer arithmetic where scale and offset are whole
-    in units of 1/10000, float64 otherwise. `out` may be `dn` viewed as int16.
+    ±32767 are clipped, negatives are kept. Integers of up to 16 bits are converted in integer
+    arithmetic on scale and offset as the decimals they were written as; other types in float64.
+    `out` may be `dn` viewed as int16.
     """
-    gain, bias = scale * UNITS, offset * UNITS
-    whole = abs(gain - round(gain)) < 1e-9 and abs(bias - round(bias)) < 1e-6
+    gain, bias = _decimal(scale) * UNITS, _decimal(offset) * UNITS
+    missing = _integer(nodata)
+    whole = gain.denominator == bias.denominator == 1
     if dn.dtype == np.uint16 and whole and abs(gain) < 2**14 and abs(bias) < 2**20:
-        missing = -1 if nodata is None or not 0 <= nodata <= SATURATED else int(nodata)
+        if missing is None or not 0 <= missing <= SATURATED:
+            missing = -1
         bits = out.view(np.uint16)
         if not np.shares_memory(bits, dn):
             bits[...] = dn
-        _from_uint16(bits, np.int32(round(gain)), np.int32(round(bias)), np.int32(missing))
-        return
-    out[...] = _any_dtype(dn, gain, bias, nodata)
+        _from_uint16(bits, np.int32(int(gain)), np.int32(int(bias)), np.int32(missing))
+    elif dn.dtype.kind in "iu" and dn.dtype.itemsize <= 2:
+        table = _table(dn.dtype.str, gain, bias, missing)
+        # The bits of a negative number are the place it has in the table.
+        out[...] = table[dn.view(f"u{dn.dtype.itemsize}")]
+    else:
+        out[...] = _any_dtype(dn, float(gain), float(bias), nodata)
+
+
+def _decimal(number: float) -> Fraction:
+    """The decimal that a catalogue wrote, of which the float is the nearest binary fraction."""
+    return Fraction(repr(float(number)))
+
+
+def _integer(nodata: float | None) -> int | None:
+    """A nodata value that an integer can have, else None."""
+    return int(nodata) if nodata is not None and float(nodata).is_integer() else None
+
+
+@lru_cache(maxsize=64)
+def _table(dtype: str, gain: Fraction, bias: Fraction, missing: int | None) -> INT16:
+    """Result for every value of a small integer dtype, at the place of its unsigned bits."""
+    kind = np.dtype(dtype)
+    values = np.arange(2 ** (8 * kind.itemsize)).astype(f"u{kind.itemsize}").view(kind)
+    unit = lcm(gain.denominator, bias.denominator)
+    table = np.empty(values.size, dtype=np.int16)
+    for place, value in enumerate(values.tolist()):
+        result, rest = divmod(value * int(gain * unit) + int(bias * unit), unit)
+        result += 2 * rest > unit or (2 * rest == unit and result % 2 == 1)
+        table[place] = min(max(result, -LIMIT), LIMIT)
+    if missing is not None:
+        table[values == missing] = NODATA
+    if kind == np.uint16:
+        table[SATURATED] = NODATA
+    return table
 
 
 @kernel
@@ -55,12 +94,13 @@ def _from_uint16(
 def _any_dtype(
     dn: npt.NDArray[np.generic], gain: float, bias: float, nodata: float | None
 ) -> INT16:
-    """The rarely used dtypes, in float64 (exact for every integer a raster can hold to 2**53)."""
+    """Floats and wide integers, in float64."""
     values = np.asarray(dn, dtype=np.float64)
     valid = np.isfinite(values)
-    if nodata is not None and np.isfinite(nodata):
-        valid &= values != nodata
-    if dn.dtype == np.uint16:
-        valid &= values != SATURATED
+    if nodata is not None:
+        # A catalogue writes the decimal of a number that the file holds in its own precision.
+        with np.errstate(over="ignore"):
+            held = np.float64(np.float32(nodata)) if dn.dtype == np.float32 else nodata
+        valid &= values != held
     scaled = np.rint(np.where(valid, values, 0.0) * gain + bias)
     return np.where(valid, np.clip(scaled, -LIMIT, LIMIT), np.float64(NODATA)).astype(np.int16)
