@@ -141,7 +141,11 @@ def dask_peer(job: Job, build: Callable[[Any, Job], Any], use_odc: bool) -> Iter
 
 
 def odc_median(items: Any, job: Job) -> Any:
-    """`odc.stac.load` and xarray's median, in the dtype of the files where nothing is masked."""
+    """`odc.stac.load` and xarray's median of what is valid, and clear where there is a mask.
+
+    `odc-uint16` takes the median of the files' numbers as they are, which is right only because
+    this archive has no nodata.
+    """
     import odc.stac
     from odc.geo.geobox import GeoBox
 
@@ -152,7 +156,9 @@ def odc_median(items: Any, job: Job) -> Any:
     cube = odc.stac.load(items, bands=bands, geobox=geobox, chunks=chunks, resampling="nearest")
     data = cube[list(job.bands)]
     if job.mask != "none":
-        data = data.where(clear(cube["scl"], job.mask))
+        data = data.where(clear(cube["scl"], job.mask) & (data != 0))
+    elif job.contender == "odc":
+        data = data.where(data != 0)
     return data.median("time")
 
 
@@ -236,7 +242,7 @@ def opened(job: Job) -> contextlib.AbstractContextManager[Runner]:
         return lcengine(job)
     if job.contender == "floor":
         return floor(job)
-    if job.contender == "odc":
+    if job.contender in ("odc", "odc-uint16"):
         return dask_peer(job, odc_median, use_odc=True)
     options: dict[str, Any] = {}
     if job.contender == "stackstac-uint16":

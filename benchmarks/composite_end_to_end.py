@@ -40,7 +40,7 @@ from _composite_contenders import Job
 HERE = Path(__file__).parent
 SAMPLE = 0.05
 """Seconds between two looks at the memory of a contender's processes."""
-PLAIN = ("lcengine", "odc", "stackstac", "stackstac-uint16", "floor")
+PLAIN = ("lcengine", "odc", "odc-uint16", "stackstac", "stackstac-uint16", "floor")
 MASKED = ("lcengine", "odc", "floor")
 SERVER = """
 import sys
@@ -52,11 +52,26 @@ with FileServer(sys.argv[1]) as server:
 
 
 @dataclass
+class Measured:
+    """One run: wall and CPU seconds, peak resident bytes of the process and its children."""
+
+    seconds: float = 0.0
+    cpu: float = 0.0
+    memory: int = 0
+
+
+@dataclass
 class Cell:
-    """Measurements of one contender: seconds and peak memory (bytes) per run."""
+    """Measurements of one contender per run: seconds, CPU seconds and peak memory in bytes."""
 
     seconds: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
     memory: list[int] = field(default_factory=list)
+
+    def add(self, measured: Measured) -> None:
+        self.seconds.append(measured.seconds)
+        self.cpu.append(measured.cpu)
+        self.memory.append(measured.memory)
 
     @property
     def median(self) -> float:
@@ -77,15 +92,15 @@ class Contender:
         )
         self._answer()
 
-    def run(self, items: Path, out: Path, save: Path | None = None) -> tuple[float, int]:
-        """(seconds, peak resident bytes of the process and its children)."""
+    def run(self, items: Path, out: Path, save: Path | None = None) -> Measured:
+        """One run; `save` keeps its result."""
         assert self._process.stdin is not None
         order = {"items": str(items), "out": str(out), "save": None if save is None else str(save)}
-        with peak_memory(self._process.pid) as peak:
+        with watched(self._process.pid) as measured:
             self._process.stdin.write(json.dumps(order) + "\n")
             self._process.stdin.flush()
-            answer = self._answer()
-        return float(answer["seconds"]), peak[0]
+            measured.seconds = float(self._answer()["seconds"])
+        return measured
 
     def _answer(self) -> dict[str, Any]:
         assert self._process.stdout is not None
@@ -102,24 +117,32 @@ class Contender:
 
 
 @contextlib.contextmanager
-def peak_memory(pid: int) -> Iterator[list[int]]:
-    """Sample the resident memory of a process and its children; pages they share count in each."""
-    peak, stop = [0], threading.Event()
+def watched(pid: int) -> Iterator[Measured]:
+    """CPU time and peak memory of a process and its children while the block lasts.
+
+    Resident memory is sampled; pages that processes share count in each.
+    """
+    root = psutil.Process(pid)
+    family = [root, *root.children(recursive=True)]
+    measured, stop = Measured(cpu=-cpu_seconds(family)), threading.Event()
 
     def sample() -> None:
-        root = psutil.Process(pid)
-        family = [root, *root.children(recursive=True)]
         while not stop.wait(SAMPLE):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                peak[0] = max(peak[0], sum(process.memory_info().rss for process in family))
+            resident = sum(process.memory_info().rss for process in family)
+            measured.memory = max(measured.memory, resident)
 
     thread = threading.Thread(target=sample)
     thread.start()
     try:
-        yield peak
+        yield measured
     finally:
         stop.set()
         thread.join()
+    measured.cpu += cpu_seconds(family)
+
+
+def cpu_seconds(family: list[psutil.Process]) -> float:
+    return sum(t.user + t.system for t in (process.cpu_times() for process in family))
 
 
 @contextlib.contextmanager
@@ -164,15 +187,13 @@ class Bench:
             results = {}
             for name, contender in running.items():
                 saved = self.scratch / f"{name}.npy"
-                seconds, _ = self._run(contender, base, saved)
+                seconds = self._run(contender, base, saved).seconds
                 results[name] = np.load(saved)
                 progress(f"{source} {schedule}: {name} warm-up {seconds:.2f} s")
             check_equal(results)
             for turn in range(self.options.runs):
                 for name, contender in running.items():
-                    seconds, memory = self._run(contender, base)
-                    cells[name].seconds.append(seconds)
-                    cells[name].memory.append(memory)
+                    cells[name].add(self._run(contender, base))
                 latest = ", ".join(f"{n} {c.seconds[-1]:.2f}" for n, c in cells.items())
                 progress(f"{source} {schedule}: run {turn + 1}: {latest}")
         return cells
@@ -182,9 +203,7 @@ class Bench:
         chunk = self.options.chunk
         return Job(name, schedule, mask, BANDS, self.archive.bounds, EPSG, chunk)
 
-    def _run(
-        self, contender: Contender, base: str, save: Path | None = None
-    ) -> tuple[float, int]:
+    def _run(self, contender: Contender, base: str, save: Path | None = None) -> Measured:
         self._serial += 1
         name = f"run-{os.getpid()}-{self._serial}"
         items = self.archive.place(name, base)
@@ -210,14 +229,15 @@ def table(title: str, cells: dict[str, Cell]) -> str:
     lines = [
         f"### {title}",
         "",
-        "| contender | median s | min–max s | ÷ lcengine | peak memory MiB |",
-        "|---|---:|---:|---:|---:|",
+        "| contender | median s | min–max s | ÷ lcengine | CPU s | peak memory MiB |",
+        "|---|---:|---:|---:|---:|---:|",
     ]
     for name, cell in cells.items():
         ratio = f"{cell.median / ours:.2f}" if ours else ""
         spread = f"{min(cell.seconds):.2f}–{max(cell.seconds):.2f}"
         memory = f"{statistics.median(cell.memory) / 2**20:.0f}"
-        lines.append(f"| {name} | {cell.median:.2f} | {spread} | {ratio} | {memory} |")
+        cpu = f"{statistics.median(cell.cpu):.2f}"
+        lines.append(f"| {name} | {cell.median:.2f} | {spread} | {ratio} | {cpu} | {memory} |")
     if ours and "floor" in cells:
         lines += ["", f"lcengine ÷ floor: **{ours / cells['floor'].median:.2f}**"]
     return "\n".join(lines)

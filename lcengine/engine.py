@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +24,8 @@ Receipt = dict[str, Any]
 """What a tile task returns: small JSON values, never pixels."""
 
 TileFunction = Callable[[int], Receipt]
+
+CONNECT_TIMEOUT = "10s"
 
 
 @dataclass(slots=True)
@@ -60,26 +64,49 @@ def local_client(workers: int | None = None, threads: int | None = None) -> Iter
     """
     workers = workers or max(1, CPU_COUNT // 4)
     threads = threads or max(1, CPU_COUNT // workers)
-    with (
-        dask.config.set({"distributed.worker.daemon": True}),
-        distributed.LocalCluster(
-            n_workers=workers,
-            threads_per_worker=threads,
-            processes=True,
-            host="127.0.0.1",
-            dashboard_address="127.0.0.1:0",
-            silence_logs=logging.CRITICAL,
-        ) as cluster,
-        Client(cluster) as client,
-    ):
+    with dask.config.set({"distributed.worker.daemon": True}), ExitStack() as stack:
+        with _interrupts_held():
+            cluster = distributed.LocalCluster(
+                n_workers=workers,
+                threads_per_worker=threads,
+                processes=True,
+                host="127.0.0.1",
+                dashboard_address="127.0.0.1:0",
+                silence_logs=logging.CRITICAL,
+            )
+            client = stack.enter_context(Client(stack.enter_context(cluster)))
         yield client
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Ctrl-C waits until the block is left, and never reaches the processes started in it.
+
+    A terminal sends it to the whole process group, but only the driver must act on it: threads and
+    processes inherit the blocked signal, the nannies' later workers too. An interrupt in the middle
+    of a start would leave half a cluster behind.
+    """
+    held: list[int] = []
+    handlers = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            handlers[number] = signal.signal(number, lambda got, _frame: held.append(got))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for got in held:
+            signal.raise_signal(got)
 
 
 @contextmanager
 def connect(address: str) -> Iterator[Client]:
     """A client of a running scheduler, for example `tcp://127.0.0.1:8786`."""
     try:
-        client = Client(address, timeout="10s")
+        client = Client(address, timeout=CONNECT_TIMEOUT)
     except (OSError, ValueError) as error:
         raise RunError(
             f"no Dask scheduler answers at {address} ({error}); start one with `dask scheduler`"

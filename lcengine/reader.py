@@ -23,8 +23,8 @@ import rasterio
 from rasterio.errors import RasterioError
 from rasterio.windows import Window as RasterioWindow
 
+from lcengine.addresses import check_host, scrub
 from lcengine.errors import HrefError, InputError, LcengineError, ReadError
-from lcengine.hosts import check_host
 from lcengine.items import Access, Asset
 from lcengine.kernels import convert, gather
 from lcengine.locate import Footing, Lattice, Locator, SourceGrid, Window
@@ -111,11 +111,16 @@ class Handles:
     def borrow(self, asset: Asset, access: Access, fresh: bool = False) -> Iterator[Any]:
         """An open dataset of the asset; `fresh` opens anew. Dropped, not reused, after an error."""
         path = gdal_path(asset.href, access)
-        key = (path, _version(path))
+        # What the catalogue says of the file is part of the key: it is checked on opening.
+        key = (path, _version(path), asset.crs, asset.transform, asset.shape)
         dataset = None if fresh else self._take(key)
         if dataset is None:
             dataset = _open(asset, access, path)
         try:
+            if dataset.count < asset.band:
+                raise ReadError(
+                    f"{asset.href} has {dataset.count} bands, expected band {asset.band}"
+                )
             yield dataset
         except BaseException:
             dataset.close()
@@ -156,8 +161,8 @@ def _version(path: str) -> tuple[int, int] | None:
 
 
 def _open(asset: Asset, access: Access, path: str) -> Any:
-    if access.signer is not None:
-        path = f"/vsicurl/{sign(asset.href, access.signer)}"
+    if access.signer is not None and path.startswith("/vsicurl/"):
+        path = gdal_path(sign(asset.href, access.signer), access)
     # Naming the driver keeps GDAL from taking the content for something else, such as a VRT.
     driver = "JP2OpenJPEG" if urlsplit(asset.href).path.endswith(".jp2") else "GTiff"
     dataset = rasterio.open(path, driver=driver, sharing=False)
@@ -171,8 +176,6 @@ def _open(asset: Asset, access: Access, path: str) -> Any:
 
 def _check_dataset(dataset: Any, asset: Asset) -> None:
     """A file whose grid is not the one its catalogue states would land in the wrong place."""
-    if dataset.count < asset.band:
-        raise ReadError(f"{asset.href} has {dataset.count} bands, expected band {asset.band}")
     if (dataset.height, dataset.width) != asset.shape:
         raise ReadError(
             f"{asset.href} has shape {dataset.height}x{dataset.width}, "
@@ -208,15 +211,16 @@ def read_raw(asset: Asset, access: Access, window: Window, out: Any = None) -> A
         try:
             return _read_once(asset, access, window, out, fresh=attempt > 0)
         except RasterioError as error:
-            reason = str(error.__cause__ or error)
+            reason = scrub(str(error.__cause__ or error))
     raise ReadError(f"{asset.href} could not be read in {attempts} attempts: {reason}")
 
 
 def _read_once(asset: Asset, access: Access, window: Window, out: Any, fresh: bool) -> Any:
     options = dict(GDAL_OPTIONS)
     if fresh:
-        # GDAL remembers failures per URL: without this a retry never leaves the process.
-        options["CPL_VSIL_CURL_NON_CACHED"] = gdal_path(asset.href, access)
+        # GDAL remembers failures per URL: without this a retry never leaves the process. The
+        # prefix without the query also covers the address under every signature.
+        options["CPL_VSIL_CURL_NON_CACHED"] = gdal_path(asset.href, access).partition("?")[0]
     with rasterio.Env(**options), handles.borrow(asset, access, fresh) as dataset:
         area = RasterioWindow(window.x0, window.y0, window.width, window.height)
         target = None

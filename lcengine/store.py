@@ -36,6 +36,9 @@ CHUNK = 512
 
 LEVEL = 1
 
+PARTIAL = ("*.partial", ".*.part")
+"""Files that a killed writer leaves: zarr's and ours."""
+
 
 @dataclass(frozen=True, slots=True)
 class Variable:
@@ -175,10 +178,11 @@ class Staging:
         return cls(layout, str(note["version"]))
 
     def discard(self) -> None:
-        """Remove this staging area."""
+        """Remove this staging area, but not what a killed driver had already made visible."""
         self.layout.staging_note.unlink(missing_ok=True)
         shutil.rmtree(self.work, ignore_errors=True)
-        shutil.rmtree(self.path, ignore_errors=True)
+        if self.layout.output.resolve() != self.path.resolve():
+            shutil.rmtree(self.path, ignore_errors=True)
 
     def done(self) -> dict[int, dict[str, Any]]:
         """Markers of the finished tiles by tile index."""
@@ -190,19 +194,15 @@ class Staging:
     def write(self, tile: Tile, arrays: Mapping[str, npt.NDArray[Any]]) -> str:
         """Write a tile's arrays, read them back, and return their content hash.
 
-        Raises `StoreError` when an array does not fit the tile or does not read back equal.
+        Raises `StoreError` when an array is not one whole tile or does not read back equal.
         """
         group = zarr.open_group(self.path, mode="r+")
         content = hashlib.sha256()
         with zarr.config.set({"array.write_empty_chunks": True}):
             for name, pixels in arrays.items():
-                if pixels.shape != (tile.height, tile.width):
-                    raise StoreError(
-                        f"tile {tile.index} of {name} is {pixels.shape}, "
-                        f"expected {(tile.height, tile.width)}"
-                    )
                 array = group[name]
                 assert isinstance(array, zarr.Array)
+                _check_fits(tile, name, pixels, array)
                 array[tile.slices] = pixels
                 if not np.array_equal(np.asarray(array[tile.slices]), pixels):
                     raise StoreError(
@@ -229,6 +229,9 @@ class Staging:
                 f"{len(missing)} of {len(tiles)} tiles are not finished (the first: {missing[0]}); "
                 "run the same command again"
             )
+        for pattern in PARTIAL:
+            for leftover in self.path.rglob(pattern):
+                leftover.unlink(missing_ok=True)
         for name, content in sidecars.items():
             _write_atomic(self.path / name, content)
         group = zarr.open_group(self.path, mode="r+")
@@ -263,6 +266,19 @@ def exclusive(layout: Layout) -> Iterator[None]:
                 f"another run is writing {layout.output}; wait for it or stop it first"
             ) from None
         yield
+
+
+def _check_fits(tile: Tile, name: str, pixels: npt.NDArray[Any], array: zarr.Array[Any]) -> None:
+    """`StoreError` unless the pixels are one whole shard: two tasks must never share one."""
+    edge = (array.shards or array.chunks)[0]
+    height, width = array.shape
+    y0, x0 = tile.row * edge, tile.col * edge
+    whole = (y0, x0, min(edge, height - y0), min(edge, width - x0))
+    if (tile.y0, tile.x0, *pixels.shape) != whole or pixels.dtype != array.dtype:
+        raise StoreError(
+            f"tile {tile.index} of {name} is {pixels.dtype} (y, x, height, width) "
+            f"{(tile.y0, tile.x0, *pixels.shape)}, expected {array.dtype} {whole}"
+        )
 
 
 def differences(new: Any, old: Any, path: str = "") -> list[str]:

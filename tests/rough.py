@@ -171,3 +171,27 @@ def _asset(folder, name, pixels, granule, resolution):
         "proj:shape": [height, width],
         "proj:transform": [resolution, 0, left, 0, -resolution, top],
     }
+
+
+def assemble(plan):
+    """A product's variables (y, x) from its tiles, computed one after the other in this process."""
+    from lcengine.composite.tile import compute_tile
+
+    arrays = {v.name: np.full(plan.grid.shape, v.fill, v.dtype) for v in plan.variables()}
+    for number in plan.reads.tiles:
+        result = compute_tile(plan, int(number))
+        assert not result.failures
+        for name, pixels in result.arrays.items():
+            arrays[name][plan.grid.tile_at(int(number)).slices] = pixels
+    return arrays
+
+
+def differing(got, want):
+    """How many pixels differ, by variable of `want`; dtypes must agree."""
+    for name, pixels in want.items():
+        assert np.asarray(got[name]).dtype == pixels.dtype, name
+    return {
+        name: int((np.asarray(got[name]) != pixels).sum())
+        for name, pixels in want.items()
+        if not np.array_equal(got[name], pixels)
+    }

@@ -22,8 +22,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lcengine.addresses import redact, scrub
 from lcengine.catalog import Query, api, fetch, parse_interval, search, search_query
-from lcengine.catalog.query import holds, intersects, item_bbox, redact, scrub
+from lcengine.catalog.query import holds, intersects, item_bbox
 from lcengine.errors import (
     AoiError,
     CatalogError,

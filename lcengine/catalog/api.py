@@ -9,6 +9,7 @@ from typing import Any
 from pystac import STACError
 from pystac_client import Client
 
+from lcengine.addresses import is_url
 from lcengine.catalog.documents import absolute, check_item
 from lcengine.catalog.fetch import Fetcher
 from lcengine.catalog.query import (
@@ -16,7 +17,6 @@ from lcengine.catalog.query import (
     Condition,
     Interval,
     Query,
-    is_url,
     parse_interval,
 )
 from lcengine.errors import CatalogError

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
 
-from lcengine.catalog.query import is_url, item_bbox, redact, scrub
+from lcengine.addresses import is_url, redact, scrub
+from lcengine.catalog.query import item_bbox
 from lcengine.errors import CatalogError, HrefError, InputError
 
 if TYPE_CHECKING:

@@ -15,10 +15,9 @@ from requests.adapters import HTTPAdapter
 from urllib3.exceptions import HTTPError, InvalidHeader
 from urllib3.util import Retry
 
+from lcengine.addresses import check_host, is_url, redact, scrub
 from lcengine.catalog.documents import absolute
-from lcengine.catalog.query import is_url, redact, scrub
 from lcengine.errors import CatalogError
-from lcengine.hosts import check_host
 
 RETRIES = 5
 BACKOFF = 0.4

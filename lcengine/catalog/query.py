@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit
 
+from lcengine.addresses import is_url, redact, scrub
 from lcengine.aoi import Aoi
 from lcengine.errors import CatalogError, InputError
 from lcengine.items import parse_datetime
@@ -36,8 +37,6 @@ OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = {
 }
 _CONDITION = re.compile(r"\s*([^\s=<>!]+)\s*(!=|<=|>=|=|<|>)\s*([^\s=<>!](?:.*\S)?)\s*")
 _DATE = re.compile(r"(\d{4})(?:-(\d{2})(?:-(\d{2}))?)?")
-_SECRET = re.compile(r"(?<=://)[^/@\s]+@|(?<==)[^&\s\"')]+(?=[&\s\"')]|$)")
-_URL = re.compile(r"https?://[^\s\"'<>]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,37 +260,9 @@ def inside(when: dt.datetime, interval: Interval) -> bool:
     return (start is None or when >= start) and (end is None or when < end)
 
 
-def is_url(address: str) -> bool:
-    """Whether an address is on the web."""
-    return address.lower().startswith(("http://", "https://"))
-
-
-def redact(url: str) -> str:
-    """A URL without user name, password, fragment and the values of its query string."""
-    if not is_url(url):
-        return url
-    try:
-        parts = urlsplit(url)
-    except ValueError:  # malformed, so nobody knows where its secrets are
-        return f"{url.partition('://')[0]}://***"
-    keys = (key + "=***" if sep else "***" for key, sep, _ in _pairs(parts.query))
-    netloc = parts.netloc.rpartition("@")[2]
-    return urlunsplit((parts.scheme, netloc, parts.path, "&".join(keys), ""))
-
-
-def scrub(text: str) -> str:
-    """Any text, on one line, with the URLs in it redacted."""
-    line = " ".join(text.split())
-    return _SECRET.sub("***", _URL.sub(lambda match: redact(match.group()), line))
-
-
 def box_text(box: Sequence[float]) -> str:
     """A bbox as it is typed on the command line."""
     return ",".join(f"{value:.10g}" for value in box)
-
-
-def _pairs(query: str) -> Iterator[tuple[str, str, str]]:
-    return (pair.partition("=") for pair in query.split("&") if pair)
 
 
 def _normal_source(source: str) -> str:

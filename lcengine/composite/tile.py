@@ -196,16 +196,17 @@ class _TileTask:
                     self.reads.resampling,
                 )
                 jobs.append((n, band, job))
-        broken: set[int] = set()
+        broken: dict[int, str] = {}
         for n, band, job in jobs:
             try:
                 job.result()
             except (ReadError, HrefError) as error:
                 self._fail(int(self.members[kept[n]]), band, error)
-                broken.add(n)
-        for n in sorted(broken):
-            lost += clear[kept[n]]
-            clear[kept[n]] = 0
+                broken[n] = band
+        for n, band in broken.items():
+            k = kept[n]
+            lost += clear[k] & self._reach(locator, int(self.members[k]), band)
+            clear[k] = 0
             values[n] = reader.NODATA
         lost += self._lost_masks(locator)
         return values, lost
@@ -221,14 +222,19 @@ class _TileTask:
 
     def _lost_masks(self, locator: Locator) -> npt.NDArray[np.uint16]:
         """Items whose mask could not be read count as lost wherever their raster reaches."""
-        shape = (locator.window.height, locator.window.width)
-        lost = np.zeros(shape, dtype=np.uint16)
+        lost = np.zeros((locator.window.height, locator.window.width), dtype=np.uint16)
         if self.reads.recipe is None:
             return lost
         for i in self.members:
             if int(i) in self.failed and int(i) not in self.classes:
-                source = SourceGrid.of(self.plan.items[int(i)].asset(self.reads.mask_band))
-                rows, cols = locator.footing(source.lattice).dense
-                height, width = source.shape
-                lost += (rows >= 0) & (rows < height) & (cols >= 0) & (cols < width)
-        return lost
+                lost += self._reach(locator, int(i), self.reads.mask_band)
+        inside = self.plan.grid.inside(*locator.window)
+        return lost if inside is None else lost * inside
+
+    def _reach(self, locator: Locator, i: int, band: str) -> npt.NDArray[np.bool_]:
+        """Pixels of the block that lie in the raster of an item's band."""
+        source = SourceGrid.of(self.plan.items[i].asset(band))
+        rows, cols = locator.footing(source.lattice).dense
+        height, width = source.shape
+        reached = (rows >= 0) & (rows < height) & (cols >= 0) & (cols < width)
+        return np.asarray(reached, dtype=np.bool_)

@@ -39,7 +39,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 A = TypeVar("A", bound=NDArray[Any])
 
-SHARES_PER_THREAD: Final = 8  # a slow core then holds the others up by an eighth of its share
+SHARES_PER_THREAD: Final = 8  # a slow core then holds the others up by an eighth of its work
 
 logger = logging.getLogger(__name__)
 

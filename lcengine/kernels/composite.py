@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from threading import local
 from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
@@ -333,10 +334,12 @@ def _run(
     n_strips = -(-cols // width)
     plan = plan._replace(cols=cols, strips=n_strips, width=width)
 
+    thread = local()  # a thread takes several shares of the strips with one scratch
+
     def run(start: int, stop: int) -> None:
-        strips.composite_strips(
-            start, stop, flat, flat_mask, plan, scratch.scratch(plan, bands), out
-        )
+        if not hasattr(thread, "scratch"):
+            thread.scratch = scratch.scratch(plan, bands)
+        strips.composite_strips(start, stop, flat, flat_mask, plan, thread.scratch, out)
 
     if parallel:
         run_threaded(run, rows * n_strips)

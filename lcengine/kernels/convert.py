@@ -64,9 +64,10 @@ def _table(dtype: str, gain: Fraction, bias: Fraction, missing: int | None) -> I
     kind = np.dtype(dtype)
     values = np.arange(2 ** (8 * kind.itemsize)).astype(f"u{kind.itemsize}").view(kind)
     unit = lcm(gain.denominator, bias.denominator)
+    slope, start = int(gain * unit), int(bias * unit)
     table = np.empty(values.size, dtype=np.int16)
     for place, value in enumerate(values.tolist()):
-        result, rest = divmod(value * int(gain * unit) + int(bias * unit), unit)
+        result, rest = divmod(value * slope + start, unit)
         result += 2 * rest > unit or (2 * rest == unit and result % 2 == 1)
         table[place] = min(max(result, -LIMIT), LIMIT)
     if missing is not None:

@@ -47,6 +47,7 @@ def fill_missing(
 
 @kernel
 def sort(work: NDArray[Any], pairs: NDArray[np.uint16]) -> None:
+    """Run a comparator network on the rows of `work` (observation, pixel), int16 or int32."""
     for pair in range(pairs.shape[0]):
         low, high = work[pairs[pair, 0]], work[pairs[pair, 1]]
         for p in range(low.size):
@@ -131,6 +132,7 @@ def reduce_ranks(plan: Plan, s: Scratch, out: NDArray[np.int16], at: int, n: int
 def add_masked(
     values: NDArray[np.int16], mask: NDArray[np.int16], total: NDArray[np.int32]
 ) -> None:
+    """Add the values under the mask to int32 sums."""
     for p in range(total.size):
         total[p] += np.int32(values[p] & mask[p])
 

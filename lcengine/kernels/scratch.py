@@ -80,7 +80,7 @@ class Scratch(NamedTuple):
     fill: (observation, pixel), 0 where valid, else the extreme that stands for it.
     wide, judged: (observation, pixel) int32, the screen's network and what it judges.
     twice, limit: (pixel,) int32, 2 × median of `judged`, largest deviation kept.
-    tally: (pixel,) valid observations. spare: (pixel,). rows: (item × band,) where rows start.
+    tally: (pixel,) valid observations. spare: (pixel,). rows: (item × band,) rows to be read.
     """
 
     raw: NDArray[np.int16]

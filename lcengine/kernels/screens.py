@@ -39,6 +39,37 @@ def _middles(centre: Ranks, s: Scratch, out: NDArray[np.int32]) -> None:
 
 
 @kernel
+def _twice_distance(judged: NDArray[np.int32], twice: NDArray[np.int32]) -> None:
+    for p in range(judged.size):
+        above = np.int32(judged[p] + judged[p] - twice[p])
+        below = np.int32(-above)
+        judged[p] = above if above > below else below
+
+
+@kernel
+def _limit(limit: NDArray[np.int32], tally: NDArray[np.int16], k: int, floor: int) -> None:
+    """Turn 4 × MAD into the largest 2 × |x − m| that is kept."""
+    for p in range(limit.size):
+        # 0.6745·|x − m| / MAD > k is 1349·(2·|x − m|) > (1000·k)·(4·MAD). Exact: below 2**53.
+        bound = np.floor(np.float64(k) * np.float64(max(limit[p], floor)) / 1349.0)
+        kept = np.int32(min(bound, np.float64(_HIGHEST)))
+        limit[p] = kept if tally[p] >= _MIN_SCREENED else _HIGHEST
+
+
+@kernel
+def _reject(
+    judged: NDArray[np.int32],
+    limit: NDArray[np.int32],
+    mask: NDArray[np.int16],
+    tally: NDArray[np.int16],
+) -> None:
+    for p in range(mask.size):
+        rejected = mask[p] if judged[p] > limit[p] else NONE
+        tally[p] += rejected
+        mask[p] ^= rejected
+
+
+@kernel
 def screen_mad(plan: Plan, s: Scratch) -> None:
     """Drop outliers from `take` and from `tally`."""
     first, twice, limit, tally = plan.first, s.twice, s.limit, s.tally
@@ -52,20 +83,9 @@ def screen_mad(plan: Plan, s: Scratch) -> None:
                 add_masked(s.raw[band, i], s.take[i], judged)
     _middles(plan.centre, s, twice)
     for observation in range(first.size - 1):
-        judged = s.judged[observation]
-        for p in range(judged.size):  # becomes twice its distance from the median
-            judged[p] = abs(judged[p] + judged[p] - twice[p])
+        _twice_distance(s.judged[observation], twice)
     _middles(plan.centre, s, limit)
-    for p in range(limit.size):
-        # 0.6745·d/MAD > k with judged = 2·d and limit = 4·MAD: 1349·judged > 1000·k·limit.
-        bound = np.floor(np.float64(plan.k * max(limit[p], plan.floor)) / 1349.0)
-        kept = np.int32(min(bound, np.float64(_HIGHEST)))
-        limit[p] = kept if tally[p] >= _MIN_SCREENED else _HIGHEST
+    _limit(limit, tally, plan.k, plan.floor)
     for observation in range(first.size - 1):
-        judged = s.judged[observation]
         for i in range(first[observation], first[observation + 1]):
-            mask = s.take[i]
-            for p in range(mask.size):
-                rejected = mask[p] if judged[p] > limit[p] else NONE
-                tally[p] += rejected
-                mask[p] ^= rejected
+            _reject(s.judged[observation], limit, s.take[i], tally)

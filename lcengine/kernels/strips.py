@@ -41,9 +41,13 @@ def _load_band(values: NDArray[np.int16], raw: NDArray[np.int16], least: NDArray
 
 @kernel
 def _load(
-    values: View[np.int16], clear: View[np.uint8], raw: NDArray[np.int16], take: NDArray[np.int16],
-    rows: NDArray[np.int64], n: int,
-) -> None:  # fmt: skip
+    values: View[np.int16],
+    clear: View[np.uint8],
+    raw: NDArray[np.int16],
+    take: NDArray[np.int16],
+    rows: NDArray[np.int64],
+    n: int,
+) -> None:
     """Copy n pixels of every item to `raw`, and set `take` where clear and no band is nodata.
 
     Nodata is the least int16, so the least of the bands tells. An item that is masked in the whole

@@ -103,7 +103,7 @@ def test_equals_the_oracle_for_long_series(observations, reducer):
 
 
 @pytest.mark.parametrize("width", [63, 64, 65, 255, 256, 257, 511, 513, 1025])
-def test_strip_and_block_edges(width):
+def test_strip_edges(width):
     values, clear, groups = make(width, 6, (2, width), bands=3, members=2)
     options = {"reducer": Reducer("mean"), **SCREEN}
     expected = oracle(values, clear, groups, **options)

@@ -1,0 +1,65 @@
+"""Addresses: which hosts a catalogue may send us to, and how URLs are shown without secrets."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+from collections.abc import Collection
+from functools import lru_cache
+from urllib.parse import urlsplit, urlunsplit
+
+from lcengine.errors import HrefError
+
+_SECRET = re.compile(r"(?<=://)[^/@\s]+@|(?<==)[^&\s\"')]+(?=[&\s\"')]|$)")
+_URL = re.compile(r"https?://[^\s\"'<>]+")
+
+
+def check_host(host: str, allowed: Collection[str]) -> None:
+    """`HrefError` for a loopback, private or link-local host that is not in `allowed`.
+
+    A catalogue is somebody else's text: without this its addresses could reach into the user's
+    own network.
+    """
+    host = host.lower()
+    if host not in allowed and not _is_public(host):
+        raise HrefError(
+            f"the catalogue names the private host {host!r}; allow it with --allow-host {host}"
+        )
+
+
+@lru_cache(maxsize=1024)
+def _is_public(host: str) -> bool:
+    """Whether every address of a host is public; a name that does not resolve is left to fail."""
+    if not host:
+        return False
+    try:
+        found = {str(info[4][0]) for info in socket.getaddrinfo(host, None)}
+    except (OSError, UnicodeError):
+        return True
+    return all(ipaddress.ip_address(address.split("%")[0]).is_global for address in found)
+
+
+def is_url(address: str) -> bool:
+    """Whether an address is on the web."""
+    return address.lower().startswith(("http://", "https://"))
+
+
+def redact(url: str) -> str:
+    """A URL without user name, password, fragment and the values of its query string."""
+    if not is_url(url):
+        return url
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # malformed, so nobody knows where its secrets are
+        return f"{url.partition('://')[0]}://***"
+    pairs = (pair.partition("=") for pair in parts.query.split("&") if pair)
+    keys = (key + "=***" if sep else "***" for key, sep, _ in pairs)
+    netloc = parts.netloc.rpartition("@")[2]
+    return urlunsplit((parts.scheme, netloc, parts.path, "&".join(keys), ""))
+
+
+def scrub(text: str) -> str:
+    """Any text, on one line, with the URLs in it redacted."""
+    line = " ".join(text.split())
+    return _SECRET.sub("***", _URL.sub(lambda match: redact(match.group()), line))
