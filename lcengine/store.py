@@ -152,6 +152,7 @@ class Staging:
             "run_id": run_id,
             "request": dict(request),
             "grid": grid.to_dict(),
+            "variables": [variable.name for variable in variables],
         }
         _template(staging.path, grid, variables, provenance)
         note = {
@@ -304,7 +305,8 @@ def open(path: str | os.PathLike[str]) -> xr.Dataset:
     raw: xr.Dataset = xr.open_zarr(
         real, consolidated=True, mask_and_scale=False, chunks={}, decode_coords="all"
     )
-    return raw.map(_decode, keep_attrs=True)
+    order: list[str] = raw.attrs.get("lcengine", {}).get("variables", list(raw.data_vars))
+    return raw[order].map(_decode, keep_attrs=True)
 
 
 def _decode(variable: xr.DataArray) -> xr.DataArray:
