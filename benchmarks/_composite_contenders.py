@@ -94,7 +94,9 @@ def lcengine(job: Job) -> Iterator[Runner]:
         def run(items: Path, out: Path) -> Result:
             found = search(items, allow_hosts=["127.0.0.1"])
             grid = Grid.from_bounds(*job.bounds, f"EPSG:{job.epsg}", 10.0)
-            product = run_composite(plan_composite(found, grid, spec), out / "a.zarr", client=client)
+            product = run_composite(
+                plan_composite(found, grid, spec), out / "a.zarr", client=client
+            )
             return partial(fetch, product)
 
         yield run

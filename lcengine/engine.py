@@ -73,29 +73,28 @@ def local_client(workers: int | None = None, threads: int | None = None) -> Iter
                 host="127.0.0.1",
                 dashboard_address="127.0.0.1:0",
                 silence_logs=logging.CRITICAL,
+                preload=[__name__],
             )
             client = stack.enter_context(Client(stack.enter_context(cluster)))
         yield client
 
 
+def dask_setup(_worker: object) -> None:
+    """Preload of a local worker: a terminal sends Ctrl-C to it too, but only the driver acts."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 @contextmanager
 def _interrupts_held() -> Iterator[None]:
-    """Ctrl-C waits until the block is left, and never reaches the processes started in it.
-
-    A terminal sends it to the whole process group, but only the driver must act on it: threads and
-    processes inherit the blocked signal, the nannies' later workers too. An interrupt in the middle
-    of a start would leave half a cluster behind.
-    """
+    """Ctrl-C and SIGTERM wait until the block is left: half a cluster could not be closed."""
     held: list[int] = []
     handlers = {}
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGINT, signal.SIGTERM):
             handlers[number] = signal.signal(number, lambda got, _frame: held.append(got))
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         for number, handler in handlers.items():
             signal.signal(number, handler)
         for got in held:

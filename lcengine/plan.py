@@ -98,22 +98,46 @@ class ReadPlan:
         """Bytes of one pixel of one item while a block is processed: bands, flags, clear mask."""
         return 2 * len(self.bands) + 3
 
-    def memory(self, outputs: int) -> int:
-        """Peak bytes of one tile task that writes `outputs` bytes per pixel.
+    def memory(self, outputs: int, threads: int) -> int:
+        """Peak bytes of a tile task that writes `outputs` bytes per pixel by `threads` readers.
 
-        Bands and masks of the busiest block, the raw masks of the tile, the output, the values on
-        their way through resampling and GDAL's block cache.
+        Bands and masks of the busiest block, the raw masks of the tile, the output, coordinates
+        and values on their way through resampling, and GDAL's block cache.
         """
         most = int(np.diff(self.starts).max(initial=0))
-        edge = min(self.block, self.grid.tile)
-        tile = min(self.grid.tile, self.grid.shape[0]) * min(self.grid.tile, self.grid.shape[1])
-        cube = most * self.observation_bytes * min(edge * edge, tile)
+        if not most:
+            return outputs * self.grid.tile**2
+        height, width = (min(self.grid.tile, n) for n in self.grid.shape)
+        tile = height * width
+        block = min(self.block, height) * min(self.block, width)
         raw_masks = 0
-        if self.recipe is not None and most:
-            asset = self.items[int(self.index[0])].asset(self.mask_band)
-            ratio = self.grid.resolution / asset.transform[0]
-            raw_masks = int(most * tile * min(ratio, 1.0) ** 2)
-        return cube + raw_masks + outputs * tile + int(GDAL_OPTIONS["GDAL_CACHEMAX"])
+        if self.recipe is not None:
+            source = SourceGrid.of(self.items[int(self.index[0])].asset(self.mask_band))
+            raw_masks = int(most * tile * _finer(self.lattice, source.lattice) ** 2)
+        decoded = 2 * most * len(self.bands) * tile + raw_masks
+        cache = min(int(GDAL_OPTIONS["GDAL_CACHEMAX"]), decoded)
+        cube = most * self.observation_bytes * block
+        return cube + raw_masks + outputs * tile + int(self._gathering(threads) * block) + cache
+
+    def _gathering(self, threads: int) -> float:
+        """Bytes per block pixel that resampling holds: coordinates, and values of reads in flight.
+
+        Nothing where the product's pixels are the source's. Coordinates in another CRS are float64
+        x and y, then float64 row and column and their int32 index per source grid, each made from
+        temporaries; a read in flight holds its source pixels and its own copy of the coordinates.
+        """
+        bands = (*self.bands, self.mask_band) if self.recipe else self.bands
+        lattices = {SourceGrid.of(i.asset(band)).lattice for i in self.items for band in bands}
+        foreign = [own for own in lattices if own.crs != self.lattice.crs]
+        smooth = self.resampling == "bilinear"
+        if not smooth and not foreign and all(own.dx == self.lattice.dx for own in lattices):
+            return 0.0
+        finer = max(_finer(self.lattice, own) for own in lattices)
+        samples = max(1, int(np.ceil(finer))) ** 2 if self.resampling == "average" else 1
+        shared = 16 * len({own.crs for own in foreign}) + 24 * len(foreign) + 24 * bool(foreign)
+        index = 16 if smooth else 8 if foreign else 0
+        reads = min(threads, len(self.items) * len(bands))
+        return shared * samples + reads * (2 * finer**2 + (index + 2 * (samples > 1)) * samples)
 
     def decoded_bytes(self, block_shape: BlockShape) -> int:
         """Upper bound of the bytes decoded by the whole run when no item is skipped as cloudy.
@@ -303,6 +327,12 @@ def _phase(items: Sequence[Item], band: str, lattice: Lattice) -> tuple[int, int
     )
 
 
+def _finer(product: Lattice, source: Lattice) -> float:
+    """Source pixels per product pixel along an axis; 1 between degrees and metres."""
+    alike = (product.dx < 0.1) == (source.dx < 0.1)
+    return product.dx / source.dx if alike else 1.0
+
+
 def _cuts(start: int, size: int, block: int, phase: int) -> list[tuple[int, int]]:
     """(offset, length) pieces of [start, start + size) cut where (i - phase) % block == 0."""
     first = start + (phase - start) % block
@@ -328,7 +358,9 @@ def _block_bytes(
     return rows * cols * block[0] * block[1] * itemsize
 
 
-def describe(plan: ReadPlan, outputs: int, block_shape: BlockShape | None) -> Mapping[str, Any]:
+def describe(
+    plan: ReadPlan, outputs: int, threads: int, block_shape: BlockShape | None
+) -> Mapping[str, Any]:
     """The plan in numbers, for people and machines. `block_shape` None leaves bytes out."""
     per_tile = [int(n) for n in np.diff(plan.starts)] or [0]
     height, width = plan.grid.shape
@@ -350,5 +382,5 @@ def describe(plan: ReadPlan, outputs: int, block_shape: BlockShape | None) -> Ma
         "bands_read": list(plan.bands),
         "decoded_bytes": None if block_shape is None else plan.decoded_bytes(block_shape),
         "output_bytes": outputs * height * width,
-        "memory_per_task": plan.memory(outputs),
+        "memory_per_task": plan.memory(outputs, threads),
     }

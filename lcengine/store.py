@@ -302,6 +302,8 @@ def open(path: str | os.PathLike[str]) -> xr.Dataset:
     real = Path(path).resolve()
     if not (real / "zarr.json").exists():
         raise InputError(f"{path} is not a Zarr v3 product (it has no zarr.json)")
+    if "lcengine" not in json.loads((real / "zarr.json").read_text()).get("attributes", {}):
+        raise InputError(f"{path} is Zarr v3 but not made by lcengine; open it with xarray")
     raw: xr.Dataset = xr.open_zarr(
         real, consolidated=True, mask_and_scale=False, chunks={}, decode_coords="all"
     )

@@ -23,7 +23,7 @@ INTERRUPTED = 130
 
 
 class Group(TyperGroup):
-    """Turns named errors into one line and their exit code."""
+    """Turns named errors and the operating system's into one line and an exit code."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command; with `--debug` errors keep their traceback."""
@@ -34,6 +34,13 @@ class Group(TyperGroup):
                 raise
             complain(str(error))
             raise typer.Exit(error.exit_code) from None
+        except BrokenPipeError:  # `| head`: not an error, and Click's to handle
+            raise
+        except OSError as error:
+            if ctx.params.get("debug"):
+                raise
+            complain(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+            raise typer.Exit(LcengineError.exit_code) from None
         except KeyboardInterrupt:
             complain("interrupted; finished tiles are kept, run the same command again to resume")
             raise typer.Exit(INTERRUPTED) from None

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
+
+from dask.system import CPU_COUNT
 
 import lcengine
 from lcengine import reader
@@ -70,7 +73,9 @@ class CompositePlan:
         def header(asset: Any) -> tuple[tuple[int, int], int]:
             return reader.block_shape(asset, self.items.access)
 
-        return describe(self.reads, self.output_bytes, header if decoded_bytes else None)
+        return describe(
+            self.reads, self.output_bytes, read_threads(), header if decoded_bytes else None
+        )
 
     def to_json(self) -> dict[str, Any]:
         """The plan as JSON values; `from_json` rebuilds the tables from them."""
@@ -120,6 +125,11 @@ def plan_composite(
         block=block,
     )
     return CompositePlan(spec, reads, found)
+
+
+def read_threads() -> int:
+    """Reads that a process has in flight; `LCENGINE_READ_THREADS` in the environment sets it."""
+    return int(os.environ.get("LCENGINE_READ_THREADS", "0")) or min(32, 4 * CPU_COUNT)
 
 
 def digest(data: Mapping[str, Any]) -> str:

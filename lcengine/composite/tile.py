@@ -7,7 +7,6 @@ ledger row and a per-pixel `lost` count, never silent nodata.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -16,10 +15,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from dask.system import CPU_COUNT
 
 from lcengine import masks, reader
-from lcengine.composite.planning import CompositePlan
+from lcengine.composite.planning import CompositePlan, read_threads
 from lcengine.errors import HrefError, ReadError, RunError
 from lcengine.grid import Tile
 from lcengine.items import Asset
@@ -51,8 +49,7 @@ class TileResult:
 @lru_cache(maxsize=1)
 def _pool() -> ThreadPoolExecutor:
     """Threads for reads, shared by the tasks of a process: GDAL releases the GIL, networks wait."""
-    threads = int(os.environ.get("LCENGINE_READ_THREADS", "0")) or min(32, 4 * CPU_COUNT)
-    return ThreadPoolExecutor(threads, thread_name_prefix="lcengine-read")
+    return ThreadPoolExecutor(read_threads(), thread_name_prefix="lcengine-read")
 
 
 def compute_tile(plan: CompositePlan, number: int) -> TileResult:

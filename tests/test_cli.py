@@ -1,0 +1,418 @@
+"""The command line: stable exit codes, one-line errors, JSON for machines."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import warnings
+
+import archives
+import numpy as np
+import pytest
+import xarray as xr
+from PIL import Image
+
+import lcengine
+from lcengine import cli, engine, errors
+from lcengine.simulate import FileServer, SimulationOptions, items_collection, simulate
+
+OPTIONS = ("-c", "sentinel-2-l2a", "--bands", "blue,swir16", "--mask", "scl")
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    options = SimulationOptions(size=96, dates=3, seed=4, bands=("blue", "swir16"))
+    return simulate(tmp_path_factory.mktemp("world") / "sim", options)
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    with engine.local_client(1, 2) as client:
+        yield client.scheduler.address
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """`lcengine …` in this process: (exit code, stdout, stderr)."""
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+    before = signal.getsignal(signal.SIGTERM)
+
+    def command(*arguments):
+        monkeypatch.setattr(sys, "argv", ["lcengine", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        said = capsys.readouterr()
+        return stop.value.code or 0, said.out, said.err
+
+    yield command
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture(scope="module")
+def product(world, cluster, tmp_path_factory):
+    """A product, made through the command line."""
+    output = tmp_path_factory.mktemp("product") / "out.zarr"
+    command = [sys.executable, "-m", "lcengine", "composite", world.catalog, *OPTIONS]
+    command += ["-o", output, "--scheduler", cluster, "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return output, done
+
+
+def one_line(err):
+    """The message of an error that is one line and no traceback."""
+    lines = err.splitlines()
+    assert len(lines) == 1, err
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
+class TestExitCodes:
+    """Scripts depend on them."""
+
+    def test_of_every_error(self):
+        codes = {
+            name: kind.exit_code
+            for name, kind in vars(errors).items()
+            if isinstance(kind, type) and issubclass(kind, errors.LcengineError)
+        }
+        assert codes == {
+            "LcengineError": 1,
+            "InputError": 2,
+            "AoiError": 2,
+            "MissingBandError": 2,
+            "NoItemsError": 3,
+            "CatalogError": 4,
+            "ContractError": 5,
+            "HrefError": 5,
+            "ReadError": 6,
+            "StoreError": 7,
+            "RunError": 8,
+        }
+        assert cli.INTERRUPTED == 130
+
+    @pytest.mark.parametrize(
+        ("options", "code", "message"),
+        [
+            (("--mask", "fog"), 2, "no mask is called 'fog'; expected one of"),
+            (("--method", "best"), 2, "best"),
+            (("--max-lost", "2"), 2, "max_lost is 2"),
+            (("--bands", "blue,nir"), 2, "has no band 'nir'; it has blue"),
+            (("--bands", "blue,purple"), 2, "no band 'purple'"),
+            (("--bbox", "5,51,4,50"), 2, "bbox"),
+            (("--tile", "100"), 2, "multiple of 16"),
+            (("--datetime", "2001-01"), 3, "2001-01"),
+            (("-c", "landsat"), 3, "landsat"),
+            (("--where", "platform=sentinel-9z"), 3, "sentinel-9z"),
+        ],
+    )
+    def test_of_a_wrong_request(self, run, world, options, code, message):
+        arguments = dict(zip(OPTIONS[::2], OPTIONS[1::2], strict=True))
+        arguments.update(dict([options]))
+        flat = [part for pair in arguments.items() for part in pair]
+        for command in (["plan"], ["composite", "-o", "/tmp/never.zarr"]):
+            found, out, err = run(*command, world.catalog, *flat)
+            assert (found, out) == (code, "")
+            assert message in one_line(err)
+
+    def test_of_a_catalogue_that_cannot_be_read(self, run, tmp_path):
+        assert run("search", tmp_path / "absent.json")[0] == 2
+        broken = tmp_path / "broken.json"
+        broken.write_text('{"type": "Catalog", ')
+        code, _, err = run("search", broken)
+        assert code == 4
+        assert "broken.json" in one_line(err)
+
+    def test_of_an_item_without_contract(self, run, world, tmp_path):
+        document = items_collection(world.path, str(world.path))
+        del document["features"][0]["assets"]["blue"]["proj:transform"]
+        (tmp_path / "items.json").write_text(json.dumps(document))
+        code, _, err = run("plan", tmp_path / "items.json", *OPTIONS)
+        assert code == 5
+        assert "proj:transform" in one_line(err)
+
+    def test_of_an_address_that_is_refused(self, run, world, tmp_path):
+        document = items_collection(world.path, "http://169.254.169.254")
+        (tmp_path / "items.json").write_text(json.dumps(document))
+        code, _, err = run("plan", tmp_path / "items.json", *OPTIONS)
+        assert code == 5
+        assert "--allow-host 169.254.169.254" in one_line(err)
+
+    def test_of_a_header_that_cannot_be_read(self, run, world, tmp_path):
+        catalog = archives.copied(world, tmp_path / "sim")
+        for path in catalog.parent.glob("*/*/blue.tif"):
+            archives.html(path)
+        code, _, err = run("plan", catalog, *OPTIONS)
+        assert code == 6
+        assert "blue.tif" in one_line(err)
+
+    def test_of_an_output_in_the_way(self, run, world, tmp_path):
+        (tmp_path / "out.zarr").mkdir()
+        code, _, err = run("composite", world.catalog, *OPTIONS, "-o", tmp_path / "out.zarr")
+        assert code == 7
+        assert "choose another output" in one_line(err)
+
+    def test_of_failed_tiles(self, run, world, tmp_path, cluster):
+        catalog = archives.copied(world, tmp_path / "sim")
+        for path in catalog.parent.glob("*/*/swir16.tif"):
+            archives.empty(path)
+        output = tmp_path / "out.zarr"
+        code, out, err = run("composite", catalog, *OPTIONS, "-o", output, "--scheduler", cluster)
+        assert (code, out) == (8, "")
+        last = err.splitlines()[-1]
+        assert last.startswith("error: 1 of 1 tiles failed, the first: tile 0: ")
+        assert "--max-lost 0.2" in last
+        assert not output.exists()
+
+    def test_of_a_file_that_cannot_be_written(self, run, world, product, tmp_path):
+        for command in (
+            ["search", world.catalog, "-o", tmp_path / "no" / "items.json"],
+            ["quicklook", product[0], "-o", tmp_path / "no" / "q.png"],
+        ):
+            code, _, err = run(*command)
+            assert code == 1
+            assert re.match(r"error: .*no/.*: No such file or directory", one_line(err))
+
+    def test_of_wrong_usage(self, run):
+        assert run("composite")[0] == 2
+        assert run("nonsense")[0] == 2
+        assert run("plan", "x", "--nonsense")[0] == 2
+
+
+class TestErrors:
+    @pytest.mark.parametrize("place", [0, 1, 4])
+    def test_debug_anywhere_shows_the_traceback(self, world, place):
+        arguments = ["plan", str(world.catalog), "--mask", "fog"]
+        arguments.insert(place, "--debug")
+        done = subprocess.run(
+            [sys.executable, "-m", "lcengine", *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert done.returncode != 0
+        assert "Traceback (most recent call last)" in done.stderr
+        assert "lcengine.errors.InputError: no mask is called 'fog'" in done.stderr
+
+    def test_warnings_are_one_line(self, run, world, tmp_path):
+        document = items_collection(world.path, str(world.path))
+        for feature in document["features"]:
+            feature["properties"]["earthsearch:boa_offset_applied"] = False
+            feature["properties"]["s2:processing_baseline"] = "05.09"
+        (tmp_path / "items.json").write_text(json.dumps(document))
+        with warnings.catch_warnings():
+            warnings.simplefilter("default")
+            code, out, err = run("search", tmp_path / "items.json", "--json")
+        assert code == 0
+        assert json.loads(out)["items"] == len(world.item_ids)
+        assert err.startswith("warning: item ")
+        assert len(err.splitlines()) == 1
+
+
+class TestHelp:
+    def test_names_every_command(self, run):
+        code, out, _ = run("--help")
+        assert code == 0
+        for command in ("search", "plan", "composite", "info", "quicklook", "simulate", "demo"):
+            assert command in out
+            code, text, _ = run(command, "--help")
+            assert code == 0
+            assert "--json" in text
+
+    def test_version(self, run):
+        assert run("--version")[:2] == (0, f"lcengine {lcengine.__version__}\n")
+
+
+class TestSearch:
+    def test_says_what_there_is(self, run, world):
+        code, out, err = run("search", world.catalog, "--json")
+        assert (code, err) == (0, "")
+        found = json.loads(out)
+        assert found["items"] == len(world.item_ids)
+        assert found["overpasses"] == 3
+        assert found["crs"] == ["EPSG:32631"]
+        assert found["bands"] == ["blue", "scl", "swir16"]
+        assert found["written"] is None
+
+    def test_for_people(self, run, world):
+        _, out, _ = run("search", world.catalog)
+        assert re.search(r"^items +6$", out, re.MULTILINE)
+        assert re.search(r"^crs +EPSG:32631$", out, re.MULTILINE)
+
+    def test_saved_items_make_the_same_product(self, run, world, product, tmp_path, cluster):
+        items, output = tmp_path / "items.json", tmp_path / "out.zarr"
+        code, out, _ = run("search", world.catalog, "-o", items, "--json")
+        assert code == 0
+        assert json.loads(out)["written"] == str(items)
+        code, _, err = run(
+            "composite", items, *OPTIONS, "-o", output, "--scheduler", cluster, "--json"
+        )
+        assert code == 0, err
+        expected = archives.arrays(product[0])
+        for name, pixels in archives.arrays(output).items():
+            np.testing.assert_array_equal(pixels, expected[name])
+
+
+class TestPlan:
+    KEYS = frozenset(
+        "crs resolution shape tile block tiles tasks items observations items_per_tile bands_read "
+        "decoded_bytes output_bytes memory_per_task".split()
+    )
+
+    def test_json(self, run, world):
+        code, out, err = run("plan", world.catalog, *OPTIONS, "--tile", 32, "--json")
+        assert (code, err) == (0, "")
+        facts = json.loads(out)
+        assert set(facts) == self.KEYS
+        assert facts["tasks"] == facts["tiles"] == 9
+        assert facts["shape"] == [96, 96]
+        assert facts["decoded_bytes"] > 0
+
+    def test_for_people(self, run, world):
+        _, out, _ = run("plan", world.catalog, *OPTIONS)
+        assert re.search(r"^memory per task +\d+(\.\d)? [KM]iB$", out, re.MULTILINE)
+        assert re.search(r"^items per tile +min \d+  median .* max \d+$", out, re.MULTILINE)
+
+    def test_writes_nothing(self, run, world, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        assert run("plan", world.catalog, *OPTIONS)[0] == 0
+        assert list(tmp_path.iterdir()) == []
+
+
+class TestComposite:
+    def test_json_and_progress(self, product):
+        output, done = product
+        facts = json.loads(done.stdout)
+        assert facts["product"] == str(output)
+        assert facts["bands"] == ["blue", "swir16"]
+        assert facts["qa"] == ["count", "outliers", "lost"]
+        assert facts["items"] == 6
+        assert facts["failed_reads"] == 0
+        lines = done.stderr.splitlines()
+        assert lines[0].startswith("tiles 0/1, ")
+        assert lines[1].startswith("tiles 1/1, ")
+        assert lines[-1].startswith("next: lcengine quicklook")
+        assert len(lines) == 3
+
+    def test_equals_the_tile_task(self, product, world):
+        expected, _ = archives.in_process(archives.request(world.catalog).plan())
+        stored = archives.arrays(product[0])
+        for name, pixels in expected.items():
+            np.testing.assert_array_equal(stored[name], pixels)
+
+    def test_again_does_nothing(self, run, world, product):
+        output = product[0]
+        version, content = output.resolve(), archives.tree(output)
+        code, out, err = run("composite", world.catalog, *OPTIONS, "-o", output, "--json")
+        assert code == 0
+        assert json.loads(out)["files"] == str(version)
+        assert "tiles" not in err
+        assert output.resolve() == version
+        assert archives.tree(output) == content
+
+    def test_another_request_is_refused_with_the_difference(self, run, world, product):
+        code, out, err = run(
+            "composite", world.catalog, *OPTIONS, "--method", "mean", "-o", product[0]
+        )
+        assert (code, out) == (7, "")
+        assert "method: 'median' -> 'mean'" in one_line(err)
+        assert "--restart" in err
+
+    def test_over_http_with_an_allowed_host(self, run, world, product, tmp_path, cluster):
+        output = tmp_path / "out.zarr"
+        with FileServer(world.path) as server:
+            (tmp_path / "items.json").write_text(
+                json.dumps(items_collection(world.path, server.url))
+            )
+            arguments = ["composite", tmp_path / "items.json", *OPTIONS, "-o", output]
+            arguments += ["--scheduler", cluster]
+            code, _, err = run(*arguments)
+            assert code == 8
+            assert "allow it with --allow-host 127.0.0.1" in err
+            code, _, err = run(*arguments, "--allow-host", "127.0.0.1", "--restart")
+            assert code == 0, err
+        expected = archives.arrays(product[0])
+        for name, pixels in archives.arrays(output).items():
+            np.testing.assert_array_equal(pixels, expected[name])
+
+    @pytest.mark.slow
+    def test_a_cluster_of_its_own(self, world, product, tmp_path):
+        """As a user runs it: worker processes, an AOI, no leftovers."""
+        output = tmp_path / "out.zarr"
+        command = [sys.executable, "-W", "error", "-m", "lcengine", "composite"]
+        command += [world.catalog, *OPTIONS, "--tile", "32", "-o", output, "--workers", "2"]
+        done = subprocess.run(
+            [*map(str, command), "--threads", "1"],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+        )
+        assert done.returncode == 0, done.stderr
+        unexpected = [
+            line for line in done.stderr.splitlines() if not line.startswith(("tiles ", "next: "))
+        ]
+        assert unexpected == []
+        expected = archives.arrays(product[0])
+        for name, pixels in archives.arrays(output).items():
+            np.testing.assert_array_equal(pixels, expected[name])
+
+
+class TestProduct:
+    def test_info(self, run, product):
+        code, out, err = run("info", product[0], "--json")
+        assert (code, err) == (0, "")
+        facts = json.loads(out)
+        assert facts["crs"] == "EPSG:32631"
+        assert facts["resolution"] == 10
+        assert facts["shape"] == [96, 96]
+        assert facts["recipe"] == {"mask": "scl", "outliers": "none", "method": "median"}
+        assert run("info", product[0])[1].startswith("product")
+
+    def test_info_of_something_else(self, run, tmp_path):
+        code, _, err = run("info", tmp_path)
+        assert code == 2
+        assert "not a Zarr v3 product" in one_line(err)
+        xr.Dataset({"red": ("x", [1, 2])}).to_zarr(
+            tmp_path / "other.zarr", zarr_format=3, consolidated=False
+        )
+        code, _, err = run("info", tmp_path / "other.zarr")
+        assert code == 2
+        assert "not made by lcengine" in one_line(err)
+
+    def test_quicklook(self, run, product, tmp_path):
+        picture = tmp_path / "q.png"
+        code, out, err = run(
+            "quicklook", product[0], "-o", picture, "--bands", "swir16", "--size", 48, "--json"
+        )
+        assert code == 0
+        assert json.loads(out) == {"picture": str(picture), "shape": [48, 48]}
+        assert str(picture) in err
+        with Image.open(picture) as image:
+            assert image.size == (48, 48)
+            shown = np.asarray(image)
+        nodata = archives.arrays(product[0])["swir16"][::2, ::2] == -32768
+        np.testing.assert_array_equal(shown[..., 3] == 0, nodata)
+        assert shown[..., 0].max() > 200
+
+
+def test_simulate(run, tmp_path):
+    folder = tmp_path / "sim"
+    code, out, err = run("simulate", folder, "--size", 64, "--dates", 1, "--json")
+    assert code == 0
+    found = json.loads(out)
+    assert found == {
+        "catalog": str(folder / "catalog.json"),
+        "truth": str(folder / "truth"),
+        "items": 2,
+    }
+    assert "next: lcengine composite" in err
+    assert run("simulate", tmp_path, "--size", 64)[0] == 2
+    assert run("simulate", folder, "--size", 65)[0] == 2

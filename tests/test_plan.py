@@ -1,0 +1,292 @@
+"""Plans: what they say before a pixel is read is what a run then needs."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import archives
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pyproj import Transformer
+
+from lcengine import reader
+from lcengine.catalog import search
+from lcengine.composite import CompositePlan, CompositeSpec, plan_composite
+from lcengine.composite.tile import compute_tile
+from lcengine.errors import InputError, MissingBandError
+from lcengine.grid import Grid
+from lcengine.items import Access, Asset, Items
+from lcengine.plan import MEMORY_TARGET
+from lcengine.simulate import FileServer, SimulationOptions, items_collection, simulate
+
+BANDS = ("blue", "swir16")
+
+
+def grid_of(size, tile, *, shift=0, crs="EPSG:32631"):
+    """The square of `archives.series`, or the part of it `shift` pixels inside."""
+    x, y, metres = archives.LEFT, archives.TOP, size * 10
+    bounds = (x + shift * 10, y - metres, x + metres, y - shift * 10)
+    if crs != "EPSG:32631":
+        bounds = Transformer.from_crs(32631, crs, always_xy=True).transform_bounds(*bounds)
+    return Grid.from_bounds(*bounds, crs, 10.0, tile)
+
+
+def virtual(count, bands=("blue",), size=1024, bbox=(4.4, 50.4, 4.6, 50.6)):
+    """Items whose files nobody opens."""
+    transform = (10.0, 0.0, archives.LEFT, 0.0, -10.0, archives.TOP)
+    asset = Asset("/none.tif", "EPSG:32631", transform, (size, size), 0.0, 1e-4, 0.0, "test")
+    assets = dict.fromkeys((*bands, "scl"), asset)
+    return Items(tuple(archives.item(n, assets, bbox=bbox) for n in range(count)))
+
+
+class TestNumbers:
+    def test_every_one(self):
+        plan = plan_composite(virtual(5, BANDS), grid_of(1024, 512), archives.spec(*BANDS))
+        facts = plan.explain(decoded_bytes=False)
+        assert json.loads(json.dumps(facts)) == facts
+        expected = {
+            "crs": "EPSG:32631",
+            "resolution": 10.0,
+            "shape": [1024, 1024],
+            "tile": 512,
+            "tiles": 4,
+            "tasks": 4,
+            "items": 5,
+            "observations": 5,
+            "items_per_tile": {"min": 5, "median": 5, "max": 5},
+            "bands_read": list(BANDS),
+            "decoded_bytes": None,
+            "output_bytes": 1024 * 1024 * (2 * 2 + 6),
+        }
+        assert {name: facts[name] for name in expected} == expected
+        assert set(facts) == {*expected, "block", "memory_per_task"}
+
+    def test_bands_of_the_screen_are_read_but_not_written(self):
+        items = virtual(2, ("blue", "green", "red", "nir"))
+        plan = plan_composite(items, grid_of(1024, 512), archives.spec("nir", outliers="mad:3"))
+        assert plan.reads.bands == ("nir", "blue", "green", "red")
+        assert plan.explain(decoded_bytes=False)["output_bytes"] == 1024 * 1024 * 8
+
+    def test_decoded_bytes_on_the_source_grid_are_the_pixels(self):
+        plan = plan_composite(virtual(3), grid_of(1024, 512), archives.spec("blue", mask="none"))
+        whole = 3 * 1024 * 1024 * 2
+        assert plan.reads.decoded_bytes(lambda _: ((256, 256), 2)) == whole
+        assert plan.reads.decoded_bytes(lambda _: ((512, 512), 2)) == whole
+        assert plan.reads.decoded_bytes(lambda _: ((1024, 1024), 2)) == 4 * whole  # by each tile
+        assert plan.reads.decoded_bytes(lambda _: ((1, 1024), 2)) == 2 * whole
+
+    def test_blocks_shrink_so_that_the_observations_fit(self):
+        grid = grid_of(4096, 4096)
+        spec = archives.spec("blue", mask="none")
+        plans = [plan_composite(virtual(n, size=4096), grid, spec) for n in (1, 10, 100, 1000)]
+        needs = [plan.explain(decoded_bytes=False)["memory_per_task"] for plan in plans]
+        output, cache = 8 * 4096 * 4096, 64 * 2**20
+        assert max(needs) <= MEMORY_TARGET + output + cache
+        assert [plan.reads.block for plan in plans] == [4096, 4096, 1024, 256]
+
+    def test_a_coarse_product_of_fine_masks_needs_what_is_read(self):
+        """Masks are read whole: 100 m pixels of a 10 m classification are a hundred bytes each."""
+        grid = Grid.from_bounds(
+            archives.LEFT, archives.TOP - 40_960, archives.LEFT + 40_960, archives.TOP,
+            "EPSG:32631", 100.0, 416,
+        )  # fmt: skip
+        items = virtual(8, size=4096)
+        with_mask = plan_composite(items, grid, archives.spec("blue"))
+        assert with_mask.explain(decoded_bytes=False)["memory_per_task"] > 8 * 100 * 409 * 409
+
+
+class TestAssignment:
+    def test_is_by_raster_extent_never_by_footprint(self):
+        """A footprint may be wrong by tiles; the raster's grid is what is read."""
+        items = virtual(1, size=512, bbox=(-10.0, 0.0, -9.0, 1.0))
+        plan = plan_composite(items, grid_of(1024, 256), archives.spec("blue"))
+        reached = [len(plan.reads.items_of(i)) for i in range(16)]
+        assert reached == [1, 1, 0, 0, 1, 1, 0, 0, *[0] * 8]
+        assert plan.explain(decoded_bytes=False)["items_per_tile"]["min"] == 0
+
+    def test_a_missing_band_names_the_item(self):
+        items = virtual(2)
+        bare = replace(items[1], assets={"scl": items[1].asset("scl")})
+        with pytest.raises(MissingBandError, match="item item-01 has no band 'blue'; it has scl"):
+            plan_composite(
+                replace(items, items=(items[0], bare)), grid_of(1024, 512), archives.spec("blue")
+            )
+
+    @pytest.mark.parametrize("block", [0, 8, -1])
+    def test_a_block_too_small_is_refused(self, block):
+        with pytest.raises(InputError, match=f"block is {block} pixels, expected at least 16"):
+            plan_composite(virtual(1), grid_of(1024, 512), archives.spec("blue"), block=block)
+
+    def test_items_of_no_sensor_are_refused(self):
+        with pytest.raises(InputError, match="0 sensors"):
+            plan_composite(Items(()), grid_of(1024, 512), archives.spec("blue"))
+
+
+@given(
+    size=st.integers(16, 700),
+    tile=st.sampled_from([16, 64, 208, 512]),
+    block=st.integers(16, 600),
+    shift=st.integers(0, 300),
+)
+def test_blocks_cut_a_tile_without_gap_or_overlap(size, tile, block, shift):
+    metres = size * 10
+    left, top = archives.LEFT + shift * 10, archives.TOP
+    grid = Grid.from_bounds(left, top - metres, left + metres, top, "EPSG:32631", 10.0, tile)
+    reads = plan_composite(virtual(1), grid, archives.spec("blue"), block=block).reads
+    covered = np.zeros(grid.shape, int)
+    for part in grid.tiles():
+        for window in reads.blocks(part):
+            assert 0 < window.height <= block
+            assert 0 < window.width <= block
+            covered[
+                window.y0 : window.y0 + window.height, window.x0 : window.x0 + window.width
+            ] += 1
+            column = window.x0 + shift  # of the source
+            assert window.x0 == part.x0 or column % block == 0
+    assert (covered == 1).all()
+
+
+def test_a_saved_plan_is_the_same_plan():
+    plan = plan_composite(virtual(3, BANDS), grid_of(1000, 256), archives.spec(*BANDS), block=128)
+    again = CompositePlan.from_json(json.loads(json.dumps(plan.to_json())))
+    assert again.run_id == plan.run_id
+    assert again.reads.block == 128
+    for name in ("tiles", "starts", "index"):
+        np.testing.assert_array_equal(getattr(again.reads, name), getattr(plan.reads, name))
+
+
+def test_the_identity_follows_what_matters():
+    def run_id(items=virtual(2), **changes):
+        return plan_composite(items, grid_of(1024, 512), archives.spec("blue", **changes)).run_id
+
+    moved = replace(virtual(2)[0].asset("blue"), offset=-0.1)
+    other = replace(virtual(2)[0], assets={**virtual(2)[0].assets, "blue": moved})
+    ids = {
+        run_id(),
+        run_id(method="mean"),
+        run_id(mask="none"),
+        run_id(virtual(3)),
+        run_id(replace(virtual(2), items=(other, virtual(2)[1]))),
+    }
+    assert len(ids) == 5
+    assert run_id() == run_id()
+
+
+def test_planning_reads_headers_only(tmp_path):
+    """One per collection, band and shape; no pixel."""
+    options = SimulationOptions(size=512, dates=3, bands=BANDS)
+    world = simulate(tmp_path / "sim", options)
+    smallest = min(path.stat().st_size for path in world.path.glob("*/*/blue.tif"))
+    with FileServer(world.path) as server:
+        document = tmp_path / "items.json"
+        document.write_text(json.dumps(items_collection(world.path, server.url)))
+        items = search(str(document), allow_hosts=["127.0.0.1"])
+        grid = archives.request(world.catalog).plan().grid
+        before = server.bytes_sent
+        plan = plan_composite(items, grid, archives.spec(*BANDS))
+        assert server.bytes_sent == before
+        facts = plan.explain()
+        kinds = {(band, i.asset(band).shape) for i in items for band in (*BANDS, "scl")}
+        header = int(reader.GDAL_OPTIONS["GDAL_INGESTED_BYTES_AT_OPEN"])
+        assert server.bytes_sent - before <= len(kinds) * header
+    assert header < smallest / 2
+    assert facts["decoded_bytes"] > 0
+
+
+# ---------------------------------------------------------------- measured in a process of its own
+
+
+class Peak(threading.Thread):
+    """The largest resident set seen, in bytes."""
+
+    def __init__(self):
+        super().__init__(daemon=True)
+        self.top = 0
+        self.running = True
+
+    def run(self):
+        while self.running:
+            self.top = max(self.top, resident())
+            time.sleep(0.002)
+
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def bytes_read():
+    return int(Path("/proc/self/io").read_text().split()[1])
+
+
+def measure(folder, case):
+    """Print what a plan says of itself, and the bytes and memory that computing it takes."""
+    spec = CompositeSpec(tuple(case["bands"]), **case["spec"])
+    small = archives.series(Path(folder) / "small", 3, spec.bands, 64, block=64)
+    crs = case["grid"].get("crs", "EPSG:32631")
+    archives.in_process(plan_composite(small, grid_of(64, 64, crs=crs), spec))  # warm up
+    items = archives.series(Path(folder) / "large", case["items"], spec.bands, 1024)
+    plan = plan_composite(items, grid_of(1024, **case["grid"]), spec)
+    facts = plan.explain()
+    for item in items:
+        for asset in item.assets.values():
+            reader.block_shape(asset, items.access)  # headers are no pixels
+    peak, base, before = Peak(), resident(), bytes_read()
+    peak.start()
+    for number in plan.reads.tiles:
+        compute_tile(plan, int(number))
+    peak.running = False
+    print(
+        json.dumps(
+            {
+                "planned_bytes": facts["decoded_bytes"],
+                "bytes": bytes_read() - before,
+                "planned_memory": facts["memory_per_task"],
+                "memory": peak.top - base,
+            }
+        )
+    )
+
+
+FOUR = ["blue", "green", "red", "nir"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="needs Linux's /proc")
+@pytest.mark.parametrize(
+    "case",
+    [
+        {"bands": FOUR, "spec": {"outliers": "mad:3"}, "grid": {"tile": 1024}},
+        {"bands": FOUR, "spec": {"mask": "none"}, "grid": {"tile": 512, "shift": 100}},
+        {"bands": FOUR, "spec": {"mask": "none"}, "grid": {"tile": 1280, "crs": "EPSG:32632"}},
+        {"bands": FOUR, "spec": {"resampling": "bilinear"}, "grid": {"tile": 1024, "shift": 3}},
+        {"bands": ["blue", "swir16"], "spec": {"mask": "scl"}, "grid": {"tile": 1024}},
+    ],
+    ids=["masked", "misaligned", "other-zone", "bilinear", "20-m-band"],
+)
+def test_a_plan_predicts_bytes_and_memory(tmp_path, case):
+    """Decoded bytes: an upper bound within 25 %. Memory: within 1.5 times, both ways.
+
+    The files are uncompressed and have nothing to skip, so what is read is what is decoded.
+    """
+    code = f"import test_plan; test_plan.measure({str(tmp_path)!r}, {dict(case, items=24)!r})"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["bytes"] <= found["planned_bytes"] <= 1.25 * found["bytes"], found
+    assert 1 / 1.5 < found["planned_memory"] / found["memory"] < 1.5, found
