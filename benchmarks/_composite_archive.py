@@ -30,7 +30,7 @@ EPSG = 32631
 LEFT, TOP = 600_000, 5_700_000
 BLOCK = 512
 NOISE = 10.0
-"""Standard deviation of the noise (DN): files compress about 1.5×, as the 10 m bands of Sentinel-2 do."""
+"""Standard deviation of the noise (DN): files compress about 1.5×, as real 10 m bands do."""
 SEED = 7
 _COG = "image/tiff; application=geotiff; profile=cloud-optimized"
 

@@ -163,7 +163,8 @@ def base_address(archive: Archive, source: str) -> Iterator[str]:
         stdout=subprocess.PIPE,
         text=True,
     )
-    assert server.stdin is not None and server.stdout is not None
+    assert server.stdin is not None
+    assert server.stdout is not None
     try:
         yield server.stdout.readline().strip()
     finally:

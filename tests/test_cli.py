@@ -111,11 +111,11 @@ class TestExitCodes:
             (("--where", "platform=sentinel-9z"), 3, "sentinel-9z"),
         ],
     )
-    def test_of_a_wrong_request(self, run, world, options, code, message):
+    def test_of_a_wrong_request(self, run, world, tmp_path, options, code, message):
         arguments = dict(zip(OPTIONS[::2], OPTIONS[1::2], strict=True))
         arguments.update(dict([options]))
         flat = [part for pair in arguments.items() for part in pair]
-        for command in (["plan"], ["composite", "-o", "/tmp/never.zarr"]):
+        for command in (["plan"], ["composite", "-o", tmp_path / "out.zarr"]):
             found, out, err = run(*command, world.catalog, *flat)
             assert (found, out) == (code, "")
             assert message in one_line(err)
@@ -185,7 +185,7 @@ class TestExitCodes:
 
 
 class TestErrors:
-    @pytest.mark.parametrize("place", [0, 1, 4])
+    @pytest.mark.parametrize("place", [0, 4])
     def test_debug_anywhere_shows_the_traceback(self, world, place):
         arguments = ["plan", str(world.catalog), "--mask", "fog"]
         arguments.insert(place, "--debug")
@@ -260,16 +260,15 @@ class TestSearch:
 
 
 class TestPlan:
-    KEYS = frozenset(
-        "crs resolution shape tile block tiles tasks items observations items_per_tile bands_read "
-        "decoded_bytes output_bytes memory_per_task".split()
-    )
-
     def test_json(self, run, world):
         code, out, err = run("plan", world.catalog, *OPTIONS, "--tile", 32, "--json")
         assert (code, err) == (0, "")
         facts = json.loads(out)
-        assert set(facts) == self.KEYS
+        assert list(facts) == [
+            *("crs", "resolution", "shape", "tile", "block", "tiles", "tasks", "items"),
+            *("observations", "items_per_tile", "bands_read"),
+            *("decoded_bytes", "output_bytes", "memory_per_task"),
+        ]
         assert facts["tasks"] == facts["tiles"] == 9
         assert facts["shape"] == [96, 96]
         assert facts["decoded_bytes"] > 0

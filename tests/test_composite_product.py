@@ -311,6 +311,7 @@ def test_a_tile_size_of_each_kind_changes_nothing(hard, untiled, tile):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(150)
 @pytest.mark.parametrize("processes", [True, False])
 @pytest.mark.parametrize("workers", [1, 2])
 def test_workers_threads_and_processes_change_nothing(hard, untiled, tmp_path, workers, processes):

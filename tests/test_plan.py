@@ -24,7 +24,7 @@ from lcengine.composite import CompositePlan, CompositeSpec, plan_composite
 from lcengine.composite.tile import compute_tile
 from lcengine.errors import InputError, MissingBandError
 from lcengine.grid import Grid
-from lcengine.items import Access, Asset, Items
+from lcengine.items import Asset, Items
 from lcengine.plan import MEMORY_TARGET
 from lcengine.simulate import FileServer, SimulationOptions, items_collection, simulate
 
@@ -165,17 +165,19 @@ def test_a_saved_plan_is_the_same_plan():
 
 
 def test_the_identity_follows_what_matters():
-    def run_id(items=virtual(2), **changes):
+    two = virtual(2)
+
+    def run_id(items=two, **changes):
         return plan_composite(items, grid_of(1024, 512), archives.spec("blue", **changes)).run_id
 
-    moved = replace(virtual(2)[0].asset("blue"), offset=-0.1)
-    other = replace(virtual(2)[0], assets={**virtual(2)[0].assets, "blue": moved})
+    moved = replace(two[0].asset("blue"), offset=-0.1)
+    other = replace(two[0], assets={**two[0].assets, "blue": moved})
     ids = {
         run_id(),
         run_id(method="mean"),
         run_id(mask="none"),
         run_id(virtual(3)),
-        run_id(replace(virtual(2), items=(other, virtual(2)[1]))),
+        run_id(replace(two, items=(other, two[1]))),
     }
     assert len(ids) == 5
     assert run_id() == run_id()
@@ -244,16 +246,13 @@ def measure(folder, case):
     for number in plan.reads.tiles:
         compute_tile(plan, int(number))
     peak.running = False
-    print(
-        json.dumps(
-            {
-                "planned_bytes": facts["decoded_bytes"],
-                "bytes": bytes_read() - before,
-                "planned_memory": facts["memory_per_task"],
-                "memory": peak.top - base,
-            }
-        )
-    )
+    found = {
+        "planned_bytes": facts["decoded_bytes"],
+        "bytes": bytes_read() - before,
+        "planned_memory": facts["memory_per_task"],
+        "memory": peak.top - base,
+    }
+    sys.stdout.write(json.dumps(found))
 
 
 FOUR = ["blue", "green", "red", "nir"]
