@@ -20,6 +20,8 @@ from lcengine.errors import RunError
 
 __all__ = ["Client", "Progress", "Receipt", "TileFunction", "connect", "local_client", "run"]
 
+NANNY_ENVIRONMENT = "distributed.nanny.pre-spawn-environ"
+
 Receipt = dict[str, Any]
 """What a tile task returns: small JSON values, never pixels."""
 
@@ -64,7 +66,12 @@ def local_client(workers: int | None = None, threads: int | None = None) -> Iter
     """
     workers = workers or max(1, CPU_COUNT // 4)
     threads = threads or max(1, CPU_COUNT // workers)
-    with dask.config.set({"distributed.worker.daemon": True}), ExitStack() as stack:
+    environment = dict(dask.config.get(NANNY_ENVIRONMENT))
+    # dask's threshold turns off glibc's own tuning: every source block that GDAL decodes would be
+    # mapped, faulted in page by page and given back.
+    environment.pop("MALLOC_TRIM_THRESHOLD_", None)
+    settings = {"distributed.worker.daemon": True, NANNY_ENVIRONMENT: environment}
+    with dask.config.set(settings), ExitStack() as stack:
         with _interrupts_held():
             cluster = distributed.LocalCluster(
                 n_workers=workers,

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, overload
 
 from lcengine.errors import InputError, MissingBandError
 
@@ -169,7 +169,14 @@ class Items(Sequence[Item]):
     def __len__(self) -> int:
         return len(self.items)
 
-    def __getitem__(self, index: Any) -> Any:
+    @overload
+    def __getitem__(self, index: int) -> Item: ...
+    @overload
+    def __getitem__(self, index: slice) -> Items: ...
+    def __getitem__(self, index: int | slice) -> Item | Items:
+        """An item, or a slice as `Items` under the same access rules."""
+        if isinstance(index, slice):
+            return replace(self, items=self.items[index])
         return self.items[index]
 
     def __iter__(self) -> Iterator[Item]:

@@ -33,6 +33,8 @@ from lcengine.signing import sign
 Resampling = Literal["nearest", "bilinear", "average"]
 
 ATTEMPTS = 4
+GONE = "HTTP response code: 404"
+"""What GDAL says of an address that another attempt will not bring back."""
 BACKOFF = 0.25
 HANDLES = 256
 NODATA = convert.NODATA
@@ -212,7 +214,9 @@ def read_raw(asset: Asset, access: Access, window: Window, out: Any = None) -> A
             return _read_once(asset, access, window, out, fresh=attempt > 0)
         except RasterioError as error:
             reason = scrub(str(error.__cause__ or error))
-    raise ReadError(f"{asset.href} could not be read in {attempts} attempts: {reason}")
+            if GONE in reason:
+                break
+    raise ReadError(f"{asset.href} could not be read in {attempt + 1} attempts: {reason}")
 
 
 def _read_once(asset: Asset, access: Access, window: Window, out: Any, fresh: bool) -> Any:
