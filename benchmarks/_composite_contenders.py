@@ -62,14 +62,15 @@ def cluster(schedule: str) -> Iterator[Any]:
     """A client: one process with two threads, or two worker processes with one thread each."""
     from distributed import Client, LocalCluster
 
-    two = schedule == "workers"
+    from lcengine.engine import local_client
+
+    if schedule == "workers":  # the product's own cluster, for every contender
+        with local_client(workers=2, threads=1) as client:
+            yield client
+        return
     with (
         LocalCluster(
-            n_workers=2 if two else 1,
-            threads_per_worker=1 if two else 2,
-            processes=two,
-            memory_limit=0,
-            dashboard_address=None,
+            n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None
         ) as local,
         Client(local) as client,
     ):
