@@ -6,6 +6,7 @@ import logging
 import signal
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -140,6 +141,8 @@ def run(
     slots = sum(client.nthreads().values()) or 1
     waiting = iter(tiles)
     futures = distributed.as_completed(loop=client.loop)
+    # A scheduler remembers keys for a while: a second run must not be given the first one's errors.
+    name = f"{name}-{uuid.uuid4().hex[:8]}"
     receipts: list[Receipt] = []
     failed: dict[int, BaseException] = {}
     numbers: dict[object, int] = {}
@@ -160,14 +163,18 @@ def run(
             break
     for future in futures:
         number = numbers.pop(future.key)
-        error = future.exception() if future.status == "error" else None
-        if error is None:
+        if future.status == "finished":
             receipt = future.result()
             receipts.append(receipt)
             if listener:
                 listener(receipt)
+        elif future.status == "error":
+            failed[number] = future.exception()
         else:
-            failed[number] = error
+            raise RunError(
+                f"the Dask scheduler dropped tile {number} ({future.status}): it stopped or lost "
+                "its connection; what is finished is kept, run the same command again"
+            )
         future.release()
         submit()
     if failed:

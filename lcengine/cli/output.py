@@ -13,6 +13,8 @@ import typer
 if TYPE_CHECKING:
     from lcengine.engine import Progress
 
+LOG_SECONDS = 5.0
+
 
 def complain(message: str) -> None:
     """One line on stderr."""
@@ -73,7 +75,7 @@ def progress(as_json: bool) -> Iterator[Callable[[Progress], None]]:
 
     console = Console(stderr=True)
     if as_json or not console.is_terminal:
-        yield _log
+        yield _log()
         return
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
@@ -101,13 +103,23 @@ def progress(as_json: bool) -> Iterator[Callable[[Progress], None]]:
         yield listen
 
 
-def _log(state: Progress) -> None:
-    eta = "" if state.eta is None else f", {state.eta:.0f} s left"
-    resumed = f" ({state.resumed} from an earlier run)" if state.resumed else ""
-    say(
-        f"tiles {state.done}/{state.tiles}{resumed}, {_pace(state)}, "
-        f"{state.failures} failed reads{eta}"
-    )
+def _log() -> Callable[[Progress], None]:
+    """A listener that writes the first and the last line, and one every few seconds between."""
+    last = -LOG_SECONDS
+
+    def listen(state: Progress) -> None:
+        nonlocal last
+        if state.seconds - last < LOG_SECONDS and state.done < state.tiles:
+            return
+        last = state.seconds
+        eta = "" if state.eta is None else f", {state.eta:.0f} s left"
+        resumed = f" ({state.resumed} from an earlier run)" if state.resumed else ""
+        say(
+            f"tiles {state.done}/{state.tiles}{resumed}, {_pace(state)}, "
+            f"{state.failures} failed reads{eta}"
+        )
+
+    return listen
 
 
 def _pace(state: Progress) -> str:

@@ -51,6 +51,8 @@ class CompositeRequest:
             "resolution": self.resolution,
             "tile": self.tile,
             "offset": self.offset,
+            "signer": self.signer,
+            "allow_hosts": list(self.allow_hosts),
             **self.spec.to_json(),
         }
 
@@ -63,13 +65,18 @@ class CompositeRequest:
         """The items and the grid of the product, whose extent may exceed the AOI's box."""
         if self.aoi is None:
             return self._union()
-        if self.crs != "auto":
-            grid = self._grid(self.aoi, self.crs, self.resolution or self._finest())
-            return self._search(grid.lonlat_bounds(self._halo())), grid
         searched = _grown(self.aoi.bounds, self._halo())
         items = self._search(searched)
-        crs = auto_crs(self.aoi.bounds, items.epsgs)
-        grid = self._grid(self.aoi, f"EPSG:{crs}", self.resolution or self._finest(items))
+        code = self.crs
+        if code == "auto":
+            code = f"EPSG:{auto_crs(self.aoi.bounds, items.epsgs)}"
+        grid = Grid.from_aoi(
+            self.aoi,
+            crs=code,
+            resolution=self.resolution or self._finest(items),
+            tile=self.tile,
+            anchor=sensor(items[0].sensor).anchor,
+        )
         wanted = grid.lonlat_bounds(self._halo())
         if not _holds(searched, wanted):
             items = self._search(wanted)
@@ -107,22 +114,9 @@ class CompositeRequest:
         grid = Grid.from_bounds(left, bottom, right, top, code, resolution, self.tile, anchor)
         return items, grid
 
-    def _grid(self, aoi: Aoi, crs: str, resolution: float) -> Grid:
-        anchor = self._sensor_anchor()
-        return Grid.from_aoi(aoi, crs=crs, resolution=resolution, tile=self.tile, anchor=anchor)
-
-    def _sensor_anchor(self) -> float:
-        names = self.query.collections
-        return sensor(names[0]).anchor if names else 0.0
-
-    def _finest(self, items: Items | None = None) -> float:
-        """Finest native resolution of the bands: of the items' pixels, else of the sensor."""
-        if items is not None and len(items):
-            return min(float(items[0].asset(band).transform[0]) for band in self.spec.bands)
-        names = self.query.collections
-        if not names:
-            raise InputError("no collection is given; state one with -c, or state --resolution")
-        return min(sensor(names[0]).band(band).resolution for band in self.spec.bands)
+    def _finest(self, items: Items) -> float:
+        """Finest pixel size of the bands."""
+        return min(float(items[0].asset(band).transform[0]) for band in self.spec.bands)
 
     def _halo(self) -> float:
         recipe = preset(self.spec.mask)

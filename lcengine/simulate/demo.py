@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -43,10 +42,6 @@ def run(
     started = time.monotonic()
     say(f"1/4 simulating {dates} Sentinel-2 overpasses with clouds into {folder}/archive ...")
     world = simulate(folder / "archive", SimulationOptions(size=size, dates=dates, bands=BANDS))
-    for old in (folder / "composite.zarr", folder / ".composite.zarr.lcengine"):
-        if old.is_symlink():
-            old.unlink()
-        shutil.rmtree(old, ignore_errors=True)
     with (
         FileServer(world.path) as files,
         StacServer(items_collection(world.path, files.url)) as api,
@@ -55,7 +50,9 @@ def run(
         request = _request(world, api.url)
         say("3/4 lcengine composite on a local Dask cluster ...")
         clock = time.monotonic()
-        run_composite(request.plan, folder / "composite.zarr", request=request.to_json())
+        run_composite(
+            request.plan, folder / "composite.zarr", request=request.to_json(), restart=True
+        )
         seconds = time.monotonic() - clock
         say("4/4 comparing with the truth ...")
         items, _ = request.items_and_grid()
