@@ -64,7 +64,7 @@ def __dir__() -> list[str]:
 
 
 class _Package(ModuleType):
-    """Keeps `lcengine.composite` and `lcengine.plan` functions, whatever was imported before.
+    """Keeps `lcengine.composite` a function, whatever was imported before.
 
     Importing a submodule binds it on its package, which would hide the public function of the same
     name. The modules stay reachable by `from lcengine.composite import …`.

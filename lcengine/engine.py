@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import signal
 import threading
@@ -20,6 +21,12 @@ from distributed import Client
 from lcengine.errors import RunError
 
 __all__ = ["Client", "Progress", "Receipt", "TileFunction", "connect", "local_client", "run"]
+
+TILES_PER_THREAD = 3
+"""Tiles in flight per worker thread: enough that none waits for the driver."""
+ROOM_SECONDS = 5.0
+"""How often the window looks at how many workers there are: clusters grow and shrink."""
+WORKER_TIMEOUT = 120.0
 
 NANNY_ENVIRONMENT = "distributed.nanny.pre-spawn-environ"
 
@@ -138,29 +145,25 @@ def run(
     so neither it nor the driver grows with the job. A tile that fails is retried, then set aside
     while the others go on; at the end `RunError` lists what failed.
     """
-    slots = sum(client.nthreads().values()) or 1
+    _await_workers(client)
     waiting = iter(tiles)
     futures = distributed.as_completed(loop=client.loop)
     # A scheduler remembers keys for a while: a second run must not be given the first one's errors.
     name = f"{name}-{uuid.uuid4().hex[:8]}"
+    room = _Room(client, window)
     receipts: list[Receipt] = []
     failed: dict[int, BaseException] = {}
     numbers: dict[object, int] = {}
 
-    def submit() -> bool:
-        number = next(waiting, None)
-        if number is None:
-            return False
-        future = client.submit(
-            function, number, key=f"{name}-{number}", retries=retries, pure=False
-        )
-        numbers[future.key] = number
-        futures.add(future)
-        return True
+    def submit() -> None:
+        for number in itertools.islice(waiting, max(0, room.size() - len(numbers))):
+            future = client.submit(
+                function, number, key=f"{name}-{number}", retries=retries, pure=False
+            )
+            numbers[future.key] = number
+            futures.add(future)
 
-    for _ in range(window or 3 * slots):
-        if not submit():
-            break
+    submit()
     for future in futures:
         number = numbers.pop(future.key)
         if future.status == "finished":
@@ -184,3 +187,32 @@ def run(
             f"{failed[first]}; what is finished is kept, run the same command again"
         )
     return receipts
+
+
+class _Room:
+    """How many tiles may be in flight: a fixed window, or one that follows the workers."""
+
+    def __init__(self, client: Client, window: int | None) -> None:
+        self.client = client
+        self.window = window
+        self.asked = -ROOM_SECONDS
+        self.current = 1
+
+    def size(self) -> int:
+        if self.window is not None:
+            return self.window
+        now = time.monotonic()
+        if now - self.asked >= ROOM_SECONDS:
+            self.asked = now
+            self.current = TILES_PER_THREAD * max(1, sum(self.client.nthreads().values()))
+        return self.current
+
+
+def _await_workers(client: Client) -> None:
+    try:
+        client.wait_for_workers(1, timeout=WORKER_TIMEOUT)
+    except TimeoutError as error:
+        raise RunError(
+            f"no worker joined the Dask scheduler within {WORKER_TIMEOUT:.0f} s; start one with "
+            "`dask worker`"
+        ) from error

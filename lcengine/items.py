@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 import json
 import os
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -188,10 +187,6 @@ class Items(Sequence[Item]):
         codes = (item.crs for item in self.items)
         return [int(code.removeprefix("EPSG:")) for code in codes if code.startswith("EPSG:")]
 
-    def with_access(self, access: Access) -> Items:
-        """The same items under other access rules."""
-        return replace(self, access=access)
-
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a STAC FeatureCollection that `Items.load` and any STAC reader understand."""
         Path(path).write_text(json.dumps(self.to_json(), indent=1) + "\n", encoding="utf-8")
@@ -294,12 +289,6 @@ def _solar_day(item: Item) -> str:
     west, _, east, _ = item.bbox
     longitude = (west + east + (360 if west > east else 0)) / 2  # west > east: across 180 degrees
     return (item.datetime + dt.timedelta(hours=longitude / 15)).date().isoformat()
-
-
-def common_bands(items: Sequence[Item]) -> list[str]:
-    """Bands that every item has, in the order of the first item."""
-    counts = Counter(band for item in items for band in item.assets)
-    return [band for band in items[0].assets if counts[band] == len(items)] if items else []
 
 
 def parse_datetime(text: str) -> dt.datetime:

@@ -13,7 +13,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 from pyproj import Transformer
+from pyproj.exceptions import ProjError
 
+from lcengine.errors import InputError
 from lcengine.items import Asset
 
 FLOAT = npt.NDArray[np.float64]
@@ -169,7 +171,13 @@ class Locator:
 @lru_cache(maxsize=64)
 def transformer(source: str, target: str) -> Transformer:
     """Coordinate transformation in x, y order, cached: building one costs milliseconds."""
-    return Transformer.from_crs(source, target, always_xy=True)
+    try:
+        return Transformer.from_crs(source, target, always_xy=True)
+    except ProjError as error:
+        raise InputError(
+            f"there is no transformation from CRS {source[:60]} to {target[:60]}: {error}; "
+            "correct proj:code of the item, or --crs"
+        ) from error
 
 
 def window_bounds(

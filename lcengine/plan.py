@@ -162,7 +162,7 @@ class ReadPlan:
                 if key not in cost:
                     is_mask = band == self.mask_band
                     windows = whole if is_mask else list(self.blocks(tile))
-                    margin = masks.margin(self.recipe, source) if is_mask else self._margin()
+                    margin = masks.margin(self.recipe, source) if is_mask else self._margin(source)
                     cost[key] = sum(
                         _block_bytes(self.lattice, w, source, margin, *shapes[kind])
                         for w in windows
@@ -177,7 +177,10 @@ class ReadPlan:
             for band in bands:
                 yield item.collection, band, _ByGrid(item.asset(band))
 
-    def _margin(self) -> int:
+    def _margin(self, source: SourceGrid) -> int:
+        """Source pixels that a resampling needs beyond those under the pixel centres."""
+        if self.resampling == "average":
+            return -(-oversampling(self.lattice, source) // 2)
         return 1 if self.resampling == "bilinear" else 0
 
 
@@ -257,6 +260,10 @@ def extent(source: SourceGrid, lattice: Lattice) -> tuple[int, int, int, int]:
         left, bottom, right, top = transformer(own.crs, lattice.crs).transform_bounds(
             left, bottom, right, top, densify_pts=101
         )
+        if not np.all(np.isfinite([left, bottom, right, top])):
+            return 0, 0, 0, 0  # so far away that the product's CRS cannot express it
+        if left > right:  # across the antimeridian of a geographic product: on both its ends
+            left, right = -180.0, 180.0
         pad = 2 + int(np.ceil(own.dx / lattice.dx))
     y0 = int(np.floor((lattice.top - top) / lattice.dy)) - pad
     y1 = int(np.ceil((lattice.top - bottom) / lattice.dy)) + pad

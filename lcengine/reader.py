@@ -20,10 +20,10 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 import numpy.typing as npt
 import rasterio
-from rasterio.errors import RasterioError
+from rasterio.errors import CRSError, RasterioError
 from rasterio.windows import Window as RasterioWindow
 
-from lcengine.addresses import check_host, scrub
+from lcengine.addresses import check_host, redact, scrub
 from lcengine.errors import HrefError, InputError, LcengineError, ReadError
 from lcengine.items import Access, Asset
 from lcengine.kernels import convert, gather
@@ -71,12 +71,16 @@ def gdal_path(href: str, access: Access) -> str:
     catalogue itself is local.
     """
     if any(ord(c) < 32 for c in href):
-        raise HrefError(f"address {href!r} has control characters; expected a plain URL or path")
+        raise HrefError(
+            f"address {redact(href)!r} has control characters; expected a plain URL or path"
+        )
     try:
         parts = urlsplit(href)
         host = parts.hostname or ""
     except ValueError as error:
-        raise HrefError(f"address {href!r} is malformed ({error}); expected a URL") from None
+        raise HrefError(
+            f"address {redact(href)!r} is malformed ({error}); expected a URL"
+        ) from None
     if parts.scheme in ("http", "https") and " " not in href:
         check_host(host, access.hosts)
         return f"/vsicurl/{href}"
@@ -84,19 +88,21 @@ def gdal_path(href: str, access: Access) -> str:
         return f"/vsi{parts.scheme}/{parts.netloc}{parts.path}"
     if parts.scheme in ("", "file"):
         return _local_path(href, access)
-    raise HrefError(f"address {href!r} is not a plain http, https, s3, gs or file address")
+    raise HrefError(f"address {redact(href)!r} is not a plain http, https, s3, gs or file address")
 
 
 def _local_path(href: str, access: Access) -> str:
     if not access.local:
         raise HrefError(
-            f"address {href!r} is a local file named by a remote catalogue; "
+            f"address {redact(href)!r} is a local file named by a remote catalogue; "
             "only a local catalogue may name local files"
         )
     path = unquote(urlsplit(href).path) if href.startswith("file:") else href
     path = os.path.abspath(path)
     if path.startswith("/vsi"):
-        raise HrefError(f"address {href!r} is a GDAL virtual path; expected a plain file path")
+        raise HrefError(
+            f"address {redact(href)!r} is a GDAL virtual path; expected a plain file path"
+        )
     return path
 
 
@@ -121,7 +127,7 @@ class Handles:
         try:
             if dataset.count < asset.band:
                 raise ReadError(
-                    f"{asset.href} has {dataset.count} bands, expected band {asset.band}"
+                    f"{redact(asset.href)} has {dataset.count} bands, expected band {asset.band}"
                 )
             yield dataset
         except BaseException:
@@ -180,22 +186,25 @@ def _check_dataset(dataset: Any, asset: Asset) -> None:
     """A file whose grid is not the one its catalogue states would land in the wrong place."""
     if (dataset.height, dataset.width) != asset.shape:
         raise ReadError(
-            f"{asset.href} has shape {dataset.height}x{dataset.width}, "
+            f"{redact(asset.href)} has shape {dataset.height}x{dataset.width}, "
             f"its catalogue says {asset.shape[0]}x{asset.shape[1]}"
         )
     if not np.allclose(tuple(dataset.transform)[:6], asset.transform, rtol=0, atol=1e-6):
         raise ReadError(
-            f"{asset.href} has transform {tuple(dataset.transform)[:6]}, "
+            f"{redact(asset.href)} has transform {tuple(dataset.transform)[:6]}, "
             f"its catalogue says {asset.transform}"
         )
     if dataset.crs is None or not _same_crs(dataset.crs.to_wkt(), asset.crs):
         name = None if dataset.crs is None else dataset.crs.to_string()
-        raise ReadError(f"{asset.href} has CRS {name}, its catalogue says {asset.crs}")
+        raise ReadError(f"{redact(asset.href)} has CRS {name}, its catalogue says {asset.crs}")
 
 
 @lru_cache(maxsize=256)
 def _same_crs(wkt: str, stated: str) -> bool:
-    return bool(rasterio.CRS.from_wkt(wkt) == rasterio.CRS.from_user_input(stated))
+    try:
+        return bool(rasterio.CRS.from_wkt(wkt) == rasterio.CRS.from_user_input(stated))
+    except CRSError:
+        return False
 
 
 def read_raw(asset: Asset, access: Access, window: Window, out: Any = None) -> Any:
@@ -212,11 +221,11 @@ def read_raw(asset: Asset, access: Access, window: Window, out: Any = None) -> A
             time.sleep(BACKOFF * 2**attempt)
         try:
             return _read_once(asset, access, window, out, fresh=attempt > 0)
-        except RasterioError as error:
+        except (RasterioError, OSError) as error:  # OSError: the signer's requests
             reason = scrub(str(error.__cause__ or error))
             if GONE in reason:
                 break
-    raise ReadError(f"{asset.href} could not be read in {attempt + 1} attempts: {reason}")
+    raise ReadError(f"{redact(asset.href)} could not be read in {attempt + 1} attempts: {reason}")
 
 
 def _read_once(asset: Asset, access: Access, window: Window, out: Any, fresh: bool) -> Any:
@@ -241,7 +250,7 @@ def block_shape(asset: Asset, access: Access) -> tuple[tuple[int, int], int]:
             height, width = dataset.block_shapes[band]
             return (int(height), int(width)), np.dtype(dataset.dtypes[band]).itemsize
     except RasterioError as error:
-        raise ReadError(f"{asset.href} could not be opened: {error}") from error
+        raise ReadError(f"{redact(asset.href)} could not be opened: {scrub(str(error))}") from error
 
 
 def read_band(

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import itertools
 import json
 import os
 import shutil
+import uuid
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -96,9 +96,12 @@ class Layout:
         return self.home / "staging.json"
 
     def fresh_version(self, run_id: str) -> str:
-        """A folder name for a run that no version has yet: the visible one is never touched."""
-        taken = {entry.name for entry in self.home.iterdir()}
-        return next(name for n in itertools.count(1) if (name := f"{run_id}-{n}") not in taken)
+        """A folder name that no version ever had.
+
+        The visible version is never touched, half a staging area that a kill left behind is in
+        nobody's way, and a task of a discarded run cannot write into the next one.
+        """
+        return f"{run_id}-{uuid.uuid4().hex[:8]}"
 
     def published_request(self) -> dict[str, Any] | None:
         """The request of the product now visible at the output, None where there is none."""
@@ -199,18 +202,19 @@ class Staging:
         """
         group = zarr.open_group(self.path, mode="r+")
         content = hashlib.sha256()
-        with zarr.config.set({"array.write_empty_chunks": True}):
-            for name, pixels in arrays.items():
-                array = group[name]
-                assert isinstance(array, zarr.Array)
-                _check_fits(tile, name, pixels, array)
-                array[tile.slices] = pixels
-                if not np.array_equal(np.asarray(array[tile.slices]), pixels):
-                    raise StoreError(
-                        f"tile {tile.index} of {name} does not read back as written; "
-                        f"check the disk under {self.path}"
-                    )
-                content.update(np.ascontiguousarray(pixels).data)
+        for name, pixels in arrays.items():
+            found = group[name]
+            assert isinstance(found, zarr.Array)
+            # Per array: zarr's global setting would be shared by the tasks of all threads.
+            array = found.with_config({"write_empty_chunks": True})
+            _check_fits(tile, name, pixels, array)
+            array[tile.slices] = pixels
+            if not np.array_equal(np.asarray(array[tile.slices]), pixels):
+                raise StoreError(
+                    f"tile {tile.index} of {name} does not read back as written; "
+                    f"check the disk under {self.path}"
+                )
+            content.update(np.ascontiguousarray(pixels).data)
         return content.hexdigest()
 
     def mark(self, tile: int, receipt: Mapping[str, Any]) -> None:

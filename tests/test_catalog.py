@@ -13,6 +13,7 @@ import time
 import urllib.error
 import urllib.request
 import warnings
+from dataclasses import replace
 from functools import partial
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -806,7 +807,7 @@ def test_saved_items_come_back_with_their_access(tmp_path, serve_folder):
 def test_saved_items_of_somebody_else_grant_nothing(tmp_path, serve_folder):
     items = search(write_json(tmp_path / "raw.json", [make_item(0)]))
     generous = Access(local=True, hosts=("169.254.169.254",), signer="os:system")
-    items.with_access(generous).save(tmp_path / "generous.json")
+    replace(items, access=generous).save(tmp_path / "generous.json")
     over_http = search(f"{serve_folder(tmp_path)}/generous.json")
     assert over_http.access == Access(local=False, hosts=("127.0.0.1",))
     with pytest.raises(InputError, match=r"names the signing hook 'os:system'; .*--signer"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,6 @@ from lcengine.items import (
     Asset,
     Item,
     Items,
-    common_bands,
     observations,
     parse_datetime,
 )
@@ -218,12 +218,6 @@ def test_missing_band_names_item_band_and_what_exists():
         item.asset("swir16")
 
 
-def test_common_bands_are_in_every_item():
-    found = [make_item("a", bands=("red", "nir", "scl")), make_item("b", bands=("scl", "red"))]
-    assert common_bands(found) == ["red", "scl"]
-    assert common_bands([]) == []
-
-
 def test_epsgs_leave_out_what_has_no_code():
     wkt = 'PROJCRS["a local one"]'
     found = [make_item("a"), make_item("b", minutes=40, crs="EPSG:32632"), make_item("c", crs=wkt)]
@@ -247,4 +241,4 @@ def test_items_are_a_sequence(tmp_path: Path):
     found = Items.of([make_item("a"), make_item("b", minutes=60)])
     assert len(found) == 2
     assert [i.id for i in found[:1]] == ["a"]
-    assert found.with_access(Access(local=True)).access.local
+    assert replace(found, access=Access(local=True))[:1].access.local

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from http import HTTPStatus
 from http.server import ThreadingHTTPServer
 from threading import Thread
@@ -77,7 +78,7 @@ def plan_of(archive, base, access):
     items = Items.of([normalise(f) for f in items_collection(archive.path, base)["features"]])
     grid = Grid.from_bounds(*_bounds(items), 32631, 10)
     spec = lcengine.CompositeSpec(("red",), mask="none")
-    return lcengine.plan_composite(items.with_access(access), grid, spec)
+    return lcengine.plan_composite(replace(items, access=access), grid, spec)
 
 
 def _bounds(items):

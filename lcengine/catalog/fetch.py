@@ -168,7 +168,7 @@ class Fetcher(StacApiIO):
     def _late(self, more: str = "") -> CatalogError:
         return CatalogError(
             f"{self.source} did not answer completely within {self.seconds:g} s "
-            f"({self.items} items had come{more}); raise --timeout or ask for less"
+            f"({self.items} items had come{more}); ask for less, or raise timeout= in Python"
         )
 
 

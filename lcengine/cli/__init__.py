@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
+from typer.exceptions import TyperException
 
 import lcengine
 from lcengine.cli import composite, product, search, world
@@ -23,27 +24,32 @@ INTERRUPTED = 130
 
 
 class Group(TyperGroup):
-    """Turns named errors and the operating system's into one line and an exit code."""
+    """Turns every error into one line and a stable exit code; with `--debug` it keeps traceback."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command; with `--debug` errors keep their traceback."""
+        """Run the command."""
         try:
             return super().invoke(ctx)
-        except LcengineError as error:
-            if ctx.params.get("debug"):
-                raise
-            complain(str(error))
-            raise typer.Exit(error.exit_code) from None
-        except BrokenPipeError:  # `| head`: not an error, and Click's to handle
-            raise
-        except OSError as error:
-            if ctx.params.get("debug"):
-                raise
-            complain(f"{error.filename}: {error.strerror}" if error.filename else str(error))
-            raise typer.Exit(LcengineError.exit_code) from None
+        except (BrokenPipeError, typer.Exit, typer.Abort, TyperException):
+            raise  # the command line's own ways out; a broken pipe is `| head`
         except KeyboardInterrupt:
-            complain("interrupted; finished tiles are kept, run the same command again to resume")
+            kept = "; finished tiles are kept, run the same command again to resume"
+            complain(f"interrupted{kept if ctx.invoked_subcommand == 'composite' else ''}")
             raise typer.Exit(INTERRUPTED) from None
+        except Exception as error:  # the last line before the user
+            if ctx.params.get("debug"):
+                raise
+            complain(_explain(error))
+            code = error.exit_code if isinstance(error, LcengineError) else LcengineError.exit_code
+            raise typer.Exit(code) from None
+
+
+def _explain(error: Exception) -> str:
+    if isinstance(error, LcengineError):
+        return str(error)
+    if isinstance(error, OSError):
+        return f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    return f"unexpected {type(error).__name__}: {error}; --debug shows where"
 
 
 app = typer.Typer(

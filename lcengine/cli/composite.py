@@ -13,6 +13,7 @@ import typer
 from lcengine.cli import options
 from lcengine.cli.options import takes
 from lcengine.cli.output import emit, progress, say
+from lcengine.errors import InputError
 
 if TYPE_CHECKING:
     from lcengine.composite import CompositeRequest
@@ -122,7 +123,7 @@ def composite(
         int | None, typer.Option("--workers", help="Local worker processes [one per 4 CPUs].")
     ] = None,
     threads: Annotated[
-        int | None, typer.Option("--threads", help="Threads per local worker [all CPUs].")
+        int | None, typer.Option("--threads", help="Threads per local worker [CPUs / workers].")
     ] = None,
     scheduler: Annotated[
         str | None, typer.Option("--scheduler", help="Running Dask scheduler, tcp://host:8786.")
@@ -137,6 +138,11 @@ def composite(
     from lcengine.cli.product import summary
     from lcengine.composite import run_composite
 
+    if scheduler is not None and (workers or threads):
+        raise InputError(
+            "--workers and --threads describe a local cluster, --scheduler names a running one; "
+            "give one or the other"
+        )
     signal.signal(signal.SIGTERM, _interrupt)
 
     def client() -> AbstractContextManager[Client]:

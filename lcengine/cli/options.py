@@ -52,9 +52,7 @@ Offset = Annotated[
 ]
 Signer = Annotated[
     str | None,
-    typer.Option(
-        "--signer", help="Hook module:function that signs addresses inside the tasks.", hidden=False
-    ),
+    typer.Option("--signer", help="Hook module:function that signs addresses inside the tasks."),
 ]
 AllowHost = Annotated[
     list[str] | None,

@@ -10,14 +10,14 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from dask.system import CPU_COUNT
-
 import lcengine
 from lcengine import reader
 from lcengine.composite.spec import QA_FILL, CompositeSpec
 from lcengine.errors import InputError
 from lcengine.grid import Grid
 from lcengine.items import Item, Items
+from lcengine.kernels._jit import usable_cpus
+from lcengine.kernels.composite import MAX_OBSERVATIONS
 from lcengine.plan import ReadPlan, describe, plan_reads
 from lcengine.sensors import Sensor, sensor
 from lcengine.store import Variable
@@ -124,12 +124,26 @@ def plan_composite(
         resampling=spec.resampling,
         block=block,
     )
+    _check_series(reads)
     return CompositePlan(spec, reads, found)
+
+
+def _check_series(reads: ReadPlan) -> None:
+    """`InputError` before anything is read where a tile has more observations than kernels take."""
+    for position, tile in enumerate(reads.tiles):
+        members = reads.items_of(position)
+        if len(members) > MAX_OBSERVATIONS:
+            found = len({reads.observation[int(i)] for i in members})
+            if found > MAX_OBSERVATIONS:
+                raise InputError(
+                    f"tile {tile} has {found} observations, at most {MAX_OBSERVATIONS} fit; "
+                    "take a shorter --datetime or a lower --max-cloud"
+                )
 
 
 def read_threads() -> int:
     """Reads that a process has in flight; `LCENGINE_READ_THREADS` in the environment sets it."""
-    return int(os.environ.get("LCENGINE_READ_THREADS", "0")) or min(32, 4 * CPU_COUNT)
+    return int(os.environ.get("LCENGINE_READ_THREADS", "0")) or min(32, 4 * usable_cpus())
 
 
 def digest(data: Mapping[str, Any]) -> str:

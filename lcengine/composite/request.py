@@ -77,7 +77,7 @@ class CompositeRequest:
             tile=self.tile,
             anchor=sensor(items[0].sensor).anchor,
         )
-        wanted = grid.lonlat_bounds(self._halo())
+        wanted = _same_side(searched, grid.lonlat_bounds(self._halo()))
         if not _holds(searched, wanted):
             items = self._search(wanted)
         return items, grid
@@ -131,6 +131,19 @@ def _grown(
     dy = metres / METRES_PER_DEGREE
     dx = dy / max(0.01, math.cos(math.radians(max(abs(south), abs(north)))))
     return (max(west - dx, -180), max(south - dy, -90), min(east + dx, 180), min(north + dy, 90))
+
+
+def _same_side(
+    searched: tuple[float, float, float, float], wanted: tuple[float, float, float, float]
+) -> tuple[float, float, float, float]:
+    """`wanted`, or its part on the AOI's side where it meets the antimeridian.
+
+    An extent that touches 180° has a box around the whole globe; searching that would fetch all
+    items of a latitude.
+    """
+    if wanted[2] - wanted[0] < 350:
+        return wanted
+    return (searched[0], wanted[1], searched[2], wanted[3])
 
 
 def _holds(outer: tuple[float, ...], inner: tuple[float, ...]) -> bool:

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lcengine import engine
+from lcengine.addresses import redact
 from lcengine.composite.planning import CompositePlan
 from lcengine.composite.tile import compute_tile
 from lcengine.errors import StoreError
@@ -156,7 +157,7 @@ def _items(plan: CompositePlan) -> bytes:
             "observation": group,
             "baseline": item.baseline,
             "band": band,
-            "href": asset.href.split("?")[0],
+            "href": redact(asset.href),
             "scale": asset.scale,
             "offset": asset.offset,
             "contract": asset.contract,

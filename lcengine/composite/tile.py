@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -56,13 +56,18 @@ def _pool() -> ThreadPoolExecutor:
 
 _held = threading.local()
 
+HELD = 2**28
+"""Largest observation memory in bytes that a worker thread keeps from block to block."""
+
 
 def _cube(*shape: int) -> npt.NDArray[np.int16]:
-    """Uninitialised int16 memory of a worker thread, kept for its next block.
+    """Uninitialised int16 memory, kept by its worker thread for the next block unless large.
 
     Fresh memory would be faulted in page by page for every block: a twentieth of a run.
     """
     size = math.prod(shape)
+    if 2 * size > HELD:
+        return np.empty(shape, dtype=np.int16)
     whole: npt.NDArray[np.int16] | None = getattr(_held, "memory", None)
     if whole is None or whole.size < size:
         whole = _held.memory = np.empty(size, dtype=np.int16)
@@ -114,6 +119,8 @@ class _TileTask:
     def _gather(self, keys: Sequence[int], read: Callable[[int], Any], band: str) -> dict[int, Any]:
         """Results of `read` by item; what fails goes to the ledger."""
         futures: list[tuple[int, Future[Any]]] = [(i, _pool().submit(read, i)) for i in keys]
+        # Whatever happens below, no read may outlive the block it writes to.
+        wait([future for _, future in futures])
         found = {}
         for i, future in futures:
             try:
@@ -145,7 +152,8 @@ class _TileTask:
         locator = Locator(self.reads.lattice, window)
         clear = self._clear(locator)
         kept = [k for k in range(len(self.members)) if clear[k].any()]
-        values, lost = self._read_bands(locator, kept, clear)
+        lost = self._lost_masks(locator)
+        values = self._read_bands(locator, kept, clear, lost)
         groups = np.array([self.reads.observation[int(self.members[k])] for k in kept], np.int64)
         spec = self.plan.spec
         out = composite(
@@ -163,7 +171,7 @@ class _TileTask:
             self.result.arrays[band][area] = pixels
         self.result.arrays["count"][area] = out.count
         self.result.arrays["outliers"][area] = out.outliers
-        self.result.arrays["lost"][area] = lost
+        self.result.arrays["lost"][area] = self._count_lost(lost, kept, clear, values)
         self.result.clear += int(out.count.sum(dtype=np.int64))
 
     def _clear(self, locator: Locator) -> UINT8:
@@ -186,44 +194,42 @@ class _TileTask:
         return clear
 
     def _read_bands(
-        self, locator: Locator, kept: list[int], clear: UINT8
-    ) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.uint16]]:
-        """Bands of the kept items (item, band, y, x), and the lost observations per pixel.
+        self, locator: Locator, kept: list[int], clear: UINT8, lost: dict[int, UINT8]
+    ) -> npt.NDArray[np.int16]:
+        """Bands of the kept items (item, band, y, x).
 
-        Items that fail are not clear any more: `clear` is changed in place.
+        Items that fail are not clear any more, and lost where they were: `clear` and `lost` are
+        changed in place.
         """
         window, bands = locator.window, self.reads.bands
-        shape = (window.height, window.width)
-        lost = np.zeros(shape, dtype=np.uint16)
-        values = _cube(len(kept), len(bands), *shape)
-        jobs: list[tuple[int, str, Future[None]]] = []
-        for n, k in enumerate(kept):
-            for b, band in enumerate(bands):
-                asset = self.plan.items[int(self.members[k])].asset(band)
-                self._prepare(locator, asset)
-                job = _pool().submit(
-                    reader.read_band,
-                    asset,
-                    self.access,
-                    locator,
-                    values[n, b],
-                    self.reads.resampling,
-                )
-                jobs.append((n, band, job))
-        broken: dict[int, str] = {}
-        for n, band, job in jobs:
+        values = _cube(len(kept), len(bands), window.height, window.width)
+        reads: list[tuple[int, int]] = [(n, b) for n in range(len(kept)) for b in range(len(bands))]
+        assets = []
+        for n, b in reads:
+            asset = self.plan.items[int(self.members[kept[n]])].asset(bands[b])
+            self._prepare(locator, asset)
+            assets.append(asset)
+
+        def read(job: int) -> None:
+            n, b = reads[job]
+            reader.read_band(assets[job], self.access, locator, values[n, b], self.reads.resampling)
+
+        jobs = [_pool().submit(read, job) for job in range(len(reads))]
+        # Whatever happens below, no read may outlive the block whose memory it writes to.
+        wait(jobs)
+        for (n, b), job in zip(reads, jobs, strict=True):
             try:
                 job.result()
             except (ReadError, HrefError) as error:
-                self._fail(int(self.members[kept[n]]), band, error)
-                broken[n] = band
-        for n, band in broken.items():
-            k = kept[n]
-            lost += clear[k] & self._reach(locator, int(self.members[k]), band)
-            clear[k] = 0
-            values[n] = reader.NODATA
-        lost += self._lost_masks(locator)
-        return values, lost
+                k = kept[n]
+                self._fail(int(self.members[k]), bands[b], error)
+                reach = self._reach(locator, int(self.members[k]), bands[b])
+                lost[k] = lost.get(k, np.zeros_like(reach)) | (clear[k] & reach)
+        for n, k in enumerate(kept):
+            if k in lost:
+                clear[k] = 0
+                values[n] = reader.NODATA
+        return values
 
     def _prepare(self, locator: Locator, asset: Asset) -> None:
         """Build the footing of an asset here: threads may only look it up."""
@@ -234,21 +240,42 @@ class _TileTask:
         footing = locator.footing(source.lattice, k)
         _ = footing.row_index, footing.col_index
 
-    def _lost_masks(self, locator: Locator) -> npt.NDArray[np.uint16]:
-        """Items whose mask could not be read count as lost wherever their raster reaches."""
-        lost = np.zeros((locator.window.height, locator.window.width), dtype=np.uint16)
+    def _lost_masks(self, locator: Locator) -> dict[int, UINT8]:
+        """Items whose mask could not be read: they may have been clear wherever they reach."""
         if self.reads.recipe is None:
-            return lost
-        for i in self.members:
-            if int(i) in self.failed and int(i) not in self.classes:
-                lost += self._reach(locator, int(i), self.reads.mask_band)
+            return {}
         inside = self.plan.grid.inside(*locator.window)
-        return lost if inside is None else lost * inside
+        lost = {}
+        for k, i in enumerate(self.members):
+            if int(i) in self.failed and int(i) not in self.classes:
+                reach = self._reach(locator, int(i), self.reads.mask_band)
+                lost[k] = reach if inside is None else reach & inside.astype(np.uint8)
+        return lost
 
-    def _reach(self, locator: Locator, i: int, band: str) -> npt.NDArray[np.bool_]:
-        """Pixels of the block that lie in the raster of an item's band."""
+    def _count_lost(
+        self,
+        lost: dict[int, UINT8],
+        kept: list[int],
+        clear: UINT8,
+        values: npt.NDArray[np.int16],
+    ) -> npt.NDArray[np.uint16]:
+        """Lost observations per pixel: a member could not be read, and no other one was clear."""
+        number = [self.reads.observation[int(i)] for i in self.members]
+        count = np.zeros(clear.shape[1:], dtype=np.uint16)
+        for observation in sorted({number[k] for k in lost}):
+            missing = np.zeros(clear.shape[1:], dtype=np.uint8)
+            for k in (k for k in lost if number[k] == observation):
+                missing |= lost[k]
+            for n, k in enumerate(kept):
+                if number[k] == observation:
+                    missing &= ~(clear[k] & (values[n] != reader.NODATA).all(axis=0))
+            count += missing
+        return count
+
+    def _reach(self, locator: Locator, i: int, band: str) -> UINT8:
+        """Pixels of the block that lie in the raster of an item's band (0/1)."""
         source = SourceGrid.of(self.plan.items[i].asset(band))
         rows, cols = locator.footing(source.lattice).dense
         height, width = source.shape
         reached = (rows >= 0) & (rows < height) & (cols >= 0) & (cols < width)
-        return np.asarray(reached, dtype=np.bool_)
+        return np.asarray(reached, dtype=np.uint8)

@@ -6,6 +6,7 @@ A new sensor is a new module in this folder; nothing else needs to know its name
 from __future__ import annotations
 
 import importlib
+import math
 import pkgutil
 from collections.abc import Mapping
 from dataclasses import replace
@@ -42,6 +43,8 @@ def normalise(stac: Mapping[str, Any], offset: float | None = None) -> Item:
     offset of every optical band. Raises `InputError` for an unknown collection and
     `ContractError` where the item does not say how its numbers become reflectance.
     """
+    if offset is not None and not math.isfinite(offset):
+        raise InputError(f"offset is {offset}, expected a number such as 0 or -0.1")
     if "lcengine:sensor" in stac.get("properties", {}):
         return _saved(Item.from_stac(stac), offset)
     collection = stac.get("collection") or ""
