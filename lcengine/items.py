@@ -184,8 +184,8 @@ class Items(Sequence[Item]):
     @property
     def epsgs(self) -> list[int]:
         """EPSG codes of the items' CRSs, one per item (items without a code are left out)."""
-        codes = (item.crs for item in self.items)
-        return [int(code.removeprefix("EPSG:")) for code in codes if code.startswith("EPSG:")]
+        codes = (item.crs.partition("EPSG:") for item in self.items)
+        return [int(code) for before, _, code in codes if not before and code.isdecimal()]
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a STAC FeatureCollection that `Items.load` and any STAC reader understand."""

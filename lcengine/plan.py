@@ -110,11 +110,13 @@ class ReadPlan:
         height, width = (min(self.grid.tile, n) for n in self.grid.shape)
         tile = height * width
         block = min(self.block, height) * min(self.block, width)
+        first = self.items[int(self.index[0])]
         raw_masks = 0
         if self.recipe is not None:
-            source = SourceGrid.of(self.items[int(self.index[0])].asset(self.mask_band))
+            source = SourceGrid.of(first.asset(self.mask_band))
             raw_masks = int(most * tile * _finer(self.lattice, source.lattice) ** 2)
-        decoded = 2 * most * len(self.bands) * tile + raw_masks
+        finer = [_finer(self.lattice, SourceGrid.of(first.asset(b)).lattice) for b in self.bands]
+        decoded = int(2 * most * tile * sum(n**2 for n in finer)) + raw_masks
         cache = min(int(GDAL_OPTIONS["GDAL_CACHEMAX"]), decoded)
         cube = most * self.observation_bytes * block
         return cube + raw_masks + outputs * tile + int(self._gathering(threads) * block) + cache

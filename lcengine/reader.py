@@ -249,7 +249,7 @@ def block_shape(asset: Asset, access: Access) -> tuple[tuple[int, int], int]:
             band = asset.band - 1
             height, width = dataset.block_shapes[band]
             return (int(height), int(width)), np.dtype(dataset.dtypes[band]).itemsize
-    except RasterioError as error:
+    except (RasterioError, OSError) as error:  # OSError: the signer's requests
         raise ReadError(f"{redact(asset.href)} could not be opened: {scrub(str(error))}") from error
 
 

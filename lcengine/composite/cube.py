@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
@@ -39,44 +41,59 @@ def composite(
     missing = [name for name in order if name not in values]
     if missing:
         raise InputError(f"the cube has no band {missing[0]!r}; it has {', '.join(values)}")
-    reducer = Reducer.parse(method)
-    index = tuple(order.index(name) for name in brightness) if screen else ()
-    groups = _observation(cube)
-    positions = [names.index(name) for name in order]
-    clear_at = names.index(CLEAR) if CLEAR in names else None
-
-    def block(pixels: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:
-        stack = np.ascontiguousarray(pixels[:, positions])
-        clear = np.ones((pixels.shape[0], *pixels.shape[2:]), dtype=np.uint8)
-        if clear_at is not None:
-            clear = (pixels[:, clear_at] == 1).astype(np.uint8)
-        out = kernel(
-            stack,
-            clear,
-            groups,
-            reducer=reducer,
-            screen=screen,
-            screen_bands=index,
-            n_out=len(wanted),
-        )
-        # One int16 array per block; the counts' bits travel in it and are uint16 again below.
-        qa = np.stack([out.count, out.outliers]).view(np.int16)
-        return np.concatenate([out.values, qa])
-
+    block = _Block(
+        bands=tuple(names.index(name) for name in order),
+        clear=names.index(CLEAR) if CLEAR in names else None,
+        groups=_observation(cube),
+        reducer=Reducer.parse(method),
+        screen=screen,
+        screen_bands=tuple(order.index(name) for name in brightness) if screen else (),
+        n_out=len(wanted),
+    )
     whole = cube.chunk(time=-1, band=-1) if cube.chunks else cube.chunk()
     result = whole.data.map_blocks(
         block, dtype=np.int16, drop_axis=0, chunks=((len(wanted) + 2,), *whole.data.chunks[2:])
     )
     coords = {name: cube[name] for name in ("y", "x", "spatial_ref") if name in cube.coords}
-    out = {
-        name: xr.DataArray(result[i], dims=("y", "x"), coords=coords, attrs=_attributes())
-        for i, name in enumerate(wanted)
-    }
-    for i, name in enumerate(("count", "outliers")):
-        counts = result[len(wanted) + i].view(np.uint16)
-        out[name] = xr.DataArray(counts, dims=("y", "x"), coords=coords)
-        out[name].attrs["_FillValue"] = QA_FILL
-    return xr.Dataset(out)
+    layers = [*result[: len(wanted)], *result[len(wanted) :].view(np.uint16)]
+    counts: dict[str, object] = {"_FillValue": QA_FILL}
+    attributes = [_attributes() for _ in wanted] + [counts, counts]
+    return xr.Dataset(
+        {
+            name: xr.DataArray(layer, dims=("y", "x"), coords=coords, attrs=attrs)
+            for name, layer, attrs in zip(
+                (*wanted, "count", "outliers"), layers, attributes, strict=True
+            )
+        }
+    )
+
+
+@dataclass(frozen=True)
+class _Block:
+    """The kernel on one chunk of a cube; a value, so that a cluster can be sent it."""
+
+    bands: tuple[int, ...]
+    clear: int | None
+    groups: npt.NDArray[np.int64]
+    reducer: Reducer
+    screen: MadScreen | None
+    screen_bands: tuple[int, ...]
+    n_out: int
+
+    def __call__(self, pixels: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:
+        """(time, band, y, x) -> (bands, count, outliers; y, x); the counts as their int16 bits."""
+        shape = (pixels.shape[0], *pixels.shape[2:])
+        clear = np.ones(shape, np.uint8) if self.clear is None else pixels[:, self.clear] == 1
+        out = kernel(
+            np.ascontiguousarray(pixels[:, self.bands]),
+            clear,
+            self.groups,
+            reducer=self.reducer,
+            screen=self.screen,
+            screen_bands=self.screen_bands,
+            n_out=self.n_out,
+        )
+        return np.concatenate([out.values, np.stack([out.count, out.outliers]).view(np.int16)])
 
 
 def _attributes() -> dict[str, object]:

@@ -12,7 +12,7 @@ from lcengine.composite.planning import CompositePlan, plan_composite
 from lcengine.composite.spec import CompositeSpec
 from lcengine.errors import InputError
 from lcengine.grid import Grid, auto_crs
-from lcengine.items import Items
+from lcengine.items import Item, Items
 from lcengine.locate import SourceGrid
 from lcengine.masks import preset
 from lcengine.plan import extent, product_lattice
@@ -105,8 +105,8 @@ class CompositeRequest:
         resolution = self.resolution or self._finest(items)
         probe = Grid.from_bounds(0.0, 0.0, resolution, resolution, code, resolution, 16, anchor)
         lattice = product_lattice(probe)
-        sources = {SourceGrid.of(item.asset(self.spec.bands[0])) for item in items}
-        boxes = [extent(source, lattice) for source in sources]
+        sources = {SourceGrid.of(item.asset(self.spec.bands[0])): item for item in items}
+        boxes = [_placed(item, extent(source, lattice), code) for source, item in sources.items()]
         left = lattice.left + min(box[1] for box in boxes) * lattice.dx
         right = lattice.left + max(box[3] for box in boxes) * lattice.dx
         top = lattice.top - min(box[0] for box in boxes) * lattice.dy
@@ -153,6 +153,16 @@ def _holds(outer: tuple[float, ...], inner: tuple[float, ...]) -> bool:
         and outer[2] >= inner[2]
         and outer[3] >= inner[3]
     )
+
+
+def _placed(item: Item, box: tuple[int, int, int, int], code: str) -> tuple[int, int, int, int]:
+    """`box`, the extent of an item in the product's CRS; `InputError` where it has none."""
+    if box[0] == box[2]:
+        raise InputError(
+            f"item {item.id} in {item.crs} lies where {code} has no coordinates; "
+            "state an area with --bbox or --aoi, or another --crs"
+        )
+    return box
 
 
 def _union_bounds(items: Items) -> tuple[float, float, float, float]:
