@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -21,27 +20,28 @@ from numpy.typing import ArrayLike, NDArray
 from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 from odc.geo.geom import Geometry
-from pyproj.exceptions import CRSError
 from shapely.geometry.base import BaseGeometry
 
 from lcengine.aoi import LONLAT, Aoi, Bounds, bounds_of, bounds_text, polygonal, repair
+from lcengine.crs import (
+    check_utm_latitude,
+    crs_name,
+    densify,
+    exact_epsg,
+    lonlat_box,
+    project,
+    resolve_crs,
+)
 from lcengine.errors import AoiError, InputError
-
-__all__ = ["MAX_PIXELS", "Grid", "Tile", "auto_crs", "auto_tile"]
 
 MAX_PIXELS = 10**12
 """Pixels of one product; all land at 10 m is about 1.5e12 and belongs in several products."""
 
-_ZONE_DEGREES = 6.0
-_UTM_NORTH, _UTM_SOUTH = 84.0, -80.0
 # Reprojection noise is some 1e-9 m; a bound this close (in pixels) to a pixel edge lies on it.
 _SNAP_PIXELS = 1e-6
 # Lattice indices above this leave less than `_SNAP_PIXELS` of float64 precision.
 _MAX_INDEX = 2.0**32
 _BLOCK = 64
-# A 0.01 degree chord departs from the projected curve by centimetres.
-_DENSIFY_DEGREES, _DENSIFY_PARTS = 0.01, 64
-_EDGE_PARTS = 1024
 _METRES_PER_DEGREE = 110_540.0  # just under the shortest degree of latitude of WGS 84
 
 
@@ -111,13 +111,13 @@ class Grid:
         products share one lattice. Raises `InputError` for a CRS, resolution, tile or anchor that
         cannot be, `AoiError` where the AOI does not fit the CRS or needs over `MAX_PIXELS`.
         """
-        target = _resolve_crs(crs)
+        target = resolve_crs(crs)
         _check_lattice(target, resolution, anchor)
-        _check_utm_latitude(aoi.bounds, target)
-        projected = _project(_densify(aoi.geometry.geom), LONLAT, target)
+        check_utm_latitude(aoi.bounds, target)
+        projected = project(densify(aoi.geometry.geom), LONLAT, target)
         if not np.isfinite(shapely.get_coordinates(projected)).all():
             raise AoiError(
-                f"AOI {bounds_text(aoi.bounds)} has no finite coordinates in {_name(target)}; "
+                f"AOI {bounds_text(aoi.bounds)} has no finite coordinates in {crs_name(target)}; "
                 "choose a --crs whose projection covers the AOI"
             )
         geobox = _snapped_geobox(bounds_of(projected), target, resolution, anchor)
@@ -127,8 +127,8 @@ class Grid:
         polygon = polygonal(repair(projected))
         if polygon is None:
             raise AoiError(
-                f"AOI {bounds_text(aoi.bounds)} has zero area in {_name(target)}; choose a --crs "
-                "whose projection covers the AOI"
+                f"AOI {bounds_text(aoi.bounds)} has zero area in {crs_name(target)}; choose a "
+                "--crs whose projection covers the AOI"
             )
         return cls(geobox, size, Geometry(polygon, target))
 
@@ -145,13 +145,13 @@ class Grid:
         anchor: float = 0.0,
     ) -> Grid:
         """Grid of bounds in CRS units, snapped outwards; arguments and errors as `from_aoi`."""
-        target = _resolve_crs(crs)
+        target = resolve_crs(crs)
         _check_lattice(target, resolution, anchor)
         bounds = (float(left), float(bottom), float(right), float(top))
         if not all(map(math.isfinite, bounds)) or left >= right or bottom >= top:
             raise AoiError(
-                f"bounds {bounds_text(bounds)} in {_name(target)} are not finite with left < right "
-                "and bottom < top; give left,bottom,right,top"
+                f"bounds {bounds_text(bounds)} in {crs_name(target)} are not finite with left < "
+                "right and bottom < top; give left,bottom,right,top"
             )
         geobox = _snapped_geobox(bounds, target, resolution, anchor)
         return cls(geobox, auto_tile(_shape(geobox)) if tile is None else tile)
@@ -171,7 +171,7 @@ class Grid:
     @property
     def epsg(self) -> int | None:
         """EPSG code that means exactly this CRS, or None."""
-        return _exact_epsg(self.crs)
+        return exact_epsg(self.crs)
 
     @property
     def crs_wkt(self) -> str:
@@ -280,7 +280,7 @@ class Grid:
             polewards = min(max(abs(bottom), abs(top)) + halo_y, 89.9)
             halo_x = halo_y / math.cos(math.radians(polewards))
         box = (left - halo_x, bottom - halo_y, right + halo_x, top + halo_y)
-        return _lonlat_box(box, self.crs)
+        return lonlat_box(box, self.crs)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able description; `from_dict` gives an equal grid back, to the last bit."""
@@ -295,7 +295,7 @@ class Grid:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Grid:
         """Inverse of `to_dict`."""
-        crs = _resolve_crs(data["crs"])
+        crs = resolve_crs(data["crs"])
         height, width = data["shape"]
         geobox = GeoBox((height, width), Affine(*data["transform"]), crs)
         aoi = data["aoi"]
@@ -327,42 +327,12 @@ def auto_tile(shape: tuple[int, int]) -> int:
     return tile if larger >= tile else -(-larger // 16) * 16
 
 
-def auto_crs(aoi_bounds: Bounds, item_epsgs: Sequence[int]) -> int:
-    """EPSG code for `--crs auto`: the items' most frequent one, the smallest code of a tie.
-
-    `aoi_bounds`: west, south, east, north in degrees. Raises `AoiError` where the area is wider
-    than one UTM zone, `InputError` where no item states a CRS.
-    """
-    width = aoi_bounds[2] - aoi_bounds[0]
-    if width > _ZONE_DEGREES + 1e-9:
-        raise AoiError(
-            f"AOI is {width:.6g} degrees wide, --crs auto serves up to one UTM zone "
-            f"({_ZONE_DEGREES:g} degrees); give an explicit --crs, such as EPSG:3035 for Europe"
-        )
-    counts = Counter(item_epsgs)
-    if not counts:
-        raise InputError(
-            "--crs auto takes the items' most frequent CRS but no item states one "
-            "(proj:code, proj:epsg); give an explicit --crs"
-        )
-    return int(min(counts, key=lambda code: (-counts[code], code)))
-
-
-def _check_utm_latitude(bounds: Bounds, crs: CRS) -> None:
-    if crs.proj.utm_zone and (bounds[3] > _UTM_NORTH or bounds[1] < _UTM_SOUTH):
-        polar = "EPSG:3413" if bounds[3] > _UTM_NORTH else "EPSG:3031"
-        raise AoiError(
-            f"AOI {bounds_text(bounds)} reaches towards the pole beyond UTM's 80S to 84N "
-            f"({_name(crs)}); give an explicit polar --crs, such as {polar}"
-        )
-
-
 def _check_lattice(crs: CRS, resolution: float, anchor: float) -> None:
     if not (math.isfinite(resolution) and resolution > 0):
         raise InputError(f"resolution {resolution} must be a positive number in units of the CRS")
     if crs.geographic and resolution > 1:
         raise InputError(
-            f"resolution {resolution:g} is in degrees for {_name(crs)}; give degrees "
+            f"resolution {resolution:g} is in degrees for {crs_name(crs)}; give degrees "
             "(about 0.0001 for 10 m) or a projected --crs"
         )
     if not 0 <= anchor < 1:
@@ -376,89 +346,20 @@ def _check_tile(tile: int) -> None:
         )
 
 
-def _resolve_crs(crs: int | str) -> CRS:
-    """Named CRS with its EPSG code where that is exact; `InputError` for no usable CRS."""
-    spec = int(crs) if isinstance(crs, str) and crs.strip().isdecimal() else crs
-    try:
-        found = CRS(spec)
-    except CRSError as error:
-        raise InputError(
-            f"CRS {crs!r} is unknown; give an EPSG code such as EPSG:32631, or WKT"
-        ) from error
-    if not (found.projected or found.geographic):
-        raise InputError(f"CRS {crs!r} is neither projected nor geographic; give one that is")
-    epsg = _exact_epsg(found)
-    return found if epsg is None else CRS(f"EPSG:{epsg}")
-
-
-def _exact_epsg(crs: CRS) -> int | None:
-    """EPSG code only where that definition is equal: PROJ also offers near matches."""
-    code: int | None = crs.epsg
-    return code if code is not None and CRS(f"EPSG:{code}").proj == crs.proj else None
-
-
-def _densify(lonlat: BaseGeometry) -> BaseGeometry:
-    west, south, east, north = lonlat.bounds
-    span = max(east - west, north - south)
-    return shapely.segmentize(lonlat, min(_DENSIFY_DEGREES, span / _DENSIFY_PARTS))
-
-
-def _project(geometry: BaseGeometry, source: CRS, target: CRS) -> BaseGeometry:
-    if source == target:
-        return geometry
-    convert = source.transformer_to_crs(target)
-
-    def move(xy: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.stack(convert(xy[:, 0], xy[:, 1]), axis=1)
-
-    return shapely.transform(geometry, move)
-
-
-def _lonlat_box(bounds: Bounds, crs: CRS) -> Bounds:
-    left, bottom, right, top = bounds
-    if crs == LONLAT:
-        return max(left, -180.0), max(bottom, -90.0), min(right, 180.0), min(top, 90.0)
-    t = np.linspace(0.0, 1.0, _EDGE_PARTS + 1)
-    x, y = left + t * (right - left), bottom + t * (top - bottom)
-    ones = np.ones_like(t)
-    ring_x = np.concatenate([x, right * ones, x[::-1], left * ones])
-    ring_y = np.concatenate([bottom * ones, y, top * ones, y[::-1]])
-    lon, lat = crs.transformer_to_crs(LONLAT)(ring_x, ring_y)
-    finite = np.isfinite(lon) & np.isfinite(lat)
-    if not finite.any():
-        raise AoiError(
-            f"extent {bounds_text(bounds)} has no finite longitude/latitude in {_name(crs)}; "
-            "choose a --crs whose projection covers the area"
-        )
-    if not finite.all():  # corners beyond the world's outline, as global projections have them
-        return -180.0, -90.0, 180.0, 90.0
-    west, east = float(lon.min()), float(lon.max())
-    south, north = float(lat.min()), float(lat.max())
-    if np.abs(np.diff(lon)).max() > 180:  # the outline jumps from one side of 180 to the other
-        west, east = -180.0, 180.0
-    if not crs.geographic:
-        pole_x, pole_y = LONLAT.transformer_to_crs(crs)(np.zeros(2), np.array([-90.0, 90.0]))
-        held = (pole_x >= left) & (pole_x <= right) & (pole_y >= bottom) & (pole_y <= top)
-        if held.any():
-            west, east = -180.0, 180.0
-            south, north = (-90.0 if held[0] else south), (90.0 if held[1] else north)
-    return west, south, east, north
-
-
 def _snapped_geobox(bounds: Bounds, crs: CRS, resolution: float, anchor: float) -> GeoBox:
     left, bottom, right, top = bounds
     resolution = float(resolution)
     pixels = (right - left) / resolution * ((top - bottom) / resolution)
     if not pixels <= MAX_PIXELS:
         raise AoiError(
-            f"extent {bounds_text(bounds)} in {_name(crs)} at resolution {resolution:g} needs "
+            f"extent {bounds_text(bounds)} in {crs_name(crs)} at resolution {resolution:g} needs "
             f"{pixels:.3g} pixels, more than {MAX_PIXELS:.0e}; give a smaller AOI or a coarser "
             "--resolution (in units of the CRS)"
         )
     if max(map(abs, bounds)) / resolution >= _MAX_INDEX:
         raise InputError(
             f"resolution {resolution:g} is too fine for coordinates {bounds_text(bounds)} in "
-            f"{_name(crs)} (float64); give a coarser --resolution (in units of the CRS)"
+            f"{crs_name(crs)} (float64); give a coarser --resolution (in units of the CRS)"
         )
     col0, width = _snap(left, right, resolution, anchor)
     row0, height = _snap(-top, -bottom, resolution, -anchor)
@@ -492,8 +393,3 @@ def _prepared(geometry: BaseGeometry) -> BaseGeometry:
 
 def _shape(geobox: GeoBox) -> tuple[int, int]:
     return int(geobox.shape[0]), int(geobox.shape[1])
-
-
-def _name(crs: CRS) -> str:
-    epsg = _exact_epsg(crs)
-    return str(crs.proj.name) if epsg is None else f"EPSG:{epsg}"

@@ -20,8 +20,9 @@ from odc.geo.geobox import GeoBox
 from odc.geo.geom import Geometry
 
 from lcengine.aoi import Aoi
+from lcengine.crs import auto_crs
 from lcengine.errors import AoiError, InputError
-from lcengine.grid import MAX_PIXELS, Grid, Tile, auto_crs, auto_tile
+from lcengine.grid import MAX_PIXELS, Grid, Tile, auto_tile
 
 quick = settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

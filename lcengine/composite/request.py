@@ -10,8 +10,9 @@ from lcengine.aoi import Aoi
 from lcengine.catalog import Query, search_query
 from lcengine.composite.planning import CompositePlan, plan_composite
 from lcengine.composite.spec import CompositeSpec
+from lcengine.crs import auto_crs
 from lcengine.errors import InputError
-from lcengine.grid import Grid, auto_crs
+from lcengine.grid import Grid
 from lcengine.items import Item, Items
 from lcengine.locate import SourceGrid
 from lcengine.masks import preset
