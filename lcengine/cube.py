@@ -16,7 +16,7 @@ import xarray as xr
 from lcengine import masks, reader
 from lcengine.errors import InputError
 from lcengine.grid import Grid
-from lcengine.items import Access, Asset, GroupBy, Item, Items
+from lcengine.items import Access, Asset, GroupBy, Item, Items, check_items
 from lcengine.locate import Lattice, Locator, SourceGrid, Window
 from lcengine.plan import ReadPlan, extent, plan_reads
 from lcengine.sensors import sensor
@@ -45,6 +45,7 @@ def load(
     A file that cannot be read raises `ReadError` on computing.
     """
     recipe = masks.preset(mask) if mask is not None else None
+    check_items(items)
     if not len(items):
         raise InputError("there are no items to load; search first")
     plan = plan_reads(

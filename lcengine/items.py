@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args, overload
@@ -141,7 +141,7 @@ class Access:
     signer: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Items(Sequence[Item]):
     """Frozen, sorted, de-duplicated items. `superseded` lists the ids that lost to a newer one."""
 
@@ -180,6 +180,17 @@ class Items(Sequence[Item]):
 
     def __iter__(self) -> Iterator[Item]:
         return iter(self.items)
+
+    def __repr__(self) -> str:
+        if not self.items:
+            return "Items(none)"
+        first, last = self.items[0].datetime.date(), self.items[-1].datetime.date()
+        crs = ", ".join(sorted({item.crs for item in self.items}))
+        return f"Items({len(self.items)} of {self.items[0].sensor}, {first} … {last}, {crs})"
+
+    def filter(self, keep: Callable[[Item], bool]) -> Items:
+        """The items for which `keep(item)` holds, under the same access rules."""
+        return replace(self, items=tuple(item for item in self.items if keep(item)))
 
     @property
     def epsgs(self) -> list[int]:
@@ -258,6 +269,15 @@ def _identity(item: Item) -> tuple[str, ...]:
     """A total order: ids are unique in a collection only, and mirrors share even the collection."""
     hrefs = (item.assets[band].href for band in sorted(item.assets))
     return (item.id, item.collection, item.baseline, *hrefs)
+
+
+def check_items(items: object) -> None:
+    """`InputError` for anything but `Items`, which alone know how their assets may be read."""
+    if not isinstance(items, Items):
+        raise InputError(
+            f"items are a {type(items).__name__}, expected lcengine.Items; "
+            "select some with items[:5] or items.filter(lambda item: …)"
+        )
 
 
 def check_groupby(name: str) -> GroupBy:

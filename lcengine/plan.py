@@ -20,7 +20,7 @@ import numpy.typing as npt
 from lcengine import masks
 from lcengine.errors import InputError
 from lcengine.grid import Grid, Tile
-from lcengine.items import Asset, GroupBy, Item, Items, observations
+from lcengine.items import Asset, GroupBy, Item, Items, check_items, observations
 from lcengine.locate import Lattice, SourceGrid, Window, transformer, window_bounds
 from lcengine.reader import GDAL_OPTIONS, Resampling, check_resampling, oversampling
 
@@ -216,6 +216,11 @@ def plan_reads(  # noqa: PLR0913 - what to read, onto what, and how
     Raises `MissingBandError` naming the first item without a band, and `InputError` for an
     unknown mask, resampling or block.
     """
+    check_items(items)
+    if isinstance(bands, str):
+        raise InputError(f"bands are {bands!r}, expected a list of names such as ['red', 'nir']")
+    if not isinstance(grid, Grid):
+        raise InputError(f"grid is a {type(grid).__name__}, expected lcengine.Grid")
     masks.preset(mask)
     method = check_resampling(resampling)
     lattice = product_lattice(grid)
@@ -378,7 +383,7 @@ def describe(
         "resolution": plan.grid.resolution,
         "shape": [height, width],
         "tile": plan.grid.tile,
-        "block": plan.block,
+        "block": min(plan.block, plan.grid.tile),
         "tiles": len(plan.tiles),
         "tasks": len(plan.tiles),
         "items": len(plan.items),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +41,8 @@ def draw(
             f"bands are {', '.join(chosen)}; expected one or three of "
             f"{', '.join(str(n) for n in dataset.data_vars)}"
         )
+    if not Path(picture).absolute().parent.is_dir():
+        raise InputError(f"folder {Path(picture).absolute().parent} does not exist; create it")
     if size < 1:
         raise InputError(f"size is {size}, expected at least 1 pixel")
     step = max(1, -(-max(dataset.sizes["y"], dataset.sizes["x"]) // size))

@@ -304,6 +304,10 @@ def open(path: str | os.PathLike[str]) -> xr.Dataset:
     link is opened, so a reader keeps its version while a new one is published.
     """
     real = Path(path).resolve()
+    if Path(path).is_symlink() and not real.exists():
+        raise InputError(
+            f"{path} links to {real}, which is gone; move the hidden folder along with the link"
+        )
     if not (real / "zarr.json").exists():
         raise InputError(f"{path} is not a Zarr v3 product (it has no zarr.json)")
     if "lcengine" not in json.loads((real / "zarr.json").read_text()).get("attributes", {}):
@@ -311,15 +315,21 @@ def open(path: str | os.PathLike[str]) -> xr.Dataset:
     raw: xr.Dataset = xr.open_zarr(
         real, consolidated=True, mask_and_scale=False, chunks={}, decode_coords="all"
     )
-    order: list[str] = raw.attrs.get("lcengine", {}).get("variables", list(raw.data_vars))
-    return raw[order].map(_decode, keep_attrs=True)
+    provenance = raw.attrs["lcengine"]
+    decoded = {str(name): _decode(raw[name]) for name in provenance["variables"]}
+    out = xr.Dataset(decoded, attrs={**raw.attrs, "lcengine": json.dumps(provenance)})
+    # What the files look like is of no use to a copy, which has chunks and fills of its own.
+    return out.drop_encoding()
 
 
 def _decode(variable: xr.DataArray) -> xr.DataArray:
-    scale = variable.attrs.get("scale_factor")
+    """Floats with NaN from scaled integers, without the attributes that describe the integers."""
+    attributes = dict(variable.attrs)
+    fill = attributes.pop("_FillValue", None)
+    scale = attributes.pop("scale_factor", None)
+    attributes.pop("add_offset", None)
     if scale is None:
-        return variable
-    fill = variable.attrs["_FillValue"]
+        return variable.drop_attrs(deep=False).assign_attrs(attributes)
 
     def to_float(pixels: npt.NDArray[np.int16]) -> npt.NDArray[np.float32]:
         values = pixels.astype(np.float32) * np.float32(scale)
@@ -327,11 +337,9 @@ def _decode(variable: xr.DataArray) -> xr.DataArray:
         return values
 
     out: xr.DataArray = xr.apply_ufunc(
-        to_float, variable, dask="parallelized", output_dtypes=[np.float32], keep_attrs=True
+        to_float, variable, dask="parallelized", output_dtypes=[np.float32], keep_attrs=False
     )
-    for name in ("scale_factor", "add_offset", "_FillValue"):
-        out.attrs.pop(name, None)
-    return out
+    return out.assign_attrs(attributes)
 
 
 def _template(
@@ -344,7 +352,7 @@ def _template(
     group.attrs.update(
         {
             "Conventions": "CF-1.11",
-            "proj:code": f"EPSG:{grid.epsg}" if grid.epsg else None,
+            **({"proj:code": f"EPSG:{grid.epsg}"} if grid.epsg else {}),
             "proj:wkt2": grid.crs_wkt,
             "spatial:transform": list(transform)[:6],
             "spatial:shape": [height, width],

@@ -68,6 +68,11 @@ class Fetcher(StacApiIO):
                 with self._send(verb, href, arguments) as response:
                     text = self._text(response)
             except (requests.ConnectionError, requests.Timeout, HTTPError) as error:
+                if "NameResolutionError" in str(error):  # waiting does not bring a name back
+                    raise CatalogError(
+                        f"{redact(href)} cannot be reached: its host name does not resolve; "
+                        "check the address and the network"
+                    ) from None
                 self._remaining()
                 why = f"{type(error).__name__}: {scrub(str(error))}"
             except requests.RequestException as error:

@@ -21,14 +21,15 @@ if TYPE_CHECKING:
 
 Bands = Annotated[
     str | None,
-    typer.Option("--bands", help="Comma-separated canonical bands, e.g. blue,green,red,nir."),
+    typer.Option("--bands", help="Comma-separated canonical bands (default: blue,green,red,nir)."),
 ]
 Mask = Annotated[
     str,
     typer.Option("--mask", help="Cloud mask: worldcover, geomad, pacific, s2mosaic, scl or none."),
 ]
 Outliers = Annotated[
-    str, typer.Option("--outliers", help="Screen for clouds the mask missed: none or mad:K.")
+    str,
+    typer.Option("--outliers", help="Screen for clouds the mask missed: none or mad:K."),
 ]
 Method = Annotated[
     str, typer.Option("--method", help="median, mean, percentile:P or percentile:P:nearest.")
@@ -39,10 +40,11 @@ GroupBy = Annotated[
 Resampling = Annotated[str, typer.Option("--resampling", help="nearest, bilinear or average.")]
 Crs = Annotated[str, typer.Option("--crs", help="auto (most frequent of the items) or EPSG code.")]
 Resolution = Annotated[
-    float | None, typer.Option("--resolution", help="Pixel size in CRS units [finest band].")
+    float | None,
+    typer.Option("--resolution", help="Pixel size in CRS units (default: finest)."),
 ]
-Tile = Annotated[int | None, typer.Option("--tile", help="Tile edge in pixels [by size].")]
-Block = Annotated[int | None, typer.Option("--block", help="Sub-block edge [by memory].")]
+Tile = Annotated[int | None, typer.Option("--tile", help="Tile edge in pixels (default: by size).")]
+Block = Annotated[int | None, typer.Option("--block", help="Sub-block edge (default: by memory).")]
 MaxLost = Annotated[
     float,
     typer.Option("--max-lost", help="Share of unreadable items above which a tile fails."),
@@ -120,10 +122,12 @@ def composite(
         Path, typer.Option("--output", "-o", help="Product to write, e.g. out.zarr.")
     ],
     workers: Annotated[
-        int | None, typer.Option("--workers", help="Local worker processes [one per 4 CPUs].")
+        int | None,
+        typer.Option("--workers", help="Local processes (default: one per 4 CPUs)."),
     ] = None,
     threads: Annotated[
-        int | None, typer.Option("--threads", help="Threads per local worker [CPUs / workers].")
+        int | None,
+        typer.Option("--threads", help="Threads per process (default: CPUs / workers)."),
     ] = None,
     scheduler: Annotated[
         str | None, typer.Option("--scheduler", help="Running Dask scheduler, tcp://host:8786.")

@@ -15,10 +15,12 @@ Product = Annotated[Path, typer.Argument(help="A product, e.g. out.zarr.")]
 
 def summary(path: Path) -> dict[str, Any]:
     """What a product is, from its metadata alone."""
+    import json
+
     import lcengine
 
     product = lcengine.open(path)
-    provenance = product.attrs["lcengine"]
+    provenance = json.loads(product.attrs["lcengine"])
     request = provenance["request"]
     return {
         "product": str(path),
@@ -26,7 +28,7 @@ def summary(path: Path) -> dict[str, Any]:
         "bands": [str(n) for n, v in product.data_vars.items() if v.dtype.kind == "f"],
         "qa": [str(n) for n, v in product.data_vars.items() if v.dtype.kind == "u"],
         "shape": [product.sizes["y"], product.sizes["x"]],
-        "crs": product.attrs["proj:code"] or product.attrs["proj:wkt2"],
+        "crs": product.attrs.get("proj:code", product.attrs["proj:wkt2"]),
         "resolution": product.attrs["spatial:transform"][0],
         "recipe": {k: request[k] for k in ("mask", "outliers", "method") if k in request},
         "source": request.get("source"),
@@ -48,7 +50,7 @@ def quicklook(
     output: Annotated[Path, typer.Option("--output", "-o", help="PNG to write.")],
     bands: Annotated[
         str | None,
-        typer.Option("--bands", help="One band for grey, three for colour [red,green,blue]."),
+        typer.Option("--bands", help="One for grey, three for colour (default: red,green,blue)."),
     ] = None,
     size: Annotated[int, typer.Option("--size", help="Longest edge of the picture.")] = 1024,
     json: options.AsJson = False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -58,8 +59,11 @@ def demo(
     from lcengine.simulate.demo import run
 
     emit(run(folder, size=size, dates=dates, say=say), json)
+    activate = "" if os.environ.get("VIRTUAL_ENV") else "  source .venv/bin/activate\n"
     say(
-        f"look at {folder}/comparison.png, then try:\n"
+        "errors are in units of reflectance (0 to 1); what remains is mostly crops that changed "
+        "between the few clear dates\n"
+        f"look at {folder}/comparison.png, then try:\n{activate}"
         f"  lcengine info {folder}/composite.zarr\n"
         f"  lcengine quicklook {folder}/composite.zarr --bands nir,red,green -o infrared.png\n"
         f"  lcengine plan {folder}/archive/catalog.json -c sentinel-2-l2a\n"

@@ -15,7 +15,7 @@ from lcengine import reader
 from lcengine.composite.spec import QA_FILL, CompositeSpec
 from lcengine.errors import InputError
 from lcengine.grid import Grid
-from lcengine.items import Item, Items
+from lcengine.items import Item, Items, check_items
 from lcengine.kernels._jit import usable_cpus
 from lcengine.kernels.composite import MAX_OBSERVATIONS
 from lcengine.plan import ReadPlan, describe, plan_reads
@@ -104,6 +104,7 @@ def plan_composite(
     `block`: edge of the sub-blocks in pixels, by default the largest that fits into memory. Raises
     `InputError` for items of several sensors and `MissingBandError` for an item without a band.
     """
+    check_items(items)
     names = sorted({item.sensor for item in items})
     if len(names) != 1:
         raise InputError(

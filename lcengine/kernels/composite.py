@@ -86,10 +86,10 @@ class Reducer:
         if name in ("median", "mean") and not rest:
             return cls("median") if name == "median" else cls("mean")
         if name != "percentile" or len(rest) not in (1, 2):
-            raise InputError(f"got reducer {text!r}, expected {expected}")
+            raise InputError(f"method is {text!r}, expected {expected}")
         percent = _number(rest[0], text, expected)
         if percent > 100 or rest[1:] not in ([], ["linear"], ["nearest"]):
-            raise InputError(f"got reducer {text!r}, expected {expected}")
+            raise InputError(f"method is {text!r}, expected {expected}")
         return cls("percentile", percent, "nearest" if rest[1:] == ["nearest"] else "linear")
 
     def __str__(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -82,7 +83,7 @@ def _request(world: Simulation, api: str) -> CompositeRequest:
 def _compare(world: Simulation, items: Items, folder: Path) -> dict[str, Any]:
     """Errors against the truth, of the composite and of the median scene, and the picture."""
     product = store.open(folder / "composite.zarr")
-    grid = Grid.from_dict(product.attrs["lcengine"]["grid"])
+    grid = Grid.from_dict(json.loads(product.attrs["lcengine"])["grid"])
     with rasterio.open(world.truth / "red.tif") as file:
         t = file.transform
         window = Window(
