@@ -316,30 +316,29 @@ def open(path: str | os.PathLike[str]) -> xr.Dataset:
         real, consolidated=True, mask_and_scale=False, chunks={}, decode_coords="all"
     )
     provenance = raw.attrs["lcengine"]
-    decoded = {str(name): _decode(raw[name]) for name in provenance["variables"]}
-    out = xr.Dataset(decoded, attrs={**raw.attrs, "lcengine": json.dumps(provenance)})
+    names = list(provenance["variables"])
+    out = raw[names].assign({name: _decode(raw[name].variable) for name in names})
     # What the files look like is of no use to a copy, which has chunks and fills of its own.
-    return out.drop_encoding()
+    return out.assign_attrs(lcengine=json.dumps(provenance)).drop_encoding()
 
 
-def _decode(variable: xr.DataArray) -> xr.DataArray:
+def _decode(variable: xr.Variable) -> xr.Variable:
     """Floats with NaN from scaled integers, without the attributes that describe the integers."""
     attributes = dict(variable.attrs)
     fill = attributes.pop("_FillValue", None)
     scale = attributes.pop("scale_factor", None)
     attributes.pop("add_offset", None)
-    if scale is None:
-        return variable.drop_attrs(deep=False).assign_attrs(attributes)
+    out = variable.drop_encoding()
+    if scale is not None:
 
-    def to_float(pixels: npt.NDArray[np.int16]) -> npt.NDArray[np.float32]:
-        values = pixels.astype(np.float32) * np.float32(scale)
-        values[pixels == fill] = np.nan
-        return values
+        def to_float(pixels: npt.NDArray[np.int16]) -> npt.NDArray[np.float32]:
+            values = pixels.astype(np.float32) * np.float32(scale)
+            values[pixels == fill] = np.nan
+            return values
 
-    out: xr.DataArray = xr.apply_ufunc(
-        to_float, variable, dask="parallelized", output_dtypes=[np.float32], keep_attrs=False
-    )
-    return out.assign_attrs(attributes)
+        out = xr.apply_ufunc(to_float, out, dask="parallelized", output_dtypes=[np.float32])
+    out.attrs = attributes
+    return out
 
 
 def _template(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import errno
 import hashlib
 import os
 import shutil
@@ -84,6 +85,20 @@ def until(condition, seconds=60.0):
             return False
         time.sleep(0.02)
     return True
+
+
+def dies(monkeypatch, owner, name, when):
+    """The first call of `owner.name` for which `when(*arguments)` finds the disk full."""
+    real = getattr(owner, name)
+    died = []
+
+    def step(*arguments, **options):
+        if not died and when(*arguments):
+            died.append(name)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(owner, name, step)
 
 
 # --------------------------------------------------------------------------------------- damage

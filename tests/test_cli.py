@@ -12,12 +12,13 @@ import warnings
 
 import archives
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import xarray as xr
 from PIL import Image
 
 import lcengine
-from lcengine import cli, engine, errors
+from lcengine import catalog, cli, engine, errors
 from lcengine.simulate import FileServer, SimulationOptions, items_collection, simulate
 
 OPTIONS = ("-c", "sentinel-2-l2a", "--bands", "blue,swir16", "--mask", "scl")
@@ -106,6 +107,8 @@ class TestExitCodes:
             (("--bands", "blue,purple"), 2, "no band 'purple'"),
             (("--bbox", "5,51,4,50"), 2, "bbox"),
             (("--tile", "100"), 2, "multiple of 16"),
+            (("--offset", "nan"), 2, "offset is nan, expected a number"),
+            (("--offset", "inf"), 2, "offset is inf, expected a number"),
             (("--datetime", "2001-01"), 3, "2001-01"),
             (("-c", "landsat"), 3, "landsat"),
             (("--where", "platform=sentinel-9z"), 3, "sentinel-9z"),
@@ -135,6 +138,26 @@ class TestExitCodes:
         code, _, err = run("plan", tmp_path / "items.json", *OPTIONS)
         assert code == 5
         assert "proj:transform" in one_line(err)
+
+    @pytest.mark.parametrize("code", ["EPSG:999999", "EPSG:x", "nonsense"])
+    def test_of_an_item_with_a_bogus_crs(self, run, world, tmp_path, code):
+        document = items_collection(world.path, str(world.path))
+        del document["features"][0]["properties"]["proj:epsg"]
+        document["features"][0]["properties"]["proj:code"] = code
+        (tmp_path / "items.json").write_text(json.dumps(document))
+        found, out, err = run("plan", tmp_path / "items.json", *OPTIONS)
+        assert (found, out) == (2, "")
+        assert f"CRS {code} " in one_line(err)
+        assert "correct proj:code of the item" in err
+
+    @pytest.mark.parametrize("own", ["--workers", "--threads"])
+    def test_of_a_cluster_described_twice(self, run, world, tmp_path, own):
+        output = tmp_path / "out.zarr"
+        arguments = ["composite", world.catalog, *OPTIONS, "-o", output, own, 2]
+        code, out, err = run(*arguments, "--scheduler", "tcp://127.0.0.1:1")
+        assert (code, out) == (2, "")
+        assert "--scheduler names a running one; give one or the other" in one_line(err)
+        assert list(tmp_path.iterdir()) == []
 
     def test_of_an_address_that_is_refused(self, run, world, tmp_path):
         document = items_collection(world.path, "http://169.254.169.254")
@@ -170,13 +193,12 @@ class TestExitCodes:
         assert not output.exists()
 
     def test_of_a_file_that_cannot_be_written(self, run, world, product, tmp_path):
-        for command in (
-            ["search", world.catalog, "-o", tmp_path / "no" / "items.json"],
-            ["quicklook", product[0], "-o", tmp_path / "no" / "q.png"],
-        ):
-            code, _, err = run(*command)
-            assert code == 1
-            assert re.match(r"error: .*no/.*: No such file or directory", one_line(err))
+        code, _, err = run("search", world.catalog, "-o", tmp_path / "no" / "items.json")
+        assert code == 1
+        assert re.match(r"error: .*no/.*: No such file or directory", one_line(err))
+        code, _, err = run("quicklook", product[0], "-o", tmp_path / "no" / "q.png")
+        assert code == 2
+        assert re.match(r"error: folder .*no does not exist; create it", one_line(err))
 
     def test_of_wrong_usage(self, run):
         assert run("composite")[0] == 2
@@ -199,6 +221,37 @@ class TestErrors:
         assert done.returncode != 0
         assert "Traceback (most recent call last)" in done.stderr
         assert "lcengine.errors.InputError: no mask is called 'fog'" in done.stderr
+
+    def test_what_nobody_expected_is_one_line(self, run, world, monkeypatch):
+        def fail(*_, **__):
+            raise ZeroDivisionError("a mistake\nof ours")
+
+        monkeypatch.setattr(catalog, "search_query", fail)
+        code, out, err = run("search", world.catalog)
+        assert (code, out) == (1, "")
+        assert one_line(err) == (
+            "error: unexpected ZeroDivisionError: a mistake of ours; --debug shows where"
+        )
+        monkeypatch.setattr(sys, "argv", ["lcengine", "search", str(world.catalog), "--debug"])
+        monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+        with pytest.raises(ZeroDivisionError):
+            cli.main()
+
+    def test_ctrl_c_speaks_of_tiles_only_where_there_are_some(
+        self, run, world, tmp_path, monkeypatch
+    ):
+        def interrupt(*_, **__):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(catalog, "search_query", interrupt)
+        assert run("search", world.catalog) == (130, "", "error: interrupted\n")
+        module = sys.modules["lcengine.composite"]
+        monkeypatch.setattr(module, "run_composite", interrupt)
+        code, out, err = run("composite", world.catalog, *OPTIONS, "-o", tmp_path / "out.zarr")
+        assert (code, out) == (130, "")
+        assert one_line(err).endswith(
+            "finished tiles are kept, run the same command again to resume"
+        )
 
     def test_warnings_are_one_line(self, run, world, tmp_path):
         document = items_collection(world.path, str(world.path))
@@ -339,6 +392,41 @@ class TestComposite:
         expected = archives.arrays(product[0])
         for name, pixels in archives.arrays(output).items():
             np.testing.assert_array_equal(pixels, expected[name])
+
+    def test_a_token_in_an_address_stays_there(self, run, world, tmp_path, cluster):
+        """Neither a product nor a message shows it, whether reads fail or not."""
+        sim = archives.copied(world, tmp_path / "sim")
+        victim = world.item_ids[0]
+        archives.missing(archives.asset_file(sim, victim, "blue"))
+        output, heard = tmp_path / "out.zarr", []
+        with FileServer(sim.parent) as server:
+            document = items_collection(world.path, server.url)
+            for feature in document["features"]:
+                for asset in feature["assets"].values():
+                    asset["href"] += "?sig=secret"
+            (tmp_path / "items.json").write_text(json.dumps(document))
+            arguments = [tmp_path / "items.json", *OPTIONS, "--allow-host", "127.0.0.1"]
+            command = ["composite", *arguments, "-o", output, "--scheduler", cluster]
+            for more, expected in ((("--max-lost", 0), 8), (("--max-lost", 1, "--restart"), 0)):
+                code, out, err = run(*command, *more)
+                assert code == expected, err
+                heard += [out, err]
+            for path in sim.parent.glob("*/*/blue.tif"):
+                path.unlink()
+            code, out, err = run("plan", *arguments)
+            assert code == 6
+            heard += [out, err]
+        assert not [text for text in heard if "secret" in text]
+        assert "blue.tif?sig=*** could not be read" in heard[1]
+        ledger = pq.read_table(output / "failures.parquet").to_pylist()
+        assert {(row["item"], row["band"]) for row in ledger} == {(victim, "blue")}
+        assert "secret" not in str(ledger)
+        items = pq.read_table(output / "items.parquet").to_pylist()
+        assert all(row["href"].endswith(".tif?sig=***") for row in items)
+        assert "secret" not in str(items)
+        for path in output.parent.rglob("*"):
+            if path.is_file() and path.name != "items.json":
+                assert b"secret" not in path.read_bytes(), path
 
     @pytest.mark.slow
     def test_a_cluster_of_its_own(self, world, product, tmp_path):

@@ -10,6 +10,7 @@ import json
 import subprocess
 import sys
 
+import archives
 import distributed
 import numpy as np
 import oracle
@@ -23,8 +24,11 @@ from pyproj import Transformer
 from rough import assemble, differing
 
 import lcengine
-from lcengine.composite import CompositeSpec, plan_composite, run_composite
+from lcengine.catalog import Query
+from lcengine.composite import CompositeRequest, CompositeSpec, plan_composite, run_composite
+from lcengine.composite import request as requests
 from lcengine.grid import Grid
+from lcengine.items import Access, Items
 from lcengine.simulate import (
     FileServer,
     SimulationOptions,
@@ -389,3 +393,58 @@ def test_a_polygon_in_a_cube_is_the_same_polygon(hard, polygon):
     cube = lcengine.load(items, grid, ["red", "green", "blue"], mask="scl")
     got = lcengine.composite(cube, bands=("red",), outliers="mad:3").compute()
     assert differing(got, {name: want[name] for name in ("red", "count", "outliers")}) == {}
+
+
+# ------------------------------------------------------------------------------ the antimeridian
+
+
+@pytest.fixture
+def fiji(tmp_path):
+    """An item of zone 60 south, whose raster has longitude 180 in its middle: (items, corner)."""
+    x, y = Transformer.from_crs(4326, 32760, always_xy=True).transform(180.0, -17.0025)
+    corner = (round(x / 10) * 10.0 - 320, round(y / 10) * 10.0 + 320)
+    pixels = np.arange(1, 64 * 64 + 1, dtype=np.uint16).reshape(64, 64)
+    asset = archives.raster(tmp_path / "red.tif", pixels, epsg=32760, corner=corner)
+    item = archives.item(0, {"red": asset}, bbox=(179.99, -17.01, -179.99, -16.99), tile="60KYF")
+    return Items((item,), Access(local=True)), corner
+
+
+@pytest.mark.parametrize("west", [179.995, -180.0])
+def test_an_item_across_the_antimeridian_is_on_both_sides(fiji, west):
+    items, (left, top) = fiji
+    grid = Grid.from_bounds(west, -17.005, west + 0.005, -17.0, 4326, 0.0001, 16)
+    spec = CompositeSpec(("red",), mask="none")
+    got, failures = archives.in_process(plan_composite(items, grid, spec))
+    assert failures == []
+    lon, lat = np.meshgrid(grid.x(np.arange(grid.shape[1])), grid.y(np.arange(grid.shape[0])))
+    x, y = Transformer.from_crs(4326, 32760, always_xy=True).transform(lon, lat)
+    row = np.floor((top - y) / 10).astype(int)
+    column = np.floor((x - left) / 10).astype(int)
+    there = (row >= 0) & (row < 64) & (column >= 0) & (column < 64)
+    assert 0.3 < there.mean() < 1
+    expected = np.where(there, row * 64 + column + 1, oracle.NODATA)
+    np.testing.assert_array_equal(got["red"], expected)
+    np.testing.assert_array_equal(got["count"], there)
+
+
+def test_an_area_at_the_antimeridian_does_not_search_the_globe(fiji, monkeypatch):
+    items, _ = fiji
+    asked = []
+
+    def search(query, **_):
+        asked.append(query.bbox)
+        return items
+
+    monkeypatch.setattr(requests, "search_query", search)
+    spec = CompositeSpec(("red",), mask="worldcover")
+    aoi = lcengine.Aoi.from_bbox("179.5,-17.5,180,-17")
+    request = CompositeRequest(Query("items.json"), spec, aoi)
+    _, grid = request.items_and_grid()
+    assert grid.epsg == 32760
+    assert grid.lonlat_bounds()[0::2] == (-180.0, 180.0)  # why it might
+    assert asked
+    for west, south, east, north in asked:
+        assert 179 < west < 179.5
+        assert south < -17.5
+        assert east == 180
+        assert north > -17

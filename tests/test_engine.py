@@ -8,8 +8,10 @@ import subprocess
 import sys
 import threading
 import time
+from multiprocessing import resource_tracker
 
 import archives
+import distributed
 import psutil
 import pytest
 from distributed.diagnostics.plugin import SchedulerPlugin
@@ -89,6 +91,15 @@ class TestRun:
         with pytest.raises(RunError, match="no Dask scheduler answers"), engine.connect(address):
             pass
 
+    def test_no_worker_at_the_scheduler(self, monkeypatch):
+        monkeypatch.setattr(engine, "WORKER_TIMEOUT", 0.2)
+        with (
+            in_process_cluster(0) as cluster,
+            distributed.Client(cluster) as client,
+            pytest.raises(RunError, match=r"no worker joined the Dask scheduler .*`dask worker`"),
+        ):
+            engine.run([0], lambda n: {"tile": n}, client)
+
     def test_workers_ignore_ctrl_c(self, client):
         """A terminal sends it to the whole group: the driver alone decides what happens."""
         pids = client.run(os.getpid)
@@ -96,6 +107,77 @@ class TestRun:
             os.kill(pid, signal.SIGINT)
         time.sleep(0.3)
         assert client.run(os.getpid) == pids
+
+
+def in_process_cluster(workers):
+    """A scheduler and single-threaded workers, all in this process."""
+    return distributed.LocalCluster(
+        n_workers=workers,
+        threads_per_worker=1,
+        processes=False,
+        dashboard_address="127.0.0.1:0",
+    )
+
+
+class TestRoom:
+    """Without a window of its own, a run keeps as many tiles in flight as the workers need."""
+
+    class Workers:
+        """What a client knows of threads."""
+
+        def __init__(self):
+            self.threads = {}
+            self.asked = 0
+
+        def nthreads(self):
+            self.asked += 1
+            return self.threads
+
+    def test_follows_the_workers(self, monkeypatch):
+        monkeypatch.setattr(engine, "ROOM_SECONDS", 0.0)
+        workers = self.Workers()
+        room = engine._Room(workers, None)
+        assert room.size() == 3
+        workers.threads = {"a": 4}
+        assert room.size() == 12
+        workers.threads = {"a": 4, "b": 4}
+        assert room.size() == 24
+        workers.threads = {"b": 4}
+        assert room.size() == 12
+
+    def test_asks_the_scheduler_now_and_then_only(self):
+        workers = self.Workers()
+        workers.threads = {"a": 2}
+        room = engine._Room(workers, None)
+        assert {room.size() for _ in range(100)} == {6}
+        assert workers.asked == 1
+
+    def test_a_given_window_stays(self):
+        workers = self.Workers()
+        assert engine._Room(workers, 5).size() == 5
+        assert workers.asked == 0
+
+    def test_a_worker_that_joins_is_used(self, monkeypatch):
+        monkeypatch.setattr(engine, "ROOM_SECONDS", 0.0)
+
+        def task(number):
+            time.sleep(0.05)
+            return {"tile": number, "thread": threading.get_ident()}
+
+        with in_process_cluster(1) as cluster, distributed.Client(cluster) as client:
+            heard = []
+
+            def listen(receipt):
+                if not heard:
+                    cluster.scale(2)
+                    client.wait_for_workers(2, timeout=30)
+                heard.append(receipt)
+
+            with Census(client) as census:
+                found = engine.run(range(12), task, client, name="grown", listener=listen)
+        assert sorted(r["tile"] for r in found) == list(range(12))
+        assert len({r["thread"] for r in found}) == 2
+        assert census.most >= 6
 
 
 class TestProgress:
@@ -241,12 +323,47 @@ class TestInterruption:
         assert len(err.splitlines()) == 1
 
 
-def test_ctrl_c_while_the_cluster_starts_is_not_lost():
-    """Held back until the workers are there, then raised."""
-    timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
-    timer.start()
+def children():
+    """Processes below this one."""
+    return set(psutil.Process().children(recursive=True))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_while_the_cluster_starts_is_not_lost(monkeypatch, number):
+    """Held back until the workers are there, then raised; no process is left."""
+    resource_tracker.ensure_running()  # multiprocessing's own process, which outlives clusters
+    before = children()
+    struck = []
+    start = distributed.LocalCluster
+
+    def strike():
+        assert archives.until(lambda: children() - before)
+        struck.append(children() - before)
+        os.kill(os.getpid(), number)
+
+    def starting(**options):
+        thread = threading.Thread(target=strike)
+        thread.start()
+        try:
+            return start(**options)
+        finally:
+            thread.join()  # the signal has been sent before the start is over
+
+    def interrupt(_signal, _frame):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(distributed, "LocalCluster", starting)
+    restored = {n: signal.signal(n, interrupt) for n in (signal.SIGINT, signal.SIGTERM)}
+    entered = []
     try:
         with pytest.raises(KeyboardInterrupt), engine.local_client(1, 1):
-            time.sleep(10)
+            entered.append(True)
+        assert signal.getsignal(number) is interrupt
     finally:
-        timer.join()
+        for held, handler in restored.items():
+            signal.signal(held, handler)
+    assert len(struck) == 1
+    assert struck[0]
+    assert entered == []
+    _, alive = psutil.wait_procs(struck[0] | (children() - before), timeout=10)
+    assert alive == []

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import itertools
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,10 +14,17 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from lcengine import engine, reader
+from lcengine import engine, masks, reader
 from lcengine.catalog import search
 from lcengine.composite import CompositeSpec, plan_composite, run_composite
-from lcengine.errors import ContractError, HrefError, MissingBandError, NoItemsError, RunError
+from lcengine.errors import (
+    ContractError,
+    HrefError,
+    MissingBandError,
+    NoItemsError,
+    ReadError,
+    RunError,
+)
 from lcengine.grid import Grid
 from lcengine.items import Access, Items
 from lcengine.simulate import FileServer, SimulationOptions, items_collection, simulate
@@ -66,8 +76,20 @@ def reach(plan, item_id):
     return inside_y[:, None] & inside_x[None, :]
 
 
-def assert_lost(plan, item_id, band, lost):
-    """The item's observations are gone, counted in `lost`, named in the ledger; the rest stays."""
+def companions(plan, item_id):
+    """Pixels that the other granules of an item's overpass show clear."""
+    number = dict(zip((i.id for i in plan.items), plan.reads.observation, strict=True))
+    others = {n for n in number if number[n] == number[item_id]} - {item_id}
+    if not others:
+        return np.zeros(plan.grid.shape, bool)
+    return archives.in_process(archives.without(plan, *(number.keys() - others)))[0]["count"] > 0
+
+
+def assert_lost(plan, item_id, band, reached):
+    """The item's observations are gone, named in the ledger and the rest stays.
+
+    They count in `lost` where the item's pixels were `reached` and its overpass shows no others.
+    """
     found, failures = archives.in_process(plan)
     tiles = {f.tile for f in failures}
     assert {(f.item, f.band) for f in failures} == {(item_id, band)}
@@ -76,9 +98,9 @@ def assert_lost(plan, item_id, band, lost):
     expected, _ = archives.in_process(archives.without(plan, item_id))
     for name in (*plan.spec.bands, "count", "outliers"):
         np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
+    lost = reached.astype(bool) & ~companions(plan, item_id)
     np.testing.assert_array_equal(found["lost"], lost)
     assert lost.any()
-    return failures
 
 
 class TestUnreadable:
@@ -163,6 +185,113 @@ class TestUnreadable:
         run_composite(plan, output, client=client, listener=lambda p: resumed.append(p.resumed))
         assert set(resumed) == {finished}
         assert archives.tree(output) == archives.tree(undisturbed)
+
+
+class TestLostObservations:
+    """`lost` counts overpasses: what another granule shows clear there is not lost."""
+
+    def plan(self, folder, *broken):
+        """Two granules of one overpass: `a` clear everywhere, `b` cloudy in its right half."""
+        clear = np.full((16, 16), 4, np.uint8)
+        cloudy = clear.copy()
+        cloudy[:, 8:] = 9
+        found = []
+        for name, classes, value in (("a", clear, 1000), ("b", cloudy, 2000)):
+            assets = {
+                "blue": archives.raster(
+                    folder / f"{name}-blue.tif", np.full((32, 32), value, np.uint16)
+                ),
+                "scl": archives.raster(folder / f"{name}-scl.tif", classes, 20.0),
+            }
+            later = dt.timedelta(seconds=10 * len(found))
+            item = archives.item(0, assets, id=name, tile=f"31UE{name.upper()}")
+            found.append(replace(item, datetime=item.datetime + later))
+        for name in broken:
+            archives.missing(folder / f"{name}.tif")
+        grid = Grid.from_bounds(
+            archives.LEFT,
+            archives.TOP - 320,
+            archives.LEFT + 320,
+            archives.TOP,
+            "EPSG:32631",
+            10.0,
+            32,
+        )
+        items = Items(tuple(found), Access(local=True))
+        plan = plan_composite(items, grid, archives.spec("blue", max_lost=1.0))
+        assert len(set(plan.reads.observation)) == 1
+        return plan
+
+    @pytest.mark.parametrize(
+        ("broken", "lost", "blue"),
+        [
+            ((), (0, 0), (1000, 1000)),
+            (("a-blue",), (0, 1), (2000, NODATA)),
+            (("a-scl",), (0, 1), (2000, NODATA)),
+            (("b-blue",), (0, 0), (1000, 1000)),
+            (("b-scl",), (0, 0), (1000, 1000)),
+            (("a-blue", "b-blue"), (1, 1), (NODATA, NODATA)),
+            (("a-scl", "b-scl"), (1, 1), (NODATA, NODATA)),
+            (("a-scl", "b-blue"), (1, 1), (NODATA, NODATA)),
+        ],
+        ids=lambda value: "+".join(value) if value and isinstance(value[0], str) else None,
+    )
+    def test_of_an_overpass(self, tmp_path, broken, lost, blue):
+        found, failures = archives.in_process(self.plan(tmp_path, *broken))
+        assert {f"{f.item}-{f.band}" for f in failures} == set(broken)
+        left = np.arange(32)[None, :] < 16
+        both = (32, 32)
+        np.testing.assert_array_equal(found["lost"], np.broadcast_to(np.where(left, *lost), both))
+        np.testing.assert_array_equal(found["blue"], np.broadcast_to(np.where(left, *blue), both))
+        np.testing.assert_array_equal(found["count"], found["blue"] != NODATA)
+
+
+class TestUnexpected:
+    """No read outlives the block whose memory it writes to, whatever another one raises."""
+
+    @pytest.mark.parametrize(
+        ("module", "name", "bands"),
+        [(masks, "read_classes", 1), (reader, "read_band", 2)],
+        ids=["masks", "bands"],
+    )
+    def test_errors_come_out_after_all_reads(self, world, monkeypatch, module, name, bands):
+        plan = archives.request(world.catalog, tile=96, max_lost=1.0).plan()
+        real = getattr(module, name)
+        turns = itertools.count()
+        ended = []
+
+        def slow(*arguments):
+            turn = next(turns)
+            if turn == 0:
+                raise ZeroDivisionError("a mistake of ours")
+            time.sleep(0.1)
+            found = real(*arguments)
+            ended.append(turn)
+            return found
+
+        monkeypatch.setattr(module, name, slow)
+        with pytest.raises(ZeroDivisionError, match="a mistake of ours"):
+            archives.in_process(plan)
+        assert len(ended) == next(turns) - 1 > bands
+
+    def test_a_failed_read_is_recorded_after_all_reads(self, world, monkeypatch):
+        """The ledger has it; the others have arrived whole."""
+        plan = archives.request(world.catalog, tile=96, max_lost=1.0).plan()
+        victim = next(i.id for i in plan.items)
+        expected, _ = archives.in_process(archives.without(plan, victim))
+        real = reader.read_band
+
+        def slow(asset, *arguments):
+            if f"/{victim}/" in asset.href:
+                raise ReadError(f"{asset.href} is gone")
+            time.sleep(0.02)
+            real(asset, *arguments)
+
+        monkeypatch.setattr(reader, "read_band", slow)
+        found, failures = archives.in_process(plan)
+        assert {f.item for f in failures} == {victim}
+        for band in BANDS:
+            np.testing.assert_array_equal(found[band], expected[band])
 
 
 class TestWrongCatalogue:
@@ -392,6 +521,27 @@ class TestHostileAddress:
         with pytest.raises(HrefError) as caught:
             reader.gdal_path(href, access)
         assert "\n" not in str(caught.value)
+
+    @pytest.mark.parametrize(
+        ("href", "access"),
+        [
+            ("https://example.org/x .tif?sig=secret", FOREIGN),
+            ("https://example.org/x.tif?sig=secret\nHost: 127.0.0.1", FOREIGN),
+            ("https://[example.org/x.tif?sig=secret", FOREIGN),
+            ("http://name:secret@127.0.0.1/x.tif", FOREIGN),
+            ("http://127.0.0.1/x.tif?sig=secret", FOREIGN),
+            ("ftp://name:secret@example.org/x.tif?sig=secret", FOREIGN),
+            ("s3://bucket/x.tif?sig=secret", FOREIGN),
+            ("gs://bucket/x.tif?secret", FOREIGN),
+            ("file:///data/x.tif?sig=secret", FOREIGN),
+            ("/vsicurl/https://example.org/x.tif?sig=secret", FOREIGN),
+            ("/vsicurl/https://example.org/x.tif?sig=secret", LOCAL),
+        ],
+    )
+    def test_a_token_is_not_shown(self, href, access):
+        with pytest.raises(HrefError) as caught:
+            reader.gdal_path(href, access)
+        assert "secret" not in str(caught.value)
 
     @pytest.mark.parametrize(
         ("href", "access", "path"),

@@ -50,6 +50,8 @@ def test_values_are_reflectance_and_say_nothing_of_the_stored_integers(product):
     for name in opened.variables:
         assert not stored & {*opened[name].attrs, *opened[name].encoding}
     assert json.loads(opened.attrs["lcengine"])["items"] == 1
+    assert opened.rio.crs.to_epsg() == 32631
+    assert opened.x.attrs["standard_name"] == "projection_x_coordinate"
 
 
 @pytest.mark.parametrize("kind", ["product", "ndvi"])

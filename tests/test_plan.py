@@ -18,26 +18,33 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyproj import Transformer
 
+import lcengine
 from lcengine import reader
-from lcengine.catalog import search
-from lcengine.composite import CompositePlan, CompositeSpec, plan_composite
+from lcengine.catalog import Query, search
+from lcengine.composite import (
+    CompositePlan,
+    CompositeRequest,
+    CompositeSpec,
+    plan_composite,
+    planning,
+)
 from lcengine.composite.tile import compute_tile
 from lcengine.errors import InputError, MissingBandError
 from lcengine.grid import Grid
-from lcengine.items import Asset, Items
+from lcengine.items import Access, Asset, Items
 from lcengine.plan import MEMORY_TARGET
 from lcengine.simulate import FileServer, SimulationOptions, items_collection, simulate
 
 BANDS = ("blue", "swir16")
 
 
-def grid_of(size, tile, *, shift=0, crs="EPSG:32631"):
+def grid_of(size, tile, *, shift=0, crs="EPSG:32631", resolution=10.0):
     """The square of `archives.series`, or the part of it `shift` pixels inside."""
     x, y, metres = archives.LEFT, archives.TOP, size * 10
     bounds = (x + shift * 10, y - metres, x + metres, y - shift * 10)
     if crs != "EPSG:32631":
         bounds = Transformer.from_crs(32631, crs, always_xy=True).transform_bounds(*bounds)
-    return Grid.from_bounds(*bounds, crs, 10.0, tile)
+    return Grid.from_bounds(*bounds, crs, resolution, tile)
 
 
 def virtual(count, bands=("blue",), size=1024, bbox=(4.4, 50.4, 4.6, 50.6)):
@@ -112,6 +119,54 @@ class TestAssignment:
         reached = [len(plan.reads.items_of(i)) for i in range(16)]
         assert reached == [1, 1, 0, 0, 1, 1, 0, 0, *[0] * 8]
         assert plan.explain(decoded_bytes=False)["items_per_tile"]["min"] == 0
+
+    def far(self):
+        """An item a quarter of the globe to the east, where zone 31 has no coordinates."""
+        near = virtual(1, BANDS)[0]
+        transform = (10.0, 0.0, archives.LEFT, 0.0, -10.0, 100_000.0)
+        assets = {
+            band: replace(asset, crs="EPSG:32646", transform=transform)
+            for band, asset in near.assets.items()
+        }
+        box = (93.8, 0.8, 94.0, 1.0)
+        return replace(near, id="far", tile="46NEG", bbox=box, assets=assets)
+
+    def test_an_item_beyond_the_crs_is_in_no_tile(self):
+        near = virtual(2)
+        both = replace(near, items=(*near, self.far()))
+        plan = plan_composite(both, grid_of(1024, 512), archives.spec("blue"))
+        names = {plan.items[int(i)].id for i in plan.reads.index}
+        assert names == {item.id for item in near}
+        assert [len(plan.reads.items_of(i)) for i in range(4)] == [2, 2, 2, 2]
+        assert len(plan.reads.reaching().items) == 2
+        assert plan.explain(decoded_bytes=False)["items_per_tile"]["max"] == 2
+
+    def test_a_cube_of_such_items_alone_is_refused(self):
+        with pytest.raises(InputError, match=r"none of the 1 items reaches the grid .*EPSG:32631"):
+            lcengine.load(Items((self.far(),)), grid_of(1024, 512), ["blue"])
+
+    def test_a_union_of_items_must_fit_into_the_crs(self, tmp_path):
+        near = virtual(1, BANDS)
+        items = replace(near, items=(*near, self.far()), access=Access(local=True))
+        items.save(tmp_path / "items.json")
+        query = Query(str(tmp_path / "items.json"))
+        request = CompositeRequest(query, archives.spec("blue"), crs="EPSG:32631")
+        with pytest.raises(InputError, match=r"far .*EPSG:32646.*EPSG:32631.*--bbox"):
+            request.plan()
+
+    def test_more_observations_than_the_kernels_take_are_refused(self, monkeypatch):
+        """Before anything is read, and only where one tile has them all."""
+        monkeypatch.setattr(planning, "MAX_OBSERVATIONS", 3)
+        grid, spec = grid_of(1024, 512), archives.spec("blue")
+        assert len(plan_composite(virtual(3), grid, spec).items) == 3
+        with pytest.raises(InputError, match=r"tile 0 has 4 observations, at most 3 fit; .*--date"):
+            plan_composite(virtual(4), grid, spec)
+        four = virtual(4)
+        twin = replace(four[3], datetime=four[2].datetime)
+        plan_composite(replace(four, items=(*four.items[:3], twin)), grid, spec)
+        away = replace(four[3].asset("blue"), transform=(10.0, 0.0, 0.0, 0.0, -10.0, 5_600_000.0))
+        elsewhere = replace(four[3], assets=dict.fromkeys(("blue", "scl"), away))
+        plan_composite(replace(four, items=(*four.items[:3], elsewhere)), grid, spec)
 
     def test_a_missing_band_names_the_item(self):
         items = virtual(2)
@@ -233,8 +288,8 @@ def measure(folder, case):
     """Print what a plan says of itself, and the bytes and memory that computing it takes."""
     spec = CompositeSpec(tuple(case["bands"]), **case["spec"])
     small = archives.series(Path(folder) / "small", 3, spec.bands, 64, block=64)
-    crs = case["grid"].get("crs", "EPSG:32631")
-    archives.in_process(plan_composite(small, grid_of(64, 64, crs=crs), spec))  # warm up
+    kind = {k: v for k, v in case["grid"].items() if k in ("crs", "resolution")}
+    archives.in_process(plan_composite(small, grid_of(64, 64, **kind), spec))  # warm up
     items = archives.series(Path(folder) / "large", case["items"], spec.bands, 1024)
     plan = plan_composite(items, grid_of(1024, **case["grid"]), spec)
     facts = plan.explain()
@@ -268,8 +323,14 @@ FOUR = ["blue", "green", "red", "nir"]
         {"bands": FOUR, "spec": {"mask": "none"}, "grid": {"tile": 1280, "crs": "EPSG:32632"}},
         {"bands": FOUR, "spec": {"resampling": "bilinear"}, "grid": {"tile": 1024, "shift": 3}},
         {"bands": ["blue", "swir16"], "spec": {"mask": "scl"}, "grid": {"tile": 1024}},
+        # The first row of 60 m has its centre beyond the edge of a source block, its top not.
+        {
+            "bands": FOUR,
+            "spec": {"mask": "none", "resampling": "average"},
+            "grid": {"tile": 1024, "shift": 254, "resolution": 60.0},
+        },
     ],
-    ids=["masked", "misaligned", "other-zone", "bilinear", "20-m-band"],
+    ids=["masked", "misaligned", "other-zone", "bilinear", "20-m-band", "average"],
 )
 def test_a_plan_predicts_bytes_and_memory(tmp_path, case):
     """Decoded bytes: an upper bound within 25 %. Memory: within 1.5 times, both ways.

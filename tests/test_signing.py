@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from http import HTTPStatus
 from http.server import ThreadingHTTPServer
 from threading import Thread
 from urllib.parse import parse_qs, urlsplit
 
+import archives
 import numpy as np
 import pytest
 
 import lcengine
+from lcengine import reader
 from lcengine.composite.tile import compute_tile
-from lcengine.errors import InputError
+from lcengine.errors import InputError, ReadError
 from lcengine.grid import Grid
 from lcengine.items import Access, Items
 from lcengine.sensors import normalise
@@ -29,6 +32,22 @@ def sign(href):
     calls.append(href)
     return f"{href}?sig={tokens[0] if len(calls) == 1 else tokens[1]}"
 """
+
+
+REFUSING = """
+import requests
+
+def sign(href):
+    if {victim!r} in href:
+        raise {error}
+    return href + "?sig=good"
+"""
+REFUSALS = (
+    "requests.ConnectionError('the signing service is away')",
+    "requests.HTTPError('429 Client Error: for url: https://sas.example/token?key=secret')",
+    "requests.exceptions.JSONDecodeError('Expecting value', 'too many requests', 0)",
+)
+"""What `requests` raises inside a hook; the last one is a ValueError, too."""
 
 
 @pytest.fixture(scope="module")
@@ -67,17 +86,27 @@ def guarded(archive):
 
 
 @pytest.fixture
-def hook(tmp_path, monkeypatch):
-    name = f"hook_{tmp_path.name.replace('-', '_')}"
-    (tmp_path / f"{name}.py").write_text(HOOK)
-    monkeypatch.syspath_prepend(tmp_path)
-    return f"{name}:sign"
+def written(tmp_path, monkeypatch):
+    """A function that makes a hook of source code; its import path."""
+
+    def write(code):
+        name = f"hook_{re.sub(r'[^a-zA-Z0-9]', '_', tmp_path.name)}"
+        (tmp_path / f"{name}.py").write_text(code)
+        monkeypatch.syspath_prepend(tmp_path)
+        return f"{name}:sign"
+
+    return write
 
 
-def plan_of(archive, base, access):
+@pytest.fixture
+def hook(written):
+    return written(HOOK)
+
+
+def plan_of(archive, base, access, **changes):
     items = Items.of([normalise(f) for f in items_collection(archive.path, base)["features"]])
     grid = Grid.from_bounds(*_bounds(items), 32631, 10)
-    spec = lcengine.CompositeSpec(("red",), mask="none")
+    spec = lcengine.CompositeSpec(("red",), mask="none", **changes)
     return lcengine.plan_composite(replace(items, access=access), grid, spec)
 
 
@@ -96,6 +125,28 @@ def test_addresses_are_signed_in_the_task_and_anew_after_a_refusal(archive, guar
     local = plan_of(archive, str(archive.path), Access(local=True))
     np.testing.assert_array_equal(got.arrays["red"], compute_tile(local, 0).arrays["red"])
     assert "good" not in json.dumps(signed.to_json())
+
+
+@pytest.mark.parametrize("error", REFUSALS, ids=["away", "429", "no-json"])
+def test_what_a_hook_raises_goes_to_the_ledger(archive, guarded, written, monkeypatch, error):
+    monkeypatch.setattr(reader, "BACKOFF", 0.0)
+    url = f"http://127.0.0.1:{guarded.server_address[1]}"
+    victim = archive.item_ids[0]
+    access = Access(
+        hosts=("127.0.0.1",), signer=written(REFUSING.format(victim=victim, error=error))
+    )
+    plan = plan_of(archive, url, access, max_lost=1.0)
+    got = compute_tile(plan, 0)
+    assert {(f.item, f.band) for f in got.failures} == {(victim, "red")}
+    assert "red.tif could not be read in 4 attempts: " in got.failures[0].error
+    assert "secret" not in got.failures[0].error
+    local = plan_of(archive, str(archive.path), Access(local=True), max_lost=1.0)
+    rest = archives.without(local, victim)
+    np.testing.assert_array_equal(got.arrays["red"], compute_tile(rest, 0).arrays["red"])
+    assert got.arrays["lost"].any()
+    with pytest.raises(ReadError, match=r"red\.tif could not be opened") as caught:
+        archives.without(plan, *archive.item_ids[1:]).explain()
+    assert "secret" not in str(caught.value)
 
 
 def test_a_hook_that_cannot_be_imported_is_named():
