@@ -218,6 +218,10 @@ class TestScheduler:
         assert census.most <= 4  # one may be on its way out while the next comes in
 
 
+COLUMNS = 12
+"""Tiles along an axis of the world that is interrupted."""
+
+
 class Driver:
     """`lcengine composite` as a process group of its own, as a shell would start it."""
 
@@ -255,7 +259,7 @@ class Driver:
         """Identity of the written files of every finished tile."""
         written = {}
         for marker in self.markers:
-            row, col = divmod(int(marker.stem), 6)
+            row, col = divmod(int(marker.stem), COLUMNS)
             for path in self.home.glob(f"*/*/c/{row}/{col}"):
                 status = path.stat()
                 written[path] = (status.st_ino, status.st_mtime_ns)
@@ -263,10 +267,17 @@ class Driver:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(world, tmp_path_factory, client):
+def long_world(tmp_path_factory):
+    """So many tiles that a run is still far from its end when the signal arrives."""
+    options = SimulationOptions(size=16 * COLUMNS, dates=3, seed=8, bands=("blue", "swir16"))
+    return simulate(tmp_path_factory.mktemp("long") / "sim", options)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(long_world, tmp_path_factory, client):
     """The files of a product whose run nobody interrupted."""
     output = tmp_path_factory.mktemp("undisturbed") / "out.zarr"
-    driver = Driver(world.catalog, output)
+    driver = Driver(long_world.catalog, output)
     code, _, err = driver.finish()
     assert code == 0, err
     return archives.tree(output)
@@ -285,9 +296,9 @@ class TestInterruption:
         ],
         ids=["ctrl-c", "sigterm", "kill-9"],
     )
-    def test_is_resumed(self, world, tmp_path, undisturbed, strike, code):
+    def test_is_resumed(self, long_world, tmp_path, undisturbed, strike, code):
         output = tmp_path / "out.zarr"
-        first = Driver(world.catalog, output)
+        first = Driver(long_world.catalog, output)
         first.wait_for_tiles(5)
         strike(first.process)
         returned, out, err = first.finish()
@@ -299,15 +310,15 @@ class TestInterruption:
                 "error: interrupted; finished tiles are kept, run the same command again to resume"
             ]
         finished = len(first.markers)
-        assert 5 <= finished < 36
+        assert 5 <= finished < COLUMNS**2
         assert not output.exists()
         written = first.shards()
         assert len(written) == 5 * finished
 
-        second = Driver(world.catalog, output)
+        second = Driver(long_world.catalog, output)
         returned, _, err = second.finish()
         assert returned == 0, err
-        assert f"tiles {finished}/36 ({finished} from an earlier run)" in err
+        assert f"tiles {finished}/{COLUMNS**2} ({finished} from an earlier run)" in err
         for path, identity in written.items():
             status = path.stat()
             assert (status.st_ino, status.st_mtime_ns) == identity
