@@ -229,6 +229,8 @@ class Driver:
         command = [sys.executable, "-m", "lcengine", "composite", str(catalog)]
         command += ["-o", str(output), "--bands", "blue,swir16", "--tile", "16", *options]
         self.home = output.parent / f".{output.name}.lcengine"
+        # A background job ignores Ctrl-C, and so would its children: start as a shell would.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
         self.process = subprocess.Popen(
             command,
             stdout=subprocess.PIPE,
@@ -236,6 +238,7 @@ class Driver:
             text=True,
             start_new_session=True,
         )
+        signal.signal(signal.SIGINT, before)
         self.family = []
 
     @property
