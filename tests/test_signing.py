@@ -16,6 +16,8 @@ import pytest
 
 import lcengine
 from lcengine import reader
+from lcengine.catalog import Query
+from lcengine.composite import CompositeRequest
 from lcengine.composite.tile import compute_tile
 from lcengine.errors import InputError, ReadError
 from lcengine.grid import Grid
@@ -157,3 +159,11 @@ def test_a_hook_that_cannot_be_imported_is_named():
 def test_the_planetary_computers_hook_is_found():
     url = "https://example.com/a.tif"
     assert sign(url, "planetary_computer:sign_url") == url  # not one of its storage accounts
+
+
+def test_a_remote_catalogue_without_an_area_is_refused_without_its_secrets():
+    query = Query("https://me:secret@example.com/v1?key=secret", ("sentinel-2-l2a",))
+    request = CompositeRequest(query, lcengine.CompositeSpec(("red",)))
+    with pytest.raises(InputError, match="not a local catalogue and no area") as caught:
+        request.plan()
+    assert "secret" not in str(caught.value)

@@ -93,9 +93,9 @@ class CompositeRequest:
 
     def _union(self) -> tuple[Items, Grid]:
         """Grid over all items; for a whole public archive that would be the globe."""
-        if "://" in self.query.source and not self.query.source.startswith("file:"):
+        if self.query.is_remote:
             raise InputError(
-                f"{self.query.source} is not a local catalogue and no area is given; "
+                f"{self.query.shown} is not a local catalogue and no area is given; "
                 "state one with --bbox west,south,east,north or --aoi file.geojson"
             )
         items = self._search(None)
