@@ -19,7 +19,6 @@ from lcengine.grid import Grid
 from lcengine.items import Access, Asset, GroupBy, Item, Items, check_items
 from lcengine.locate import Lattice, Locator, SourceGrid, Window
 from lcengine.plan import ReadPlan, extent, plan_reads
-from lcengine.sensors import sensor
 
 CLEAR = "clear"
 """Name of the band that `mask=` adds: 1 where an observation is clear, else 0."""
@@ -53,7 +52,6 @@ def load(
         grid,
         bands,
         mask=mask or "none",
-        mask_band=sensor(items[0].sensor).mask_band,
         groupby=groupby,
         resampling=resampling,
     ).reaching()
@@ -116,13 +114,13 @@ def _pseudo_item(plan: ReadPlan, item: Item, names: list[str]) -> dict[str, Any]
     """
     assets = {}
     for name in names:
-        asset = item.asset(plan.mask_band if name == CLEAR else name)
-        y0, x0, y1, x1 = extent(SourceGrid.of(asset), plan.lattice)
+        found = plan.mask_assets(item) if name == CLEAR else (item.asset(name),)
+        y0, x0, y1, x1 = extent(SourceGrid.of(found[0]), plan.lattice)
         lat = plan.lattice
         west, east = lat.left + x0 * lat.dx, lat.left + x1 * lat.dx
         south, north = lat.top - y1 * lat.dy, lat.top - y0 * lat.dy
         address = {
-            "asset": asdict(asset),
+            "assets": [asdict(asset) for asset in found],
             "access": asdict(plan.items.access),
             "mask": plan.mask if name == CLEAR else None,
             "resampling": plan.resampling,
@@ -150,10 +148,11 @@ class Reader:
     def __init__(self, *, url: str, **_: object) -> None:
         self.url = url
         address = json.loads(url)
-        asset = address["asset"]
-        asset["transform"], asset["shape"] = tuple(asset["transform"]), tuple(asset["shape"])
         access = address["access"]
-        self.asset = Asset(**asset)
+        self.assets = tuple(
+            Asset(**{**a, "transform": tuple(a["transform"]), "shape": tuple(a["shape"])})
+            for a in address["assets"]
+        )
         self.access = Access(access["local"], tuple(access["hosts"]), access["signer"])
         self.lattice = Lattice(**address["lattice"])
         self.resampling: reader.Resampling = address["resampling"]
@@ -167,10 +166,10 @@ class Reader:
         locator = Locator(self.lattice, area)
         out = np.empty((area.height, area.width), dtype=np.int16)
         if self.recipe is None:
-            reader.read_band(self.asset, self.access, locator, out, self.resampling)
+            reader.read_band(self.assets[0], self.access, locator, out, self.resampling)
         else:
             flags = np.zeros(out.shape, dtype=np.uint8)
-            classes = masks.read_classes(self.recipe, self.asset, self.access, self.lattice, area)
+            classes = masks.read_classes(self.recipe, self.assets, self.access, self.lattice, area)
             if classes is not None:
                 masks.place_flags(self.recipe, classes, locator, flags)
             out[...] = flags

@@ -23,6 +23,7 @@ from lcengine.grid import Grid, Tile
 from lcengine.items import Asset, GroupBy, Item, Items, check_items, observations
 from lcengine.locate import Lattice, SourceGrid, Window, transformer, window_bounds
 from lcengine.reader import GDAL_OPTIONS, Resampling, check_resampling, oversampling
+from lcengine.sensors import sensor
 
 MEMORY_TARGET = 2**30
 """Bytes of observations that a sub-block may hold; larger blocks decode fewer pixels twice."""
@@ -38,7 +39,8 @@ class ReadPlan:
     """Items by tile. `items` are ordered by observation, `observation` has one index per item.
 
     `block`: edge of the sub-blocks a tile is processed in, cut along `phase` (row, column), where
-    the sources' own blocks begin, so that none is decoded twice within a tile.
+    the sources' own blocks begin, so that none is decoded twice within a tile. `beyond`: metres
+    around a tile in which masks are read too, for the distance to clouds; 0 without it.
     """
 
     grid: Grid
@@ -46,13 +48,13 @@ class ReadPlan:
     observation: tuple[int, ...]
     bands: tuple[str, ...]
     mask: str
-    mask_band: str
     resampling: Resampling
     block: int
     phase: tuple[int, int]
     tiles: npt.NDArray[np.int32]
     starts: npt.NDArray[np.int64]
     index: npt.NDArray[np.int32]
+    beyond: float = 0.0
 
     @cached_property
     def lattice(self) -> Lattice:
@@ -63,6 +65,15 @@ class ReadPlan:
     def recipe(self) -> masks.MaskRecipe | None:
         """The cloud mask, None when pixels are not masked."""
         return masks.preset(self.mask)
+
+    @property
+    def mask_bands(self) -> tuple[str, ...]:
+        """The bands that the cloud mask decodes, on the grid of the first."""
+        return self.recipe.bands if self.recipe else ()
+
+    def mask_assets(self, item: Item) -> tuple[Asset, ...]:
+        """The assets of an item that the cloud mask decodes."""
+        return tuple(item.asset(band) for band in self.mask_bands)
 
     def items_of(self, position: int) -> npt.NDArray[np.int32]:
         """Indices into `items` of the tile at `position` in `tiles`, ascending."""
@@ -96,7 +107,7 @@ class ReadPlan:
     @property
     def observation_bytes(self) -> int:
         """Bytes of one pixel of one item while a block is processed: bands, flags, clear mask."""
-        return 2 * len(self.bands) + 3
+        return 2 * (len(self.bands) + bool(self.beyond)) + 3
 
     def memory(self, outputs: int, threads: int) -> int:
         """Peak bytes of a tile task that writes `outputs` bytes per pixel by `threads` readers.
@@ -113,8 +124,12 @@ class ReadPlan:
         first = self.items[int(self.index[0])]
         raw_masks = 0
         if self.recipe is not None:
-            source = SourceGrid.of(first.asset(self.mask_band))
-            raw_masks = int(most * tile * _finer(self.lattice, source.lattice) ** 2)
+            own = [_finer(self.lattice, SourceGrid.of(a).lattice) for a in self.mask_assets(first)]
+            raw_masks = int(most * tile * own[0] ** 2)
+            if len(own) > 1:  # while they are decoded: all on the mask's grid, one as it is stored
+                each = 12 if max(own) > own[0] else 3
+                decoding = each * len(own) * own[0] ** 2 + 4 * max(own) ** 2
+                raw_masks += int(min(threads, most) * tile * decoding)
         finer = [_finer(self.lattice, SourceGrid.of(first.asset(b)).lattice) for b in self.bands]
         decoded = int(2 * most * tile * sum(n**2 for n in finer)) + raw_masks
         cache = min(int(GDAL_OPTIONS["GDAL_CACHEMAX"]), decoded)
@@ -128,7 +143,7 @@ class ReadPlan:
         x and y, then float64 row and column and their int32 index per source grid, each made from
         temporaries; a read in flight holds its source pixels and its own copy of the coordinates.
         """
-        bands = (*self.bands, self.mask_band) if self.recipe else self.bands
+        bands = (*self.bands, *self.mask_bands[:1])
         lattices = {SourceGrid.of(i.asset(band)).lattice for i in self.items for band in bands}
         foreign = [own for own in lattices if own.crs != self.lattice.crs]
         smooth = self.resampling == "bilinear"
@@ -154,15 +169,14 @@ class ReadPlan:
             tile = self.grid.tile_at(int(number))
             whole = [Window(tile.y0, tile.x0, tile.height, tile.width)]
             wanted = Counter(self._reads(self.items_of(position)))
-            for (collection, band, asset_key), times in wanted.items():
+            for (collection, band, is_mask, asset_key), times in wanted.items():
                 asset = asset_key.asset
                 kind = (collection, band, asset.shape)
                 if kind not in shapes:
                     shapes[kind] = block_shape(asset)
                 source = SourceGrid.of(asset)
-                key = (int(number), source, band == self.mask_band, shapes[kind])
+                key = (int(number), source, is_mask, shapes[kind])
                 if key not in cost:
-                    is_mask = band == self.mask_band
                     windows = whole if is_mask else list(self.blocks(tile))
                     margin = masks.margin(self.recipe, source) if is_mask else self._margin(source)
                     cost[key] = sum(
@@ -172,12 +186,13 @@ class ReadPlan:
                 total += times * cost[key]
         return total
 
-    def _reads(self, indices: npt.NDArray[np.int32]) -> Iterator[tuple[str, str, _ByGrid]]:
-        bands = (*self.bands, self.mask_band) if self.recipe else self.bands
+    def _reads(self, indices: npt.NDArray[np.int32]) -> Iterator[tuple[str, str, bool, _ByGrid]]:
+        """(collection, band, whether it is read for the mask, asset) of every read of a tile."""
+        bands = [(band, False) for band in self.bands] + [(band, True) for band in self.mask_bands]
         for i in indices:
             item = self.items[int(i)]
-            for band in bands:
-                yield item.collection, band, _ByGrid(item.asset(band))
+            for band, is_mask in bands:
+                yield item.collection, band, is_mask, _ByGrid(item.asset(band))
 
     def _margin(self, source: SourceGrid) -> int:
         """Source pixels that a resampling needs beyond those under the pixel centres."""
@@ -206,10 +221,10 @@ def plan_reads(  # noqa: PLR0913 - what to read, onto what, and how
     bands: Sequence[str],
     *,
     mask: str = "none",
-    mask_band: str = "scl",
     groupby: GroupBy = "overpass",
     resampling: str = "nearest",
     block: int | None = None,
+    beyond: float = 0.0,
 ) -> ReadPlan:
     """Freeze what to read for a product on `grid`.
 
@@ -221,12 +236,16 @@ def plan_reads(  # noqa: PLR0913 - what to read, onto what, and how
         raise InputError(f"bands are {bands!r}, expected a list of names such as ['red', 'nir']")
     if not isinstance(grid, Grid):
         raise InputError(f"grid is a {type(grid).__name__}, expected lcengine.Grid")
-    masks.preset(mask)
+    recipe = masks.preset(mask)
     method = check_resampling(resampling)
     lattice = product_lattice(grid)
     ordered, observation = observations(items, groupby, lattice.crs)
-    needed = (*bands, mask_band) if mask != "none" else tuple(bands)
+    needed = tuple(dict.fromkeys((*bands, *(recipe.bands if recipe else ()))))
+    for name in sorted({item.sensor for item in ordered}):
+        masks.check_sensor(recipe, sensor(name))
     for item in ordered:
+        if recipe is not None:
+            masks.factors(recipe, [item.asset(band) for band in recipe.bands])
         for band in needed:
             source = SourceGrid.of(item.asset(band))
             if method == "average":
@@ -239,13 +258,13 @@ def plan_reads(  # noqa: PLR0913 - what to read, onto what, and how
         observation=observation,
         bands=tuple(bands),
         mask=mask,
-        mask_band=mask_band,
         resampling=method,
-        block=_block_size(block, grid.tile, most * (2 * len(bands) + 3)),
+        block=_block_size(block, grid.tile, most * (2 * (len(bands) + bool(beyond)) + 3)),
         phase=_phase(ordered, bands[0], lattice),
         tiles=tiles,
         starts=starts,
         index=index,
+        beyond=beyond,
     )
 
 

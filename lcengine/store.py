@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import math
 import os
 import shutil
 import uuid
@@ -30,6 +31,7 @@ from zarr.codecs import ZstdCodec
 import lcengine
 from lcengine.errors import InputError, StoreError
 from lcengine.grid import Grid, Tile
+from lcengine.periods import Period
 
 CHUNK = 512
 """Edge of a compressed chunk inside a shard; a shard is a tile, the unit of writing."""
@@ -42,22 +44,25 @@ PARTIAL = ("*.partial", ".*.part")
 
 @dataclass(frozen=True, slots=True)
 class Variable:
-    """One array of a product: (y, x), integer, with an explicit fill that no valid pixel has."""
+    """One array of a product, with an explicit fill that no valid pixel has; None is NaN."""
 
     name: str
     dtype: str
-    fill: int
+    fill: int | None
     long_name: str
     scale: float | None = None
     units: str | None = None
 
+    @property
+    def missing(self) -> float:
+        """The fill as a number."""
+        return math.nan if self.fill is None else self.fill
+
     def attributes(self) -> dict[str, Any]:
         """CF attributes."""
-        out: dict[str, Any] = {
-            "_FillValue": self.fill,
-            "long_name": self.long_name,
-            "grid_mapping": "spatial_ref",
-        }
+        out: dict[str, Any] = {"long_name": self.long_name, "grid_mapping": "spatial_ref"}
+        if self.fill is not None:
+            out["_FillValue"] = self.fill
         if self.scale is not None:
             out["scale_factor"] = self.scale
             out["add_offset"] = 0.0
@@ -143,8 +148,12 @@ class Staging:
         plan: Mapping[str, Any],
         grid: Grid,
         variables: Sequence[Variable],
+        periods: Sequence[Period] = (),
     ) -> Staging:
-        """Lay out a fresh staging area; the note that makes it count is written last."""
+        """Lay out a fresh staging area; the note that makes it count is written last.
+
+        Variables are (y, x), or (time, y, x) where `periods` are given.
+        """
         if layout.staging_note.exists():
             cls(layout, _read_note(layout)["version"]).discard()
         staging = cls(layout, layout.fresh_version(run_id))
@@ -157,7 +166,7 @@ class Staging:
             "grid": grid.to_dict(),
             "variables": [variable.name for variable in variables],
         }
-        _template(staging.path, grid, variables, provenance)
+        _template(staging.path, grid, variables, periods, provenance)
         note = {
             "version": staging.version,
             "package": lcengine.__version__,
@@ -208,8 +217,10 @@ class Staging:
             # Per array: zarr's global setting would be shared by the tasks of all threads.
             array = found.with_config({"write_empty_chunks": True})
             _check_fits(tile, name, pixels, array)
-            array[tile.slices] = pixels
-            if not np.array_equal(np.asarray(array[tile.slices]), pixels):
+            where = (..., *tile.slices)
+            array[where] = pixels
+            nan = pixels.dtype.kind == "f"
+            if not np.array_equal(np.asarray(array[where]), pixels, equal_nan=nan):
                 raise StoreError(
                     f"tile {tile.index} of {name} does not read back as written; "
                     f"check the disk under {self.path}"
@@ -275,13 +286,13 @@ def exclusive(layout: Layout) -> Iterator[None]:
 
 def _check_fits(tile: Tile, name: str, pixels: npt.NDArray[Any], array: zarr.Array[Any]) -> None:
     """`StoreError` unless the pixels are one whole shard: two tasks must never share one."""
-    edge = (array.shards or array.chunks)[0]
-    height, width = array.shape
+    edge = (array.shards or array.chunks)[-1]
+    *times, height, width = array.shape
     y0, x0 = tile.row * edge, tile.col * edge
-    whole = (y0, x0, min(edge, height - y0), min(edge, width - x0))
+    whole = (y0, x0, *times, min(edge, height - y0), min(edge, width - x0))
     if (tile.y0, tile.x0, *pixels.shape) != whole or pixels.dtype != array.dtype:
         raise StoreError(
-            f"tile {tile.index} of {name} is {pixels.dtype} (y, x, height, width) "
+            f"tile {tile.index} of {name} is {pixels.dtype} (y, x, *shape) "
             f"{(tile.y0, tile.x0, *pixels.shape)}, expected {array.dtype} {whole}"
         )
 
@@ -300,8 +311,10 @@ def differences(new: Any, old: Any, path: str = "") -> list[str]:
 def open(path: str | os.PathLike[str]) -> xr.Dataset:
     """A product for people: float32 reflectance with NaN, QA as integers, lazily from Zarr.
 
-    dims (y, x); coordinates are pixel centres in the product's CRS. The real folder behind the
-    link is opened, so a reader keeps its version while a new one is published.
+    dims (y, x), or (time, y, x) with `time` where each period starts, the coordinate `period` with
+    its name and `time_bnds` with both ends; x and y are pixel centres in the product's CRS. The
+    real folder behind the link is opened, so a reader keeps its version while a new one is
+    published.
     """
     real = Path(path).resolve()
     if Path(path).is_symlink() and not real.exists():
@@ -318,8 +331,22 @@ def open(path: str | os.PathLike[str]) -> xr.Dataset:
     provenance = raw.attrs["lcengine"]
     names = list(provenance["variables"])
     out = raw[names].assign({name: _decode(raw[name].variable) for name in names})
+    if "time" in raw.dims:
+        out = _with_times(out, raw)
     # What the files look like is of no use to a copy, which has chunks and fills of its own.
     return out.assign_attrs(lcengine=json.dumps(provenance)).drop_encoding()
+
+
+def _with_times(out: xr.Dataset, raw: xr.Dataset) -> xr.Dataset:
+    """Times as datetime64 (UTC), the periods' names as a coordinate."""
+    names = raw["time"].attrs["period_names"]
+    attributes = {k: raw["time"].attrs[k] for k in ("standard_name", "axis", "bounds")}
+    start, bounds = (raw[n].values.astype("M8[s]").astype("M8[ns]") for n in ("time", "time_bnds"))
+    return out.assign_coords(
+        time=("time", start, attributes),
+        time_bnds=(("time", "bnds"), bounds),
+        period=("time", np.array(names, dtype=object)),
+    )
 
 
 def _decode(variable: xr.Variable) -> xr.Variable:
@@ -342,7 +369,11 @@ def _decode(variable: xr.Variable) -> xr.Variable:
 
 
 def _template(
-    path: Path, grid: Grid, variables: Sequence[Variable], provenance: Mapping[str, Any]
+    path: Path,
+    grid: Grid,
+    variables: Sequence[Variable],
+    periods: Sequence[Period],
+    provenance: Mapping[str, Any],
 ) -> None:
     """Create the group with all metadata and coordinates, and no pixel."""
     height, width = grid.shape
@@ -366,17 +397,20 @@ def _template(
         {**grid.crs.proj.to_cf(), "GeoTransform": f"{t.c} {t.a} {t.b} {t.f} {t.d} {t.e}"}
     )
     mapping[...] = 0
+    if periods:
+        _time(group, periods)
     chunk = CHUNK if grid.tile % CHUNK == 0 else grid.tile
+    times = (len(periods),) if periods else ()
     for variable in variables:
         group.create_array(
             variable.name,
-            shape=(height, width),
+            shape=(*times, height, width),
             dtype=variable.dtype,
-            chunks=(chunk, chunk),
-            shards=(grid.tile, grid.tile),
-            fill_value=variable.fill,
+            chunks=(*(1 for _ in times), chunk, chunk),
+            shards=(*(1 for _ in times), grid.tile, grid.tile),
+            fill_value=variable.missing,
             compressors=[ZstdCodec(level=LEVEL, checksum=True)],
-            dimension_names=("y", "x"),
+            dimension_names=(*("time" for _ in times), "y", "x"),
             attributes=variable.attributes(),
         )
 
@@ -392,6 +426,38 @@ def _coordinate(group: zarr.Group, name: str, values: npt.NDArray[np.float64], c
         attributes={"standard_name": cf, "axis": name.upper()},
     )
     array[:] = values
+
+
+def _time(group: zarr.Group, periods: Sequence[Period]) -> None:
+    """CF time: where the periods start, and their bounds; their names are an attribute."""
+    epoch = np.datetime64("1970-01-01T00:00:00")
+    bounds = np.array(
+        [[p.start.replace(tzinfo=None), p.stop.replace(tzinfo=None)] for p in periods], "M8[us]"
+    )
+    seconds = (bounds - epoch) // np.timedelta64(1, "s")
+    units = {"units": "seconds since 1970-01-01", "calendar": "proleptic_gregorian"}
+    for name, values, dims in (
+        ("time", seconds[:, 0], ("time",)),
+        ("time_bnds", seconds, ("time", "bnds")),
+    ):
+        array = group.create_array(
+            name,
+            shape=values.shape,
+            dtype="int64",
+            chunks=values.shape,
+            fill_value=np.iinfo(np.int64).min,
+            dimension_names=dims,
+        )
+        array[...] = values
+        array.attrs.update(units)
+    group["time"].attrs.update(
+        {
+            "standard_name": "time",
+            "axis": "T",
+            "bounds": "time_bnds",
+            "period_names": [period.name for period in periods],
+        }
+    )
 
 
 def _consolidate(path: Path) -> None:

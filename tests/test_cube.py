@@ -178,7 +178,7 @@ def test_a_reader_pickles(archive):
     from lcengine.reader import Access
 
     address = {
-        "asset": asdict(archive[0][0].asset("red")),
+        "assets": [asdict(archive[0][0].asset("red"))],
         "access": asdict(Access(local=True)),
         "mask": None,
         "resampling": "nearest",
@@ -186,7 +186,7 @@ def test_a_reader_pickles(archive):
     }
     reader = Reader(url=json.dumps(address))
     again = pickle.loads(pickle.dumps(reader))
-    assert again.asset == reader.asset == archive[0][0].asset("red")
+    assert again.assets == reader.assets == (archive[0][0].asset("red"),)
     assert again.lattice == reader.lattice
     reader.close()
 

@@ -15,7 +15,7 @@ from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 import lcengine
-from lcengine.cli import composite, product, search, world
+from lcengine.cli import composite, export, product, search, world
 from lcengine.cli.output import complain, show_warnings
 from lcengine.errors import LcengineError
 
@@ -84,6 +84,7 @@ app.command("plan")(composite.plan)
 app.command("composite")(composite.composite)
 app.command("info")(product.info)
 app.command("quicklook")(product.quicklook)
+app.command("export")(export.export)
 app.command("simulate")(world.simulate)
 app.command("demo")(world.demo)
 

@@ -29,10 +29,34 @@ Mask = Annotated[
 ]
 Outliers = Annotated[
     str,
-    typer.Option("--outliers", help="Screen for clouds the mask missed: none or mad:K."),
+    typer.Option(
+        "--outliers", help="Screens for clouds the mask missed, joined by commas; see below."
+    ),
 ]
 Method = Annotated[
-    str, typer.Option("--method", help="median, mean, percentile:P or percentile:P:nearest.")
+    str,
+    typer.Option("--method", help="One or several reducers joined by commas; see below."),
+]
+Period = Annotated[
+    str | None,
+    typer.Option(
+        "--period",
+        help="One composite per year, season, month, dekad, P16D (any PnD), 10-01/06-30 of every "
+        "year, or entry of a JSON file.",
+    ),
+]
+MinClear = Annotated[
+    int,
+    typer.Option(
+        "--min-clear",
+        help="Pixels with fewer clear observations in a period borrow from its neighbours.",
+    ),
+]
+Qa = Annotated[
+    str,
+    typer.Option(
+        "--qa", help="none, basic (count, outliers, lost) or full (also item, date, score, MADs)."
+    ),
 ]
 GroupBy = Annotated[
     str, typer.Option("--groupby", help="One observation is an overpass, solar_day or none.")
@@ -63,6 +87,9 @@ def _request(
     mask: Mask = "worldcover",
     outliers: Outliers = "none",
     method: Method = "median",
+    period: Period = None,
+    min_clear: MinClear = 0,
+    qa: Qa = "basic",
     groupby: GroupBy = "overpass",
     resampling: Resampling = "nearest",
     crs: Crs = "auto",
@@ -76,7 +103,9 @@ def _request(
 ) -> CompositeRequest:
     """The options that describe a composite, as a request."""
     from lcengine.composite import CompositeRequest, CompositeSpec
+    from lcengine.composite.spec import check_qa
     from lcengine.items import check_groupby
+    from lcengine.periods import PeriodRule
     from lcengine.sensors import sensor
 
     query = options.query_of(source, collection, datetime, max_cloud, where)
@@ -90,6 +119,9 @@ def _request(
             mask=mask,
             outliers=outliers,
             method=method,
+            period=PeriodRule.parse(period) if period else None,
+            min_clear=min_clear,
+            qa=check_qa(qa),
             groupby=check_groupby(groupby),
             resampling=resampling,
             max_lost=max_lost,

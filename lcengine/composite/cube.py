@@ -2,108 +2,173 @@
 
 from __future__ import annotations
 
+import datetime as dt
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from lcengine.composite.spec import QA_FILL
+from lcengine import masks
+from lcengine.composite.block import EPOCH, Block, Series, reduce_block
+from lcengine.composite.spec import CompositeSpec, Qa
 from lcengine.cube import CLEAR
 from lcengine.errors import InputError
-from lcengine.kernels import NODATA
-from lcengine.kernels.composite import MadScreen, Reducer
-from lcengine.kernels.composite import composite as kernel
+from lcengine.kernels.methods import DISTANCE
+from lcengine.periods import Period, PeriodRule
 
 
-def composite(
+def composite(  # noqa: PLR0913 - the options of `lcengine composite`
     cube: xr.DataArray,
     *,
-    bands: tuple[str, ...] | list[str] | None = None,
+    bands: Sequence[str] | None = None,
     method: str = "median",
     outliers: str = "none",
-    brightness: tuple[str, ...] = ("blue", "green", "red"),
+    period: str | PeriodRule | None = None,
+    min_clear: int = 0,
+    qa: Qa = "basic",
+    interval: tuple[dt.datetime, dt.datetime] | None = None,
 ) -> xr.Dataset:
     """Composite a cube of `lcengine.load`, lazily, chunk by chunk.
 
     `cube`: int16 (time, band, y, x), nodata -32768, with the coordinate `observation` along time;
     a band `clear` decides what is clear, without it every valid pixel is. Items of one
-    observation count once: the first clear one. `bands`: what to return (default: all but
-    `clear`); other bands are not looked at, but for the `brightness` bands, on whose sum
-    `outliers` (`mad:K`) screens. Returns int16 bands and uint16 `count` and `outliers`, as
-    `lcengine composite` writes them.
+    observation count once: the first clear one. `bands`: what to return (default: all but `clear`
+    and `cloud_distance`); methods and screens may look at others. `method`, `outliers`, `period`,
+    `min_clear` and `qa` are those of `CompositeSpec`; the best available pixel wants the band
+    `cloud_distance` in the cube. `interval`: first and last moment that the periods shall cover,
+    by default the cube's.
+
+    Returns what `lcengine composite` writes, (y, x) or (time, y, x), but for `lost`: here a file
+    that cannot be read is an error. `item` is the position along the cube's time.
     """
     names = [str(name) for name in cube["band"].values]
-    values = [name for name in names if name != CLEAR]
-    wanted = list(bands) if bands is not None else values
-    screen = MadScreen.parse(outliers)
-    order = list(dict.fromkeys([*wanted, *(brightness if screen else ())]))
-    missing = [name for name in order if name not in values]
+    values = [name for name in names if name not in (CLEAR, DISTANCE)]
+    rule = PeriodRule.parse(period) if isinstance(period, str) else period
+    spec = CompositeSpec(
+        tuple(bands) if bands is not None else tuple(values),
+        mask=next(iter(masks.PRESETS)),  # has been applied: it is the cube's band `clear`
+        outliers=outliers,
+        method=method,
+        period=rule,
+        min_clear=min_clear,
+        qa=qa,
+    )
+    order = list(dict.fromkeys([*spec.bands, *(n for n in spec.needs if n != DISTANCE)]))
+    order += [DISTANCE] if DISTANCE in spec.needs else []
+    missing = [name for name in order if name not in names]
     if missing:
         raise InputError(f"the cube has no band {missing[0]!r}; it has {', '.join(values)}")
-    block = _Block(
-        bands=tuple(names.index(name) for name in order),
+    periods = _periods(cube, rule, interval)
+    kernel = _Chunk(
+        spec=spec,
+        periods=periods,
+        bands=tuple(order),
+        positions=tuple(names.index(name) for name in order),
         clear=names.index(CLEAR) if CLEAR in names else None,
-        groups=_observation(cube),
-        reducer=Reducer.parse(method),
-        screen=screen,
-        screen_bands=tuple(order.index(name) for name in brightness) if screen else (),
-        n_out=len(wanted),
+        series=_series(cube),
     )
-    whole = cube.chunk(time=-1, band=-1) if cube.chunks else cube.chunk()
-    result = whole.data.map_blocks(
-        block, dtype=np.int16, drop_axis=0, chunks=((len(wanted) + 2,), *whole.data.chunks[2:])
-    )
-    coords = {name: cube[name] for name in ("y", "x", "spatial_ref") if name in cube.coords}
-    layers = [*result[: len(wanted)], *result[len(wanted) :].view(np.uint16)]
-    counts: dict[str, object] = {"_FillValue": QA_FILL}
-    attributes = [_attributes() for _ in wanted] + [counts, counts]
-    return xr.Dataset(
-        {
-            name: xr.DataArray(layer, dims=("y", "x"), coords=coords, attrs=attrs)
-            for name, layer, attrs in zip(
-                (*wanted, "count", "outliers"), layers, attributes, strict=True
-            )
-        }
-    )
+    return _apply(cube, kernel)
 
 
 @dataclass(frozen=True)
-class _Block:
+class _Chunk:
     """The kernel on one chunk of a cube; a value, so that a cluster can be sent it."""
 
-    bands: tuple[int, ...]
+    spec: CompositeSpec
+    periods: tuple[Period, ...]
+    bands: tuple[str, ...]
+    positions: tuple[int, ...]
     clear: int | None
-    groups: npt.NDArray[np.int64]
-    reducer: Reducer
-    screen: MadScreen | None
-    screen_bands: tuple[int, ...]
-    n_out: int
+    series: Series
 
-    def __call__(self, pixels: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:
-        """(time, band, y, x) -> (bands, count, outliers; y, x); the counts as their int16 bits."""
-        shape = (pixels.shape[0], *pixels.shape[2:])
-        clear = np.ones(shape, np.uint8) if self.clear is None else pixels[:, self.clear] == 1
-        out = kernel(
-            np.ascontiguousarray(pixels[:, self.bands]),
-            clear,
-            self.groups,
-            reducer=self.reducer,
-            screen=self.screen,
-            screen_bands=self.screen_bands,
-            n_out=self.n_out,
+    @property
+    def names(self) -> dict[str, str]:
+        """Variables and their dtypes."""
+        found = {variable.name: variable.dtype for variable in self.spec.variables("")}
+        found.pop("lost", None)
+        return found
+
+    def __call__(self, pixels: npt.NDArray[np.int16]) -> tuple[npt.NDArray[Any], ...]:
+        """(y, x, time, band), as xarray hands it, -> the variables, (y, x) or (y, x, time)."""
+        cube = np.moveaxis(pixels, (2, 3), (0, 1))
+        shape = (cube.shape[0], *cube.shape[2:])
+        clear = np.ones(shape, np.uint8)
+        if self.clear is not None:
+            clear = (cube[:, self.clear] == 1).astype(np.uint8)
+        block = Block(
+            np.ascontiguousarray(cube[:, self.positions]), clear, self.series, self.bands
         )
-        return np.concatenate([out.values, np.stack([out.count, out.outliers]).view(np.int16)])
+        found = reduce_block(self.spec, self.periods, block)
+        if self.spec.period is None:
+            return tuple(found[name][0] for name in self.names)
+        return tuple(np.moveaxis(found[name], 0, -1) for name in self.names)
 
 
-def _attributes() -> dict[str, object]:
-    return {"scale_factor": 1e-4, "add_offset": 0.0, "_FillValue": NODATA, "units": "1"}
+def _apply(cube: xr.DataArray, kernel: _Chunk) -> xr.Dataset:
+    """The kernel on all chunks, and the labels of what comes out."""
+    whole = cube.chunk(time=-1, band=-1) if cube.chunks else cube.chunk()
+    several = kernel.spec.period is not None
+    sizes = {"period": len(kernel.periods)}
+    bare = whole.drop_vars([n for n in whole.coords if n not in ("y", "x", "spatial_ref")])
+    found = xr.apply_ufunc(
+        kernel,
+        bare,
+        input_core_dims=[["time", "band"]],
+        output_core_dims=[["period"] if several else [] for _ in kernel.names],
+        dask="parallelized",
+        output_dtypes=[np.dtype(kind) for kind in kernel.names.values()],
+        dask_gufunc_kwargs={"output_sizes": sizes} if several else None,
+        keep_attrs=False,
+    )
+    layers = found if isinstance(found, tuple) else (found,)
+    attributes = {v.name: v.attributes() for v in kernel.spec.variables("")}
+    out = xr.Dataset(dict(zip(kernel.names, layers, strict=True))).assign_coords(
+        {name: cube[name] for name in ("y", "x", "spatial_ref") if name in cube.coords}
+    )
+    for name in kernel.names:
+        out[name].attrs = {k: v for k, v in attributes[name].items() if k != "grid_mapping"}
+    if not several:
+        return out
+    start = [np.datetime64(p.start.replace(tzinfo=None), "ns") for p in kernel.periods]
+    stop = [np.datetime64(p.stop.replace(tzinfo=None), "ns") for p in kernel.periods]
+    labelled = out.rename(period="time").transpose("time", "y", "x")
+    return labelled.assign_coords(
+        time=("time", np.array(start)),
+        time_bnds=(("time", "bnds"), np.stack([start, stop], axis=1)),
+        period=("time", np.array([p.name for p in kernel.periods], dtype=object)),
+    )
 
 
-def _observation(cube: xr.DataArray) -> npt.NDArray[np.int64]:
+def _series(cube: xr.DataArray) -> Series:
+    """What the cube's coordinates say of its items."""
+    groups = np.arange(cube.sizes["time"], dtype=np.int64)
     if "observation" in cube.coords:
         groups = cube["observation"].values.astype(np.int64)
-        if np.all(np.diff(groups) >= 0):
-            return groups
-        raise InputError("the cube's `observation` does not ascend; keep the order of load()")
-    return np.arange(cube.sizes["time"], dtype=np.int64)
+        if np.any(np.diff(groups) < 0):
+            raise InputError("the cube's `observation` does not ascend; keep the order of load()")
+    days = np.zeros(len(groups))
+    if "time" in cube.coords:
+        # Microseconds, as the items' own times: the same floats on both ways to a composite.
+        since = cube["time"].values.astype("M8[us]") - np.datetime64("1970-01-01", "us")
+        days = np.array([delta / dt.timedelta(days=1) for delta in since.astype(object)])
+    first = {group: days[groups == group].min() for group in np.unique(groups)}
+    return Series(groups, np.array([first[g] for g in groups]), np.arange(len(groups)))
+
+
+def _periods(
+    cube: xr.DataArray,
+    rule: PeriodRule | None,
+    interval: tuple[dt.datetime, dt.datetime] | None,
+) -> tuple[Period, ...]:
+    if interval is None:
+        first, last = EPOCH, EPOCH
+        if "time" in cube.coords and cube.sizes["time"]:
+            times = cube["time"].values.astype("M8[us]").astype(object)
+            first, last = (m.replace(tzinfo=dt.UTC) for m in (min(times), max(times)))
+        interval = first, last
+    if rule is None:
+        return (Period("all", interval[0], interval[1] + dt.timedelta(microseconds=1)),)
+    return rule.periods(*interval)

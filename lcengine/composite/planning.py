@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 import json
 import os
@@ -10,19 +11,26 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
 import lcengine
 from lcengine import reader
-from lcengine.composite.spec import QA_FILL, CompositeSpec
+from lcengine.composite.block import WIDEST, Series, days_of
+from lcengine.composite.spec import CompositeSpec
 from lcengine.errors import InputError
 from lcengine.grid import Grid
-from lcengine.items import Item, Items, check_items
+from lcengine.items import OVERPASS_GAP, Item, Items, check_items, parse_datetime
 from lcengine.kernels._jit import usable_cpus
 from lcengine.kernels.composite import MAX_OBSERVATIONS
+from lcengine.kernels.methods import DISTANCE, FARTHEST
+from lcengine.masks import check_sensor, preset
+from lcengine.periods import Period, neighbours
 from lcengine.plan import ReadPlan, describe, plan_reads
 from lcengine.sensors import Sensor, sensor
 from lcengine.store import Variable
 
-QA_BYTES = 6
+Interval = tuple[dt.datetime, dt.datetime]
+"""First and last moment, both included."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +40,7 @@ class CompositePlan:
     spec: CompositeSpec
     reads: ReadPlan
     sensor: Sensor
+    interval: Interval
 
     @property
     def grid(self) -> Grid:
@@ -43,10 +52,33 @@ class CompositePlan:
         """The items, ordered by observation."""
         return self.reads.items
 
+    @cached_property
+    def periods(self) -> tuple[Period, ...]:
+        """What is composited by itself: one period of everything where the spec has none."""
+        first, last = self.interval
+        if self.spec.period is None:
+            return (Period("all", first, last + dt.timedelta(microseconds=1)),)
+        return self.spec.period.periods(first, last)
+
+    @property
+    def time_axis(self) -> tuple[Period, ...]:
+        """The periods along the product's time dimension; empty where it has none."""
+        return self.periods if self.spec.period else ()
+
+    @cached_property
+    def series(self) -> Series:
+        """The items as the kernels want to know them."""
+        groups = np.asarray(self.reads.observation, np.int64)
+        days = np.array([days_of(item.datetime) for item in self.items])
+        first = np.full(groups.max(initial=-1) + 1, np.inf)
+        np.minimum.at(first, groups, days)
+        return Series(groups, first[groups], np.arange(len(groups)))
+
     @property
     def output_bytes(self) -> int:
-        """Bytes that one product pixel takes in memory."""
-        return 2 * len(self.spec.bands) + QA_BYTES
+        """Bytes that one product pixel takes in memory, all periods together."""
+        pixel = sum(np.dtype(variable.dtype).itemsize for variable in self.variables())
+        return int(len(self.periods) * pixel)
 
     @cached_property
     def run_id(self) -> str:
@@ -55,17 +87,7 @@ class CompositePlan:
 
     def variables(self) -> tuple[Variable, ...]:
         """The product's variables in writing order."""
-        title = self.sensor.title
-        bands = [
-            Variable(band, "int16", int(reader.NODATA), f"{band} {title}", scale=1e-4, units="1")
-            for band in self.spec.bands
-        ]
-        qa = [
-            Variable("count", "uint16", QA_FILL, "observations that entered the composite"),
-            Variable("outliers", "uint16", QA_FILL, "clear observations rejected as outliers"),
-            Variable("lost", "uint16", QA_FILL, "observations that could not be read"),
-        ]
-        return (*bands, *qa)
+        return self.spec.variables(self.sensor.title)
 
     def explain(self, decoded_bytes: bool = True) -> Mapping[str, Any]:
         """The plan in numbers. `decoded_bytes` opens one header per collection, band and shape."""
@@ -73,9 +95,11 @@ class CompositePlan:
         def header(asset: Any) -> tuple[tuple[int, int], int]:
             return reader.block_shape(asset, self.items.access)
 
-        return describe(
+        numbers = describe(
             self.reads, self.output_bytes, read_threads(), header if decoded_bytes else None
         )
+        periods = [period.name for period in self.time_axis]
+        return {**numbers, "periods": periods} if periods else numbers
 
     def to_json(self) -> dict[str, Any]:
         """The plan as JSON values; `from_json` rebuilds the tables from them."""
@@ -85,6 +109,7 @@ class CompositePlan:
             "spec": self.spec.to_json(),
             "grid": self.grid.to_dict(),
             "block": self.reads.block,
+            "interval": [moment.isoformat() for moment in self.interval],
             "items": self.items.to_json(),
         }
 
@@ -93,15 +118,23 @@ class CompositePlan:
         """Inverse of `to_json`."""
         spec = CompositeSpec.from_json(data["spec"])
         grid = Grid.from_dict(data["grid"])
-        return plan_composite(Items.from_json(data["items"]), grid, spec, block=data["block"])
+        first, last = (parse_datetime(moment) for moment in data["interval"])
+        items = Items.from_json(data["items"])
+        return plan_composite(items, grid, spec, block=data["block"], interval=(first, last))
 
 
 def plan_composite(
-    items: Items, grid: Grid, spec: CompositeSpec, *, block: int | None = None
+    items: Items,
+    grid: Grid,
+    spec: CompositeSpec,
+    *,
+    block: int | None = None,
+    interval: Interval | None = None,
 ) -> CompositePlan:
     """Plan a composite: which items each tile reads, in which blocks, and what comes out.
 
-    `block`: edge of the sub-blocks in pixels, by default the largest that fits into memory. Raises
+    `block`: edge of the sub-blocks in pixels, by default the largest that fits into memory.
+    `interval`: what the periods shall cover, by default from the first to the last item. Raises
     `InputError` for items of several sensors and `MissingBandError` for an item without a band.
     """
     check_items(items)
@@ -112,21 +145,47 @@ def plan_composite(
             "expected one: select it with -c (collections= in Python)"
         )
     found = sensor(names[0])
+    if interval is None:
+        interval = (min(i.datetime for i in items), max(i.datetime for i in items))
     bands = spec.read_bands(found)
-    needed = {*bands, found.mask_band} if spec.mask != "none" else set(bands)
-    slim = tuple(_only(item, needed) for item in items)
+    recipe = preset(spec.mask)
+    check_sensor(recipe, found)
+    needed = {*bands, *(recipe.bands if recipe else ())}
+    slim = tuple(_only(item, needed) for item in _in_periods(items, spec, interval))
     reads = plan_reads(
         Items(slim, items.access, items.superseded),
         grid,
         bands,
         mask=spec.mask,
-        mask_band=found.mask_band,
         groupby=spec.groupby,
         resampling=spec.resampling,
         block=block,
+        beyond=FARTHEST if DISTANCE in spec.needs else 0.0,
     )
     _check_series(reads)
-    return CompositePlan(spec, reads, found)
+    return CompositePlan(spec, reads, found, interval)
+
+
+def _in_periods(items: Items, spec: CompositeSpec, interval: Interval) -> list[Item]:
+    """The items that some period may use; `InputError` where there is none.
+
+    An item may belong to an observation that began a little earlier, so the edges are generous.
+    """
+    whole = spec.screens.despike or spec.screens.tmask
+    if spec.period is None or whole:
+        return list(items)
+    periods = spec.period.periods(*interval)
+    level = WIDEST if spec.min_clear else 0
+    windows = [neighbours(periods, i, level) for i in range(len(periods))]
+    found = [
+        item for item in items if any(a <= item.datetime < b + OVERPASS_GAP for a, b in windows)
+    ]
+    if not found:
+        raise InputError(
+            f"none of the {len(items)} items lies in one of the {len(periods)} periods from "
+            f"{periods[0].name} to {periods[-1].name}; take other periods or another --datetime"
+        )
+    return found
 
 
 def _check_series(reads: ReadPlan) -> None:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import math
 from dataclasses import dataclass, replace
 from typing import Any
 
 from lcengine.aoi import Aoi
-from lcengine.catalog import Query, search_query
+from lcengine.catalog import Query, parse_interval, search_query
 from lcengine.composite.planning import CompositePlan, plan_composite
 from lcengine.composite.spec import CompositeSpec
 from lcengine.crs import auto_crs
 from lcengine.errors import InputError
 from lcengine.grid import Grid
 from lcengine.items import Item, Items
+from lcengine.kernels.methods import DISTANCE, FARTHEST
 from lcengine.locate import SourceGrid
 from lcengine.masks import preset
 from lcengine.plan import extent, product_lattice
@@ -60,7 +62,12 @@ class CompositeRequest:
     def plan(self) -> CompositePlan:
         """Search, settle the grid and freeze the plan. Raises what these raise."""
         items, grid = self.items_and_grid()
-        return plan_composite(items, grid, self.spec, block=self.block)
+        start, end = parse_interval(self.query.datetime)
+        times = [item.datetime for item in items]
+        last = end - dt.timedelta(microseconds=1) if end else max(times)
+        return plan_composite(
+            items, grid, self.spec, block=self.block, interval=(start or min(times), last)
+        )
 
     def items_and_grid(self) -> tuple[Items, Grid]:
         """The items and the grid of the product, whose extent may exceed the AOI's box."""
@@ -121,7 +128,8 @@ class CompositeRequest:
 
     def _halo(self) -> float:
         recipe = preset(self.spec.mask)
-        return recipe.reach if recipe else 0.0
+        beyond = FARTHEST if DISTANCE in self.spec.needs else 0.0
+        return recipe.reach + beyond if recipe else 0.0
 
 
 def _grown(

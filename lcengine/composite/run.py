@@ -60,7 +60,13 @@ def run_composite(
         if staging is None:
             made = plan if isinstance(plan, CompositePlan) else plan()
             staging = Staging.create(
-                layout, request, made.run_id, made.to_json(), made.grid, made.variables()
+                layout,
+                request,
+                made.run_id,
+                made.to_json(),
+                made.grid,
+                made.variables(),
+                made.time_axis,
             )
         frozen = load_plan(str(staging.plan_file))
         _run_tiles(frozen, staging, client, listener)
@@ -151,6 +157,7 @@ def _items(plan: CompositePlan) -> bytes:
     """Provenance: every asset with its reflectance contract, as Parquet."""
     rows = [
         {
+            "number": number,
             "item": item.id,
             "datetime": item.datetime,
             "platform": item.platform,
@@ -162,7 +169,7 @@ def _items(plan: CompositePlan) -> bytes:
             "offset": asset.offset,
             "contract": asset.contract,
         }
-        for item, group in zip(plan.items, plan.reads.observation, strict=True)
+        for number, (item, group) in enumerate(zip(plan.items, plan.reads.observation, strict=True))
         for band, asset in item.assets.items()
     ]
     return _parquet(rows, tuple(rows[0]))

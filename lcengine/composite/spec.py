@@ -4,17 +4,77 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Final, Literal, get_args
 
 from lcengine import masks
 from lcengine.errors import InputError
 from lcengine.items import GroupBy
-from lcengine.kernels.composite import MadScreen, Reducer
+from lcengine.kernels import NODATA
+from lcengine.kernels.methods import (
+    DISTANCE,
+    Count,
+    Geomad,
+    Geomedian,
+    MadScreen,
+    Method,
+    parse_methods,
+)
+from lcengine.kernels.series import Despike, Tmask
+from lcengine.periods import PeriodRule
 from lcengine.reader import check_resampling
 from lcengine.sensors import Sensor
+from lcengine.store import Variable
 
-QA_FILL = 65535
+QA_FILL: Final = 65535
 """uint16 fill of the QA variables: an unwritten pixel never looks like a count of zero."""
+NO_DATE: Final = 65535
+"""uint16 fill of dates, days since 1970-01-01."""
+NO_ITEM: Final = 2**32 - 1
+"""uint32 fill of item numbers."""
+NO_LEVEL: Final = 255
+
+Qa = Literal["none", "basic", "full"]
+
+SCREENS: Final = {
+    "none": "trust the mask",
+    "mad[:K][:bright|:dark][:bands]": "drop observations K robust deviations off the median",
+    "despike[:ABOVE:BELOW]": "drop spikes of the whole series, restore masked points on its course",
+    "tmask[:MULTIPLE]": "drop what a seasonal curve of the whole series does not explain",
+}
+"""Every outlier screen with what it does; several are joined by commas."""
+
+
+@dataclass(frozen=True, slots=True)
+class Screens:
+    """Outlier screens in the order they run: over the whole series, then within each period."""
+
+    despike: Despike | None = None
+    tmask: Tmask | None = None
+    mad: MadScreen | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Screens:
+        """Read `none` or screens of SCREENS, joined by commas, each at most once."""
+        found: dict[str, Any] = {}
+        parsers = {"despike": Despike.parse, "tmask": Tmask.parse, "mad": MadScreen.parse}
+        for part in text.split(",") if text.strip() != "none" else ():
+            name = part.strip().partition(":")[0]
+            if name not in parsers or name in found:
+                raise InputError(
+                    f"outlier screens are {text!r}, expected 'none' or some of "
+                    f"{', '.join(list(SCREENS)[1:])} joined by commas, each once"
+                )
+            found[name] = parsers[name](part)
+        return cls(**found)
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Bands they look at, whatever is put out."""
+        bands: list[str] = []
+        bands += ("blue",) if self.despike else ()
+        bands += ("green", "swir16") if self.tmask else ()
+        bands += self.mad.needs if self.mad else ()
+        return tuple(dict.fromkeys(bands))
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,15 +82,23 @@ class CompositeSpec:
     """The recipe of a composite.
 
     `bands`: canonical names, in output order. `mask`: a preset of `lcengine.masks` or `none`.
-    `outliers`: `none` or `mad:K`. `method`: `median`, `mean`, `percentile:P[:nearest]`.
-    `groupby`: what counts as one observation. `max_lost`: share of a tile's items that may be
-    unreadable before the tile fails instead of losing observations.
+    `outliers`: `none`, or screens such as `mad:3` or `despike,mad:3`. `method`: one or several
+    reducers such as `median` or `median,percentile:10,percentile:90`. `period`: how time is cut
+    (`month`, `season`, `P16D` …; see `lcengine.periods`), None for one composite of everything.
+    `min_clear`: pixels with fewer observations in their period take those of the neighbouring
+    periods as well, at most two on each side. `qa`: `none`, `basic` (count, outliers, lost,
+    widened) or `full` (also chosen item and date, score, MADs). `groupby`: what counts as one
+    observation. `max_lost`: share of a tile's items that may be unreadable before the tile fails
+    instead of losing observations.
     """
 
     bands: tuple[str, ...]
     mask: str = "worldcover"
     outliers: str = "none"
     method: str = "median"
+    period: PeriodRule | None = None
+    min_clear: int = 0
+    qa: Qa = "basic"
     groupby: GroupBy = "overpass"
     resampling: str = "nearest"
     max_lost: float = 0.2
@@ -40,40 +108,139 @@ class CompositeSpec:
             raise InputError(f"bands are {list(self.bands)}, expected at least one, each once")
         if not 0 <= self.max_lost <= 1:
             raise InputError(f"max_lost is {self.max_lost}, expected a share between 0 and 1")
-        masks.preset(self.mask)
+        check_qa(self.qa)
+        if self.min_clear < 0 or (self.min_clear and self.period is None):
+            raise InputError(
+                f"min_clear is {self.min_clear} and period {self.period}; expected at least 0, "
+                "and a period whose neighbours can help out"
+            )
+        recipe = masks.preset(self.mask)
         check_resampling(self.resampling)
-        _ = self.reducer, self.screen
+        _ = self.screens
+        if recipe is None and DISTANCE in self.needs:
+            raise InputError(
+                "method 'bap' looks at the distance to clouds, and the mask is 'none'; choose one"
+            )
 
     @property
-    def reducer(self) -> Reducer:
-        """The parsed method."""
-        return Reducer.parse(self.method)
+    def methods(self) -> tuple[Method, ...]:
+        """The parsed methods; with full QA a geomedian tells its deviations too."""
+        full = self.qa == "full"
+        return tuple(
+            Geomad(method.eps) if full and type(method) is Geomedian else method
+            for method in parse_methods(self.method)
+        )
 
     @property
-    def screen(self) -> MadScreen | None:
-        """The parsed outlier screen."""
-        return MadScreen.parse(self.outliers)
+    def screens(self) -> Screens:
+        """The parsed outlier screens."""
+        return Screens.parse(self.outliers)
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Bands that methods and screens look at, the distance to clouds among them."""
+        bands = [band for method in self.methods for band in method.needs]
+        return tuple(dict.fromkeys((*bands, *self.screens.needs)))
 
     def read_bands(self, sensor: Sensor) -> tuple[str, ...]:
-        """Bands to read: the requested ones, then those that only the screen looks at."""
+        """Bands to read: the requested ones, then those that only methods and screens look at."""
         for band in self.bands:
-            if sensor.band(band).name == sensor.mask_band:
-                raise InputError(f"band {band!r} is a classification and cannot be composited")
-        extra = sensor.brightness if self.screen else ()
+            if sensor.band(band).kind != "reflectance":
+                raise InputError(f"band {band!r} serves masks and cannot be composited")
+        extra = [band for band in self.needs if band != DISTANCE]
+        for band in extra:
+            sensor.band(band)
         return tuple(dict.fromkeys((*self.bands, *extra)))
 
-    def screen_index(self, sensor: Sensor) -> tuple[int, ...]:
-        """Positions in `read_bands` whose sum is the screen's brightness index."""
-        if self.screen is None:
-            return ()
-        order = self.read_bands(sensor)
-        return tuple(order.index(band) for band in sensor.brightness)
+    def layers(self) -> list[tuple[str, str, Method]]:
+        """(variable, band, method) of every composited band, in the kernels' order."""
+        methods = [method for method in self.methods if not isinstance(method, Count)]
+        several = len(methods) > 1
+        return [
+            (f"{band}_{method.label}" if several else band, band, method)
+            for method in methods
+            for band in self.bands
+        ]
+
+    def extras(self) -> list[tuple[str, str, bool]]:
+        """(variable, extra, whether it is written) of every extra, in the kernels' order."""
+        found = [(method, extra) for method in self.methods for extra in method.extras]
+        names = [extra for _, extra in found]
+        return [
+            (
+                extra if names.count(extra) == 1 else f"{extra}_{method.label}",
+                extra,
+                isinstance(method, Geomad) or self.qa == "full",
+            )
+            for method, extra in found
+        ]
+
+    def choices(self) -> list[str]:
+        """Suffixes of the variables `date` and `item`, one per method that chooses an item."""
+        choosing = [method for method in self.methods if method.chooses]
+        return [f"_{method.label}" if len(choosing) > 1 else "" for method in choosing]
+
+    def variables(self, title: str) -> tuple[Variable, ...]:
+        """The product's variables in writing order; `title`: of the sensor."""
+        out = [
+            Variable(name, "int16", NODATA, f"{band} {title}, {method}", scale=1e-4, units="1")
+            for name, band, method in self.layers()
+        ]
+        out += [
+            Variable(name, "float32", None, EXTRAS[extra])
+            for name, extra, written in self.extras()
+            if written
+        ]
+        counted = any(isinstance(method, Count) for method in self.methods)
+        if self.qa != "none" or counted:
+            out.append(Variable("count", "uint16", QA_FILL, "observations in the composite"))
+        if self.qa != "none":
+            out += [
+                Variable("outliers", "uint16", QA_FILL, "clear observations that screens rejected"),
+                Variable("lost", "uint16", QA_FILL, "observations that could not be read"),
+            ]
+            if self.min_clear:
+                text = "neighbouring periods on each side that helped out"
+                out.append(Variable("widened", "uint8", NO_LEVEL, text))
+        for suffix in self.choices() if self.qa == "full" else ():
+            days = "days since 1970-01-01"
+            out += [
+                Variable(
+                    f"item{suffix}",
+                    "uint32",
+                    NO_ITEM,
+                    "`number` in items.parquet",
+                ),
+                Variable(f"date{suffix}", "uint16", NO_DATE, "day of the observation", units=days),
+            ]
+        if not out:
+            raise InputError("method 'count' with qa 'none' writes nothing; add a method")
+        return tuple(out)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return {**asdict(self), "bands": list(self.bands)}
+        period = self.period.to_json() if self.period else None
+        return {**asdict(self), "bands": list(self.bands), "period": period}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> CompositeSpec:
         """Inverse of `to_json`."""
-        return cls(**{**data, "bands": tuple(data["bands"])})
+        period = PeriodRule.from_json(data["period"]) if data["period"] is not None else None
+        return cls(**{**data, "bands": tuple(data["bands"]), "period": period})
+
+
+def check_qa(name: str) -> Qa:
+    """`name` if it is a level of QA, else `InputError`."""
+    for known in get_args(Qa):
+        if name == known:
+            return known  # type: ignore[no-any-return]
+    raise InputError(f"qa is {name!r}, expected one of {', '.join(get_args(Qa))}")
+
+
+EXTRAS: Final = {
+    "smad": "median cosine distance from the geomedian",
+    "emad": "median Euclidean distance from the geomedian, reflectance x 10000",
+    "bcmad": "median Bray-Curtis distance from the geomedian",
+    "score": "score of the chosen observation, 0 to 1",
+}
+"""float32 layers beside the bands, and what they are."""

@@ -19,11 +19,12 @@ import numpy as np
 import numpy.typing as npt
 
 from lcengine import masks, reader
+from lcengine.composite.block import Block, Series, days_of, reduce_block
 from lcengine.composite.planning import CompositePlan, read_threads
 from lcengine.errors import HrefError, ReadError, RunError
 from lcengine.grid import Tile
 from lcengine.items import Asset
-from lcengine.kernels.composite import composite
+from lcengine.kernels.methods import DISTANCE, FARTHEST
 from lcengine.locate import Locator, SourceGrid, Window
 
 UINT8 = npt.NDArray[np.uint8]
@@ -96,9 +97,11 @@ class _TileTask:
         self.members = self.reads.items_of(self.reads.position(tile.index))
         self.access = plan.items.access
         self.failed: set[int] = set()
-        shape = (tile.height, tile.width)
+        self.distances: dict[int, masks.Distances] = {}
+        times = (len(plan.periods),) if plan.time_axis else ()
+        shape = (*times, tile.height, tile.width)
         self.result = TileResult(
-            {v.name: np.full(shape, v.fill, dtype=v.dtype) for v in plan.variables()}
+            {v.name: np.full(shape, v.missing, dtype=v.dtype) for v in plan.variables()}
         )
         self.classes = self._read_masks()
 
@@ -110,10 +113,12 @@ class _TileTask:
         whole = Window(self.tile.y0, self.tile.x0, self.tile.height, self.tile.width)
 
         def read(i: int) -> masks.Classes | None:
-            asset = self.plan.items[i].asset(self.reads.mask_band)
-            return masks.read_classes(recipe, asset, self.access, self.reads.lattice, whole)
+            assets = self.reads.mask_assets(self.plan.items[i])
+            lattice, beyond = self.reads.lattice, self.reads.beyond
+            return masks.read_classes(recipe, assets, self.access, lattice, whole, beyond)
 
-        found = self._gather([int(i) for i in self.members], read, self.reads.mask_band)
+        name = recipe.bands[0] if len(recipe.bands) == 1 else recipe.name
+        found = self._gather([int(i) for i in self.members], read, name)
         return {i: classes for i, classes in found.items() if classes is not None}
 
     def _gather(self, keys: Sequence[int], read: Callable[[int], Any], band: str) -> dict[int, Any]:
@@ -151,28 +156,38 @@ class _TileTask:
         """Composite one block into the tile's arrays."""
         locator = Locator(self.reads.lattice, window)
         clear = self._clear(locator)
-        kept = [k for k in range(len(self.members)) if clear[k].any()]
+        kept = self._kept(clear)
         lost = self._lost_masks(locator)
         values = self._read_bands(locator, kept, clear, lost)
-        groups = np.array([self.reads.observation[int(self.members[k])] for k in kept], np.int64)
-        spec = self.plan.spec
-        out = composite(
-            values,
-            clear[kept],
-            groups,
-            reducer=spec.reducer,
-            screen=spec.screen,
-            screen_bands=spec.screen_index(self.plan.sensor),
-            n_out=len(spec.bands),
+        spec, series = self.plan.spec, self.plan.series
+        members = self.members[kept]
+        own = Series(series.groups[members], series.days[members], series.numbers[members])
+        names = self.reads.bands
+        if self.reads.beyond:
+            names = (*names, DISTANCE)
+        found = reduce_block(
+            spec,
+            self.plan.periods,
+            Block(values, clear[kept], own, names),
+            self._inside(locator),
         )
+        found["lost"] = self._count_lost(lost, kept, clear, values)
         y, x = window.y0 - self.tile.y0, window.x0 - self.tile.x0
-        area = np.s_[y : y + window.height, x : x + window.width]
-        for band, pixels in zip(spec.bands, out.values, strict=True):
-            self.result.arrays[band][area] = pixels
-        self.result.arrays["count"][area] = out.count
-        self.result.arrays["outliers"][area] = out.outliers
-        self.result.arrays["lost"][area] = self._count_lost(lost, kept, clear, values)
-        self.result.clear += int(out.count.sum(dtype=np.int64))
+        area = np.s_[..., y : y + window.height, x : x + window.width]
+        for name, pixels in self.result.arrays.items():
+            pixels[area] = found[name] if self.plan.time_axis else found[name][0]
+        self.result.clear += int(found["count"].sum(dtype=np.int64))
+
+    def _kept(self, clear: UINT8) -> list[int]:
+        """Items to read: those that are clear somewhere, or all where masked ones may return."""
+        if self.plan.spec.screens.despike:
+            return list(range(len(self.members)))
+        return [k for k in range(len(self.members)) if clear[k].any()]
+
+    def _inside(self, locator: Locator) -> UINT8 | None:
+        """The AOI in the block (0/1), None where it is all of it."""
+        inside = self.plan.grid.inside(*locator.window)
+        return None if inside is None else inside.astype(np.uint8)
 
     def _clear(self, locator: Locator) -> UINT8:
         """Clear masks (item, y, x) of the block, the AOI's outside not clear."""
@@ -188,10 +203,8 @@ class _TileTask:
                     masks.place_flags(recipe, self.classes[int(i)], locator, flags[k])
             series = [self.reads.observation[int(i)] for i in self.members]
             clear = masks.resolve(recipe, flags, series)
-        inside = self.plan.grid.inside(*window)
-        if inside is not None:
-            clear &= inside.astype(np.uint8)
-        return clear
+        inside = self._inside(locator)
+        return clear if inside is None else clear & inside
 
     def _read_bands(
         self, locator: Locator, kept: list[int], clear: UINT8, lost: dict[int, UINT8]
@@ -202,7 +215,8 @@ class _TileTask:
         changed in place.
         """
         window, bands = locator.window, self.reads.bands
-        values = _cube(len(kept), len(bands), window.height, window.width)
+        layers = len(bands) + bool(self.reads.beyond)
+        values = _cube(len(kept), layers, window.height, window.width)
         reads: list[tuple[int, int]] = [(n, b) for n in range(len(kept)) for b in range(len(bands))]
         assets = []
         for n, b in reads:
@@ -229,7 +243,24 @@ class _TileTask:
             if k in lost:
                 clear[k] = 0
                 values[n] = reader.NODATA
+            if self.reads.beyond:
+                self._place_distances(locator, int(self.members[k]), values[n, -1])
         return values
+
+    def _place_distances(self, locator: Locator, i: int, out: npt.NDArray[np.int16]) -> None:
+        """Metres to the next cloud of an item."""
+        away = np.full(out.shape, FARTHEST, np.uint16)
+        if i in self.classes:
+            masks.place_distances(self._distances(i), locator, away)
+        out[...] = away
+
+    def _distances(self, i: int) -> masks.Distances:
+        """Distances to clouds in and around the tile, worked out once per item."""
+        if i not in self.distances:
+            recipe = self.reads.recipe
+            assert recipe is not None
+            self.distances[i] = masks.distance_to_cloud(recipe, self.classes[i], FARTHEST)
+        return self.distances[i]
 
     def _prepare(self, locator: Locator, asset: Asset) -> None:
         """Build the footing of an asset here: threads may only look it up."""
@@ -244,12 +275,12 @@ class _TileTask:
         """Items whose mask could not be read: they may have been clear wherever they reach."""
         if self.reads.recipe is None:
             return {}
-        inside = self.plan.grid.inside(*locator.window)
+        inside = self._inside(locator)
         lost = {}
         for k, i in enumerate(self.members):
             if int(i) in self.failed and int(i) not in self.classes:
-                reach = self._reach(locator, int(i), self.reads.mask_band)
-                lost[k] = reach if inside is None else reach & inside.astype(np.uint8)
+                reach = self._reach(locator, int(i), self.reads.mask_bands[0])
+                lost[k] = reach if inside is None else reach & inside
         return lost
 
     def _count_lost(
@@ -259,17 +290,22 @@ class _TileTask:
         clear: UINT8,
         values: npt.NDArray[np.int16],
     ) -> npt.NDArray[np.uint16]:
-        """Lost observations per pixel: a member could not be read, and no other one was clear."""
-        number = [self.reads.observation[int(i)] for i in self.members]
-        count = np.zeros(clear.shape[1:], dtype=np.uint16)
-        for observation in sorted({number[k] for k in lost}):
+        """Lost observations (period, y, x): a member could not be read, no other one was clear."""
+        series, periods = self.plan.series, self.plan.periods
+        number = series.groups[self.members]
+        windows = [tuple(days_of(m) for m in (p.start, p.stop)) for p in periods]
+        count = np.zeros((len(periods), *clear.shape[1:]), dtype=np.uint16)
+        for observation in sorted({int(number[k]) for k in lost}):
             missing = np.zeros(clear.shape[1:], dtype=np.uint8)
             for k in (k for k in lost if number[k] == observation):
                 missing |= lost[k]
+                day = series.days[self.members[k]]
             for n, k in enumerate(kept):
                 if number[k] == observation:
                     missing &= ~(clear[k] & (values[n] != reader.NODATA).all(axis=0))
-            count += missing
+            for i, (start, stop) in enumerate(windows):
+                if start <= day < stop:
+                    count[i] += missing
         return count
 
     def _reach(self, locator: Locator, i: int, band: str) -> UINT8:

@@ -19,7 +19,7 @@ import tempfile
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from functools import lru_cache, wraps
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar, cast
@@ -30,7 +30,7 @@ from numba.core import cgutils, types
 from numba.core.caching import NullCache
 from numba.core.compiler import CompileResult
 from numba.core.serialize import dumps
-from numba.extending import intrinsic
+from numba.extending import intrinsic, overload
 from numpy.typing import NDArray
 
 from lcengine import __version__
@@ -56,6 +56,26 @@ def kernel(function: Callable[P, R]) -> Callable[P, R]:
         dispatcher._cache = _KernelCache(function, folder)
     compiled: Callable[P, R] = dispatcher
     return compiled
+
+
+def by_type(stub: Callable[P, R]) -> Callable[[Callable[..., Callable[..., R]]], Callable[P, R]]:
+    """Decorate `choose(types…) -> function`, which picks the body of `stub` for kernels.
+
+    Both have the stub's parameter names; the types arrive as numba's, whose str() is NumPy's name.
+    """
+
+    def decorate(choose: Callable[..., Callable[..., R]]) -> Callable[P, R]:
+        @wraps(choose)
+        def bare(*kinds: object) -> Callable[..., R]:
+            body = choose(*kinds)
+            body.__annotations__ = {}  # numba compares signatures with their annotations
+            return body
+
+        choose.__annotations__ = {}
+        overload(stub)(bare)
+        return stub
+
+    return decorate
 
 
 def run_threaded(
@@ -124,6 +144,45 @@ def _prefetch(_context: Any, array: Any, index: Any) -> Any:
 
 prefetch = cast("Callable[[NDArray[Any], int], None]", _prefetch)
 """In a kernel: ask for the cache line of a C-contiguous 1-d array's element, without waiting."""
+
+
+@intrinsic
+def _call(_context: Any, address: Any, arguments: Any) -> Any:
+    """A call of a compiled kernel by its address; the arguments come as one tuple."""
+
+    def lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kinds = tuple(signature.args[1])
+        pointer = builder.inttoptr(
+            args[0], context.call_conv.get_function_type(types.none, kinds).as_pointer()
+        )
+        values = cgutils.unpack_tuple(builder, args[1])
+        status, _ = context.call_conv.call_function(builder, pointer, types.none, kinds, values)
+        with builder.if_then(status.is_error, likely=False):
+            context.call_conv.return_status_propagate(builder, status)
+        return context.get_dummy_value()
+
+    return types.none(address, arguments), lower
+
+
+call = cast("Callable[[int, tuple[Any, ...]], None]", _call)
+"""In a kernel: call the kernel at an `address_of`, with a tuple of exactly its argument types.
+
+A loop over a table of addresses then runs any sequence of stages, each compiled once on its own:
+ten nanoseconds a call, and no combination of stages is ever compiled again.
+"""
+
+
+def address_of(function: Callable[..., None], *arguments: object) -> int:
+    """Where the machine code of a kernel lies for arguments of these types; compiles it if needed.
+
+    Valid in this process for its lifetime.
+    """
+    dispatcher: Any = function
+    signature = tuple(numba.typeof(argument) for argument in arguments)
+    dispatcher.compile(signature)
+    overload = dispatcher.overloads[signature]
+    found: int = overload.library.get_pointer_to_function(overload.fndesc.llvm_func_name)
+    return found
 
 
 def usable_cpus() -> int:

@@ -1,165 +1,70 @@
-"""Fused per-pixel compositing: choose observations, screen outliers, reduce, in one pass.
+"""Compositing of an array in memory: choose observations, screen outliers, reduce, in one pass.
 
-References: the robust z-score screen is that of Leys et al. 2013, J. Exp. Soc. Psychol. 49(4); the
-percentile rules are NumPy's `linear` and the `nearest` of eo-learn, which selects a real value.
+Any number of methods share one load of the cube. What they are called and mean is in
+`lcengine.kernels.methods`; the passes themselves are in the modules named after them.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from threading import local
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lcengine.errors import InputError
-from lcengine.kernels import NODATA, scratch, strips
-from lcengine.kernels._jit import run_threaded
+from lcengine.kernels import reducers, scratch, screens, strips
+from lcengine.kernels._jit import address_of, run_threaded
+from lcengine.kernels.methods import (
+    DECIMALS,
+    Count,
+    MadScreen,
+    Mean,
+    Median,
+    Method,
+    Percentile,
+)
 from lcengine.kernels.networks import selection_network
 
 MAX_OBSERVATIONS: Final = 1024
 """Most observations of one pixel: sums stay in 32 bits and the scratch in the second cache."""
+NO_ITEM: Final = -1
+"""Code of `Composite.chosen` where nothing was chosen."""
 
-_DECIMALS: Final = 3  # of a percentile and of the screen's k
-_MAX_K: Final = 1000.0
-_MAX_FLOOR: Final = 32767
-_MAX_SCREEN_BANDS: Final = 64
 _STRIP_BYTES: Final = 1_250_000  # of the cube in one strip: about the second cache
 _NARROW, _WIDE, _LINE = 256, 1024, 32  # pixels of a strip; of a cache line
-_NUMBER: Final = re.compile(r"\d+(\.\d+)?")
+_NO_RANKS: Final = Percentile(0, "nearest")  # stands in for stages that need none
+
+Stage = Callable[[scratch.Job, scratch.Scratch, scratch.Output, int, int], None]
 
 
-def _number(text: str, whole: str, expected: str) -> float:
-    """Parse a plain decimal with at most three decimals."""
-    if _NUMBER.fullmatch(text) is None or len(text.partition(".")[2]) > _DECIMALS:
-        raise InputError(f"got {whole!r}, expected {expected}")
-    return float(text)
+@dataclass(frozen=True)
+class Composite:
+    """values (layer, H, W) in the cube's dtype, with its nodata: the bands of each method.
 
-
-@dataclass(frozen=True, slots=True)
-class Reducer:
-    """How the valid observations of a pixel become one value, per band.
-
-    name: `median`, `mean` or `percentile`. percent: 0..100, at most three decimals. rule: `linear`
-    interpolates as `numpy.percentile`; `nearest` takes index floor((n − 1)·percent/100 + 0.5) of
-    the ascending sort. Every result is `np.rint` of the exact value.
-
-    Raises:
-        InputError: unknown name or rule, or percent out of range.
+    count and outliers (H, W) uint16; extras (extra, H, W) float32, NaN where there is nothing;
+    chosen (k, H, W) int16, the item of each method that chooses one, −1 where there is none.
     """
 
-    name: Literal["median", "mean", "percentile"] = "median"
-    percent: float = 50.0
-    rule: Literal["linear", "nearest"] = "linear"
-
-    def __post_init__(self) -> None:
-        if self.name not in ("median", "mean", "percentile"):
-            raise InputError(
-                f"got reducer {self.name!r}, expected 'median', 'mean' or 'percentile'"
-            )
-        if self.rule not in ("linear", "nearest"):
-            raise InputError(f"got percentile rule {self.rule!r}, expected 'linear' or 'nearest'")
-        if self.name != "percentile" and (self.percent, self.rule) != (50.0, "linear"):
-            raise InputError(
-                f"got {self.name} with percent {self.percent} and rule {self.rule!r}, expected "
-                "neither; only percentiles have them"
-            )
-        if not 0 <= self.percent <= 100 or round(self.percent, _DECIMALS) != self.percent:
-            raise InputError(
-                f"got percentile {self.percent!r}, expected 0 to 100 with at most "
-                f"{_DECIMALS} decimals"
-            )
-
-    @classmethod
-    def parse(cls, text: str) -> Reducer:
-        """Read `median`, `mean`, `percentile:25` or `percentile:25:nearest`.
-
-        Raises:
-            InputError: anything else.
-        """
-        expected = "'median', 'mean', 'percentile:P' or 'percentile:P:nearest' with P from 0 to 100"
-        name, *rest = text.strip().split(":")
-        if name in ("median", "mean") and not rest:
-            return cls("median") if name == "median" else cls("mean")
-        if name != "percentile" or len(rest) not in (1, 2):
-            raise InputError(f"method is {text!r}, expected {expected}")
-        percent = _number(rest[0], text, expected)
-        if percent > 100 or rest[1:] not in ([], ["linear"], ["nearest"]):
-            raise InputError(f"method is {text!r}, expected {expected}")
-        return cls("percentile", percent, "nearest" if rest[1:] == ["nearest"] else "linear")
-
-    def __str__(self) -> str:
-        if self.name != "percentile":
-            return self.name
-        rule = "" if self.rule == "linear" else f":{self.rule}"
-        return f"percentile:{self.percent:g}{rule}"
-
-
-@dataclass(frozen=True, slots=True)
-class MadScreen:
-    """Reject observations far from the pixel's median: 0.6745·|x − m| / MAD > k.
-
-    x is the sum of the screen's bands (visible brightness by default), m its median and MAD the
-    median of |x − m|, not less than `floor` (DN of x). k: 0..1000, at most three decimals.
-
-    Raises:
-        InputError: k or floor out of range.
-    """
-
-    k: float = 3.0
-    floor: int = 50
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.k <= _MAX_K or round(self.k, _DECIMALS) != self.k:
-            raise InputError(
-                f"got MAD screen k {self.k!r}, expected 0 to {_MAX_K:g} with at most "
-                f"{_DECIMALS} decimals"
-            )
-        if not 0 <= self.floor <= _MAX_FLOOR:
-            raise InputError(f"got MAD floor {self.floor!r}, expected 0 to {_MAX_FLOOR}")
-
-    @classmethod
-    def parse(cls, text: str) -> MadScreen | None:
-        """Read `none` (None), `mad` (k = 3) or `mad:2.5`.
-
-        Raises:
-            InputError: anything else.
-        """
-        expected = f"'none', 'mad' or 'mad:K' with K from 0 to {_MAX_K:g}"
-        name, *rest = text.strip().split(":")
-        if name == "none" and not rest:
-            return None
-        if name != "mad" or len(rest) > 1:
-            raise InputError(f"got outlier screen {text!r}, expected {expected}")
-        return cls(_number(rest[0], text, expected)) if rest else cls()
-
-    def __str__(self) -> str:
-        return f"mad:{self.k:g}"
-
-
-class Composite(NamedTuple):
-    """values (n_out, H, W) int16, nodata −32768; count and outliers (H, W) uint16."""
-
-    values: NDArray[np.int16]
-    count: NDArray[np.uint16]  # type: ignore[assignment]  # hides tuple.count, which nobody needs
+    values: NDArray[Any]
+    count: NDArray[np.uint16]
     outliers: NDArray[np.uint16]
-
-
-MEDIAN: Final = Reducer("median")
+    extras: NDArray[np.float32]
+    chosen: NDArray[np.int16]
 
 
 def composite(  # noqa: PLR0913 - the options are the recipe
-    values: NDArray[np.int16],
+    values: NDArray[Any],
     clear: NDArray[np.uint8] | NDArray[np.bool_],
     groups: NDArray[np.integer[Any]] | None = None,
     *,
-    reducer: Reducer = MEDIAN,
+    methods: Sequence[Method] = (Median(),),
     screen: MadScreen | None = None,
-    screen_bands: Sequence[int] = (),
+    bands: Sequence[str] = (),
+    days: NDArray[np.float64] | None = None,
     n_out: int | None = None,
     parallel: bool = False,
 ) -> Composite:
@@ -169,52 +74,221 @@ def composite(  # noqa: PLR0913 - the options are the recipe
     group are one observation, which uses its first valid item at each pixel.
 
     Args:
-        values: (N, band, H, W) int16, nodata −32768, contiguous along W; any view otherwise.
+        values: (N, band, H, W), contiguous along W; any view otherwise. int16 with nodata −32768
+            and uint16 with nodata 0 are reflectance × 10000, float32 with NaN is reflectance.
         clear: (N, H, W) uint8 or bool, nonzero = clear.
         groups: (N,) non-decreasing observation index; None = every item is an observation.
-        reducer: median, mean or percentile, per band.
-        screen: rejects outlying observations before the reducer; fewer than five valid
+        methods: reducers; each yields n_out layers (`Count` none), its extras, its choice.
+        screen: rejects outlying observations before the reducers; fewer than five valid
             observations reject nothing.
-        screen_bands: bands whose sum the screen judges.
-        n_out: reduce and return only the first n_out bands; None = all.
+        bands: common names of the bands, for methods and screens that look at certain ones.
+        days: (N,) days since 1970-01-01 UTC, for the best available pixel.
+        n_out: return only the first n_out bands; None = all.
         parallel: use every CPU. The result is the same.
 
     Returns:
-        The reduced bands, the number of observations that entered the reducer (valid, and not
+        What the methods yield, the number of observations that entered them (valid, and not
         rejected by the screen) and the number that the screen rejected. No observation: nodata.
 
     Raises:
-        InputError: dtype, shape, groups, n_out or screen_bands do not fit, or more than 1024
-            observations.
+        InputError: dtype, shape, groups, n_out or bands do not fit, a named band is missing, or
+            there are more than 1024 observations.
     """
     _check_arrays(values, clear)
-    items, bands, height, width = values.shape
+    items, n_bands, height, width = values.shape
     first = _first_members(items, groups)
-    n_out = bands if n_out is None else n_out
-    if not 1 <= n_out <= bands:
-        raise InputError(f"got n_out {n_out}, expected 1 to {bands}, the bands of `values`")
-    index = _screen_index(screen, screen_bands, bands)
-    out = scratch.Output(
-        np.empty((n_out, height * width), np.int16),
-        np.empty(height * width, np.uint16),
-        np.empty(height * width, np.uint16),
-    )
+    n_out = n_bands if n_out is None else n_out
+    if not 1 <= n_out <= n_bands:
+        raise InputError(f"got n_out {n_out}, expected 1 to {n_bands}, the bands of `values`")
+    recipe = _Recipe(values.dtype, first, n_bands, n_out, tuple(bands), days)
+    for method in methods:
+        recipe.reduce(method)
+    if screen is not None:
+        recipe.screen(screen)
+    out = recipe.output(height * width)
     if values.size:
-        _run(values, clear, _plan(first, reducer, screen, index), out, parallel)
+        _run(values, clear, recipe, out, parallel)
     else:
-        out.values[:] = NODATA
-        out.tally[:] = 0
-        out.outliers[:] = 0
-    shape = (height, width)
+        out.values[:] = recipe.limits[2]
+        out.extras[:], out.chosen[:], out.tally[:], out.outliers[:] = np.nan, NO_ITEM, 0, 0
+    pixels = out.values
+    if values.dtype == np.uint16:
+        pixels = pixels.view(np.uint16)
+        pixels ^= np.uint16(0x8000)
     return Composite(
-        out.values.reshape(n_out, *shape), out.tally.reshape(shape), out.outliers.reshape(shape)
+        pixels.reshape(-1, height, width),
+        out.tally.reshape(height, width),
+        out.outliers.reshape(height, width),
+        out.extras.reshape(-1, height, width),
+        out.chosen.reshape(-1, height, width),
     )
+
+
+class _Recipe:
+    """The stages of one call with their jobs, collected method by method."""
+
+    def __init__(
+        self,
+        dtype: np.dtype[Any],
+        first: NDArray[np.int64],
+        n_bands: int,
+        n_out: int,
+        names: tuple[str, ...],
+        days: NDArray[np.float64] | None,
+    ) -> None:
+        if names and len(names) != n_bands:
+            raise InputError(f"got {len(names)} names of bands, expected {n_bands}")
+        self.floating = dtype == np.float32
+        self.stored = np.dtype(np.float32 if self.floating else np.int16)
+        self.origin = 32768.0 if dtype == np.uint16 else 0.0
+        self.unit = 1.0 if self.floating else 10_000.0
+        ends = (-np.inf, np.inf, np.nan) if self.floating else (-32768, 32767, -32768)
+        self.limits = np.array(ends, self.stored)
+        self.first, self.n_bands, self.n_out = first, n_bands, n_out
+        self.names, self.days = names, days
+        self.observations = first.size - 1
+        self.screens: list[tuple[Stage, scratch.Job]] = []
+        self.stages: list[tuple[Stage, scratch.Job]] = []
+        self.layers = self.extras = self.slots = 0
+
+    def screen(self, screen: MadScreen) -> None:
+        """Add a screen."""
+        needs = screen.needs or self.names[: self.n_out]
+        bands = self.positions(needs) if needs else range(self.n_out)
+        sides = {"both": screens.BOTH, "bright": screens.BRIGHT, "dark": screens.DARK}
+        joint = 1.0 if screen.per_band else float(screens.JOINT)
+        job = self.job(
+            bands,
+            mode=sides[screen.side],
+            rank=Median(),
+            numbers=(
+                round(screen.k * 10**DECIMALS),
+                4 * screen.floor * self.unit / 10_000,
+                joint,
+            ),
+        )
+        self.screens.append((screens.screen_mad, job))
+
+    def reduce(self, method: Method) -> None:
+        """Add a method; its outputs follow those of the methods before."""
+        if isinstance(method, Count):
+            return
+        stage, job = self.stage(method)
+        self.stages.append((stage, job))
+        self.layers += self.n_out
+        self.extras += len(method.extras)
+        self.slots += method.chooses
+
+    def stage(self, method: Method) -> tuple[Stage, scratch.Job]:
+        """The kernel of a method and its job."""
+        bands = range(self.n_out)
+        if isinstance(method, Mean):
+            return reducers.reduce_mean, self.job(bands)
+        if isinstance(method, Median):
+            return reducers.reduce_ranks, self.job(bands, mode=reducers.MEDIAN, rank=method)
+        if isinstance(method, Percentile):
+            mode = reducers.LINEAR if method.rule == "linear" else reducers.NEAREST
+            return reducers.reduce_ranks, self.job(bands, mode=mode, rank=method)
+        raise InputError(f"no kernel is known for the method {method}")
+
+    def positions(self, names: Sequence[str]) -> list[int]:
+        """Where the named bands are; InputError for one that is missing."""
+        missing = [name for name in names if name not in self.names]
+        if missing:
+            raise InputError(
+                f"the method or screen looks at the band {missing[0]!r}, and the bands are "
+                f"{', '.join(self.names) or 'not named'}; name them in `bands`"
+            )
+        return [self.names.index(name) for name in names]
+
+    def job(
+        self,
+        bands: Sequence[int],
+        *,
+        mode: int = 0,
+        rank: Method = _NO_RANKS,
+        numbers: Sequence[float] = (),
+        series: NDArray[np.float32] | None = None,
+    ) -> scratch.Job:
+        """A job that puts out the next layers."""
+        if series is None:
+            series = np.zeros(self.observations, np.float32)
+        return scratch.Job(
+            np.asarray(bands, np.int64),
+            self.layers,
+            self.extras,
+            self.slots,
+            mode,
+            _ranks(self.observations, rank, self.floating),
+            np.pad(np.asarray(numbers, np.float64), (0, 4 - len(numbers))),
+            series,
+        )
+
+    def output(self, pixels: int) -> scratch.Output:
+        """Memory for the results."""
+        return scratch.Output(
+            np.empty((self.layers, pixels), self.stored),
+            np.empty((self.extras, pixels), np.float32),
+            np.empty((self.slots, pixels), np.int16),
+            np.empty(pixels, np.uint16),
+            np.empty(pixels, np.uint16),
+        )
+
+    def scratch(self, width: int) -> scratch.Scratch:
+        """Working memory for one thread and strips of `width` pixels."""
+        items, n = int(self.first[-1]), self.observations
+        wide = np.float64 if self.floating else np.int32
+        ends = (-np.inf, np.inf) if self.floating else (-(2**31), 2**31 - 1)
+        screened = n if self.screens else 0
+        narrow = 0 if self.floating else screened
+        loaded = np.empty((self.n_bands, items, width), self.stored)
+        valid = np.zeros((items, width), np.int16)
+        grouped = items > n
+        return scratch.Scratch(
+            loaded=loaded,
+            valid=valid,
+            raw=np.empty((self.n_bands, n, width), self.stored) if grouped else loaded,
+            take=np.zeros((n, width), np.int16) if grouped else valid,
+            member=np.empty((n if grouped else 0, width), np.int16),
+            tally=np.empty(width, np.int16),
+            spare=np.empty(width, np.int16),
+            rows=np.empty(items * self.n_bands, np.int64),
+            fill=np.empty((n, width), self.stored),
+            work=np.empty((n, width), self.stored),
+            limits=self.limits,
+            judged=np.empty((screened, width), wide),
+            wide=np.empty((screened, width), wide),
+            twice=np.empty(width, wide),
+            limit=np.empty(width, wide),
+            bounds=np.array(ends, wide),
+            span=np.empty(2, wide),
+            narrow=np.empty((narrow, width), np.uint16),
+            sorted16=np.empty((narrow, width), np.uint16),
+            twice16=np.empty(width, np.uint16),
+            limit16=np.empty(width, np.uint16),
+            drop=np.empty((screened, width), np.int16),
+            chosen=np.empty(width, np.int16),
+            floats=np.empty(self.floats(width), np.float32),
+            doubles=np.empty(self.doubles(width), np.float64),
+            origin=np.float32(self.origin),
+            unit=np.float32(self.unit),
+        )
+
+    def floats(self, width: int) -> int:
+        """float32 numbers that the greediest stage wants."""
+        return 0
+
+    def doubles(self, width: int) -> int:
+        """float64 numbers that the greediest stage wants."""
+        return 0
 
 
 def _check_arrays(values: NDArray[Any], clear: NDArray[Any]) -> None:
-    if values.dtype != np.int16 or values.ndim != 4 or values.shape[1] < 1:
+    known = values.dtype in (np.int16, np.uint16, np.float32)
+    if not known or values.ndim != 4 or values.shape[1] < 1:
         raise InputError(
-            f"got values {values.dtype} of shape {values.shape}, expected int16 (N, band, H, W)"
+            f"got values {values.dtype} of shape {values.shape}, expected int16, uint16 or float32 "
+            "(N, band, H, W)"
         )
     if clear.dtype not in (np.uint8, np.bool_):
         raise InputError(f"got clear {clear.dtype}, expected uint8 or bool, nonzero = clear")
@@ -251,71 +325,37 @@ def _first_members(items: int, groups: NDArray[Any] | None) -> NDArray[np.int64]
     return first
 
 
-def _screen_index(
-    screen: MadScreen | None, screen_bands: Sequence[int], bands: int
-) -> NDArray[np.int64]:
-    if screen is None:
-        return np.empty(0, np.int64)
-    index = np.asarray(screen_bands, dtype=np.int64)
-    if not 1 <= index.size <= _MAX_SCREEN_BANDS or index.min() < 0 or index.max() >= bands:
-        raise InputError(
-            f"got screen_bands {tuple(screen_bands)}, expected 1 to {_MAX_SCREEN_BANDS} indices "
-            f"from 0 to {bands - 1}"
-        )
-    return index
-
-
 @lru_cache(maxsize=64)
-def _ranks(observations: int, reducer: Reducer) -> scratch.Ranks:
-    """Ranks, fills and weights of a rank reducer, per number n of valid observations.
+def _ranks(observations: int, method: Method, floating: bool) -> scratch.Ranks:
+    """Ranks, fills and weights of a rank method, per number n of valid observations.
 
     With r(n) the lower rank wanted of n values, r(observations) − r(n) of the invalid observations
     sort low. That is never more than there are: r grows by at most one from n to n + 1.
     """
+    percent, rule = 50.0, "linear"
+    if isinstance(method, Percentile):
+        percent, rule = method.percent, method.rule
+    real: Any = np.float32 if floating else np.float64  # as NumPy computes it, to round alike
     n = np.arange(observations + 1)
     below = np.maximum(n - 1, 0)
-    if reducer.rule == "nearest":
-        scale = 100 * 10**_DECIMALS  # in integers: halves must not depend on float rounding
-        rank = (below * round(reducer.percent * 10**_DECIMALS) + scale // 2) // scale
-        weight = np.zeros(n.size)
+    if rule == "nearest":
+        scale = 100 * 10**DECIMALS  # in integers: halves must not depend on float rounding
+        rank = (below * round(percent * 10**DECIMALS) + scale // 2) // scale
+        weight = np.zeros(n.size, real)
     else:
-        position = below * (reducer.percent / 100)  # as NumPy computes it, to round alike
+        position = below.astype(real) * (real(percent) / real(100))
         rank = np.floor(position).astype(np.int64)
-        weight = position - rank
+        weight = (position - rank.astype(real)).astype(real)
     lower = int(rank[-1])
     upper = min(lower + 1, observations - 1) if weight.any() else lower
     pairs = selection_network(observations, (lower, upper))
     return scratch.Ranks(pairs, lower, upper, (lower - rank).astype(np.int16), weight)
 
 
-def _plan(
-    first: NDArray[np.int64],
-    reducer: Reducer,
-    screen: MadScreen | None,
-    screen_bands: NDArray[np.int64],
-) -> scratch.Plan:
-    """The recipe; `_run` cuts the pixels into strips."""
-    modes = {"median": scratch.MEDIAN, "mean": scratch.MEAN}
-    rules = {"linear": scratch.LINEAR, "nearest": scratch.NEAREST}
-    screen = screen or MadScreen()
-    return scratch.Plan(
-        cols=0,
-        strips=0,
-        width=0,
-        first=first,
-        mode=modes.get(reducer.name, rules[reducer.rule]),
-        ranks=_ranks(first.size - 1, reducer),
-        centre=_ranks(first.size - 1, MEDIAN),
-        screen_bands=screen_bands,
-        k=round(screen.k * 10**_DECIMALS),
-        floor=4 * screen.floor,
-    )
-
-
 def _run(
-    values: NDArray[np.int16],
+    values: NDArray[Any],
     clear: NDArray[Any],
-    plan: scratch.Plan,
+    recipe: _Recipe,
     out: scratch.Output,
     parallel: bool,
 ) -> None:
@@ -332,14 +372,30 @@ def _run(
     n_strips = -(-cols // widest)
     width = -(-cols // (n_strips * _LINE)) * _LINE  # strips of about equal width
     n_strips = -(-cols // width)
-    plan = plan._replace(cols=cols, strips=n_strips, width=width)
-
+    cut = scratch.Cut(cols, n_strips, width, recipe.first)
+    stages = [*recipe.screens, *recipe.stages]
+    addresses = np.array(
+        [address_of(stage, job, recipe.scratch(_LINE), out, 0, 0) for stage, job in stages],
+        np.int64,
+    )
+    jobs = scratch.Jobs.of([job for _, job in stages] or [recipe.job(())])
     thread = local()  # a thread takes several shares of the strips with one scratch
 
     def run(start: int, stop: int) -> None:
         if not hasattr(thread, "scratch"):
-            thread.scratch = scratch.scratch(plan, bands)
-        strips.composite_strips(start, stop, flat, flat_mask, plan, thread.scratch, out)
+            thread.scratch = recipe.scratch(width)
+        strips.run_strips(
+            start,
+            stop,
+            flat,
+            flat_mask,
+            cut,
+            addresses,
+            len(recipe.screens),
+            jobs,
+            thread.scratch,
+            out,
+        )
 
     if parallel:
         run_threaded(run, rows * n_strips)

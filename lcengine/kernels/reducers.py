@@ -1,53 +1,53 @@
-"""Reducers of the compositing kernel: ranks (median, percentiles) and the mean.
+"""Reducers per band: ranks (median, percentiles) and the mean.
 
-An invalid observation takes the smallest or the largest int16 value, so many of each that a wanted
-rank among the valid observations sits at the same rank among all of them, however many are valid.
-One comparator network (`lcengine.kernels.networks`) then serves every pixel.
+An invalid observation takes the smallest or the largest value of its type, so many of each that a
+wanted rank among the valid observations sits at the same rank among all of them, however many are
+valid. One comparator network (`lcengine.kernels.networks`) then serves every pixel.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lcengine.kernels._jit import kernel
-from lcengine.kernels.scratch import LINEAR, MEDIAN, NODATA, Plan, Scratch
+from lcengine.kernels._jit import by_type, kernel
+from lcengine.kernels.scratch import Job, Output, Scratch
 
-_LOWEST: Final = np.int16(-32768)  # fills sort with, or beyond, every valid value
-_HIGHEST: Final = np.int16(32767)
-_ONE: Final = np.int16(1)
+MEDIAN: Final = 0  # how ranks become a value: half-way between two
+LINEAR: Final = 1  # NumPy's linear interpolation
+NEAREST: Final = 2  # one rank
+
+_ZERO, _ONE = np.int16(0), np.int16(1)
 
 
 @kernel
 def fill_missing(
-    first: NDArray[np.int64],
     take: NDArray[np.int16],
     lows: NDArray[np.int16],
+    low: Any,
+    high: Any,
     left: NDArray[np.int16],
-    fill: NDArray[np.int16],
+    fill: NDArray[Any],
 ) -> None:
-    """Set `fill`: of each pixel's invalid observations the first `left` = lows[left] sort low."""
+    """Set `fill` to what stands for an invalid observation: the first `lows[left]` sort low.
+
+    `left`: (pixel,) valid observations, used up. `low`, `high`: the extremes in fill's type.
+    """
     for p in range(left.size):
         left[p] = lows[left[p]]
-    for observation in range(first.size - 1):
-        row, mask = fill[observation], take[first[observation]]
-        for p in range(row.size):
-            row[p] = ~mask[p]
-        for i in range(first[observation] + 1, first[observation + 1]):
-            mask = take[i]
-            for p in range(row.size):
-                row[p] &= ~mask[p]
-        for p in range(row.size):
-            extreme = _LOWEST if left[p] > 0 else _HIGHEST
-            left[p] += row[p]
-            row[p] &= extreme
+    for o in range(take.shape[0]):
+        row, mask = fill[o], take[o]
+        for p in range(left.size):
+            row[p] = low if left[p] > 0 else high
+            left[p] += ~mask[p]
 
 
 @kernel
 def sort(work: NDArray[Any], pairs: NDArray[np.uint16]) -> None:
-    """Run a comparator network on the rows of `work` (observation, pixel), int16 or int32."""
+    """Run a comparator network on the rows of `work` (observation, pixel)."""
     for pair in range(pairs.shape[0]):
         low, high = work[pairs[pair, 0]], work[pairs[pair, 1]]
         for p in range(low.size):
@@ -57,96 +57,146 @@ def sort(work: NDArray[Any], pairs: NDArray[np.uint16]) -> None:
 
 
 @kernel
-def _merge(
-    first: NDArray[np.int64],
-    work: NDArray[np.int16],
-    take: NDArray[np.int16],
-    fill: NDArray[np.int16],
+def select(
+    values: NDArray[Any], mask: NDArray[np.int16], other: NDArray[Any], out: NDArray[Any]
 ) -> None:
-    """Turn a band's items into its observations, in place; invalid ones become their extreme."""
-    for observation in range(first.size - 1):
-        row, extreme, mask = work[observation], fill[observation], take[first[observation]]
-        if first[observation] > observation:
-            row[:] = work[first[observation]]
-        for p in range(row.size):
-            row[p] = (row[p] & mask[p]) | extreme[p]
-        for i in range(first[observation] + 1, first[observation + 1]):
-            item, mask = work[i], take[i]
-            for p in range(row.size):
-                row[p] |= item[p] & mask[p]
+    """out = values where the mask is set, else other."""
+    for p in range(out.size):
+        a, b = values[p], other[p]  # fetched without a branch, or the loop stays scalar
+        out[p] = a if mask[p] != 0 else b
+
+
+def _middle(a: Any, b: Any) -> Any:
+    """Half-way between two values; of integers rounded half to even."""
+    raise NotImplementedError
+
+
+@by_type(_middle)
+def _(a: Any, b: Any) -> Callable[..., Any]:
+    if str(a) == "float32":
+        return lambda a, b: (a + b) * np.float32(0.5)
+
+    def middle(a: Any, b: Any) -> Any:  # never leaves 16 bits
+        half = (a & b) + ((a ^ b) >> 1)
+        return np.int16(half + (half & (a ^ b) & 1))
+
+    return middle
+
+
+def _exact(value: Any) -> Any:
+    """A value in the type that NumPy interpolates in: float64, or float32 as it is."""
+    raise NotImplementedError
+
+
+@by_type(_exact)
+def _(value: Any) -> Callable[..., Any]:
+    if str(value) == "float32":
+        return lambda value: value
+    return lambda value: np.float64(value)  # noqa: PLW0108 - kernels need a function
+
+
+def rounded(value: Any, like: Any) -> Any:
+    """A float as a stored value of the type of `like`; integers by rounding half to even."""
+    raise NotImplementedError
+
+
+@by_type(rounded)
+def _(value: Any, like: Any) -> Callable[..., Any]:
+    if str(like) == "float32":
+        return lambda value, like: np.float32(value)
+    return lambda value, like: np.int16(np.rint(value))
 
 
 @kernel
 def _write_median(
-    low: NDArray[np.int16],
-    high: NDArray[np.int16],
-    tally: NDArray[np.int16],
-    out: NDArray[np.int16],
+    low: NDArray[Any], high: NDArray[Any], tally: NDArray[np.int16], nodata: Any, out: NDArray[Any]
 ) -> None:
     for p in range(out.size):
         a = low[p]
         b = high[p] if tally[p] & 1 == 0 else a
-        # (a + b) / 2 rounded half to even, never leaving 16 bits.
-        half = (a & b) + ((a ^ b) >> 1)
-        middle = np.int16(half + (half & (a ^ b) & 1))
-        out[p] = middle if tally[p] > 0 else NODATA
+        out[p] = _middle(a, b) if tally[p] > 0 else nodata
 
 
 @kernel
 def _write_linear(
-    low: NDArray[np.int16],
-    high: NDArray[np.int16],
-    weight: NDArray[np.float64],
+    low: NDArray[Any],
+    high: NDArray[Any],
+    weight: NDArray[Any],
     tally: NDArray[np.int16],
-    out: NDArray[np.int16],
+    nodata: Any,
+    out: NDArray[Any],
 ) -> None:
+    one = weight.dtype.type(1)
     for p in range(out.size):
-        a, w = np.float64(low[p]), weight[tally[p]]
-        b = np.float64(high[p]) if w > 0 else a
+        a, w = _exact(low[p]), weight[tally[p]]
+        b = _exact(high[p]) if w > 0 else a
+        rest = (b - a) * (one - w)
         # The two branches of NumPy's interpolation, for equality to the last bit.
-        value = a + (b - a) * w if w < 0.5 else b - (b - a) * (1.0 - w)
-        out[p] = np.int16(np.rint(value)) if tally[p] > 0 else NODATA
+        value = a + (b - a) * w if w < 0.5 else b - rest
+        out[p] = rounded(value, nodata) if tally[p] > 0 else nodata
 
 
 @kernel
-def reduce_ranks(plan: Plan, s: Scratch, out: NDArray[np.int16], at: int, n: int) -> None:
-    """Write the wanted ranks, or what lies between them, to out[:, at : at + n]."""
-    ranks = plan.ranks
+def rank(job: Job, s: Scratch, band: int) -> None:
+    """Leave the wanted ranks of a band in rows `lower` and `upper` of `work`; `fill` is made."""
+    for o in range(s.work.shape[0]):
+        select(s.raw[band, o], s.take[o], s.fill[o], s.work[o])
+    sort(s.work, job.ranks.pairs)
+
+
+@kernel
+def reduce_ranks(job: Job, s: Scratch, out: Output, at: int, n: int) -> None:
+    """Stage: a rank of `job.bands`, or what lies between two, in the way of `job.mode`."""
+    ranks, nodata = job.ranks, s.limits[2]
     s.spare[:] = s.tally
-    fill_missing(plan.first, s.take, ranks.lows, s.spare, s.fill)
-    for band in range(out.shape[0]):
-        work, target = s.raw[band], out[band, at : at + n]
-        _merge(plan.first, work, s.take, s.fill)
-        sort(work, ranks.pairs)
-        low, high = work[ranks.lower], work[ranks.upper]
-        if plan.mode == MEDIAN:
-            _write_median(low, high, s.tally, target)
-        elif plan.mode == LINEAR:
-            _write_linear(low, high, ranks.weight, s.tally, target)
+    fill_missing(s.take, ranks.lows, s.limits[0], s.limits[1], s.spare, s.fill)
+    for b in range(job.bands.size):
+        rank(job, s, job.bands[b])
+        target = out.values[job.layer + b, at : at + n]
+        low, high = s.work[ranks.lower], s.work[ranks.upper]
+        if job.mode == MEDIAN:
+            _write_median(low, high, s.tally, nodata, target)
+        elif job.mode == LINEAR:
+            _write_linear(low, high, ranks.weight, s.tally, nodata, target)
         else:
             for p in range(n):
-                target[p] = low[p] if s.tally[p] > 0 else NODATA
+                target[p] = low[p] if s.tally[p] > 0 else nodata
 
 
 @kernel
-def add_masked(
-    values: NDArray[np.int16], mask: NDArray[np.int16], total: NDArray[np.int32]
-) -> None:
-    """Add the values under the mask to int32 sums."""
+def add_masked(values: NDArray[Any], mask: NDArray[np.int16], total: NDArray[Any]) -> None:
+    """Add the values under the mask to sums, int32 or float64."""
     for p in range(total.size):
-        total[p] += np.int32(values[p] & mask[p])
+        value = values[p]
+        total[p] += value if mask[p] != 0 else _ZERO
 
 
 @kernel
-def reduce_mean(s: Scratch, out: NDArray[np.int16], at: int, n: int) -> None:
-    """Write the mean to out[:, at : at + n]."""
-    total, tally = s.twice, s.tally
-    for band in range(out.shape[0]):
+def _add_four(values: NDArray[Any], take: NDArray[np.int16], o: int, total: NDArray[Any]) -> None:
+    """Add four observations, so that the sums are fetched and stored once for them."""
+    a, b, c, d = values[o], values[o + 1], values[o + 2], values[o + 3]
+    ta, tb, tc, td = take[o], take[o + 1], take[o + 2], take[o + 3]
+    for p in range(total.size):
+        va, vb, vc, vd = a[p], b[p], c[p], d[p]
+        added = total[p] + (va if ta[p] != 0 else _ZERO)
+        added = added + (vb if tb[p] != 0 else _ZERO)
+        added = added + (vc if tc[p] != 0 else _ZERO)
+        total[p] = added + (vd if td[p] != 0 else _ZERO)
+
+
+@kernel
+def reduce_mean(job: Job, s: Scratch, out: Output, at: int, n: int) -> None:
+    """Stage: the mean of `job.bands`."""
+    total, tally, nodata = s.twice, s.tally, s.limits[2]
+    for b in range(job.bands.size):
         total[:] = 0
-        for i in range(s.take.shape[0]):
-            add_masked(s.raw[band, i], s.take[i], total)
-        target = out[band, at : at + n]
+        raw, observations = s.raw[job.bands[b]], s.take.shape[0]
+        for o in range(0, observations - 3, 4):
+            _add_four(raw, s.take, o, total)
+        for o in range(observations // 4 * 4, observations):
+            add_masked(raw[o], s.take[o], total)
+        target = out.values[job.layer + b, at : at + n]
         for p in range(n):
             # A quotient of such integers is a half in float64 only if it is one exactly.
-            mean = np.rint(np.float64(total[p]) / np.float64(max(tally[p], _ONE)))
-            target[p] = np.int16(mean) if tally[p] > 0 else NODATA
+            mean = np.float64(total[p]) / np.float64(max(tally[p], _ONE))
+            target[p] = rounded(mean, nodata) if tally[p] > 0 else nodata

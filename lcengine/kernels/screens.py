@@ -1,91 +1,239 @@
 """Outlier screens of the compositing kernel.
 
 The MAD screen is the robust z-score of Leys et al. 2013, J. Exp. Soc. Psychol. 49(4), 764-766, in
-integers: twice the median and four times the MAD are whole numbers.
+integers: with X = 2x, twice the median and four times the MAD are whole numbers. They fit into 16
+bits, twice as many to a register, unless the valid values of a strip differ by more than 32767.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lcengine.kernels._jit import kernel
-from lcengine.kernels.reducers import add_masked, fill_missing, sort
-from lcengine.kernels.scratch import NONE, Plan, Ranks, Scratch
+from lcengine.kernels._jit import by_type, kernel
+from lcengine.kernels.reducers import add_masked, sort
+from lcengine.kernels.scratch import NONE, Job, Output, Scratch
 
-_LOWEST: Final = np.int32(-(2**31))
-_HIGHEST: Final = np.int32(2**31 - 1)
-_MIN_SCREENED: Final = 5  # fewer valid observations reject nothing
+BOTH, BRIGHT, DARK = 0, 1, 2  # sides of the median that are judged
+JOINT: Final = 0  # numbers[2]: the sum of the bands is judged; else each band by itself
+MIN_SCREENED: Final = 5  # fewer valid observations reject nothing
 
-
-@kernel
-def _widen(judged: NDArray[np.int32], fill: NDArray[np.int16], out: NDArray[np.int32]) -> None:
-    for p in range(out.size):
-        extreme = _LOWEST if fill[p] < 0 else _HIGHEST
-        out[p] = judged[p] if fill[p] == 0 else extreme
+_WIDEST: Final = 32767
+_LOW16, _HIGH16 = np.uint16(0), np.uint16(65535)
 
 
 @kernel
-def _middles(centre: Ranks, s: Scratch, out: NDArray[np.int32]) -> None:
-    """Twice the median of `judged` per pixel."""
-    for observation in range(s.wide.shape[0]):
-        _widen(s.judged[observation], s.fill[observation], s.wide[observation])
-    sort(s.wide, centre.pairs)
-    low, high = s.wide[centre.lower], s.wide[centre.upper]
-    for p in range(out.size):
-        out[p] = low[p] + (high[p] if s.tally[p] & 1 == 0 else low[p])
-
-
-@kernel
-def _twice_distance(judged: NDArray[np.int32], twice: NDArray[np.int32]) -> None:
-    for p in range(judged.size):
-        above = np.int32(judged[p] + judged[p] - twice[p])
-        below = np.int32(-above)
-        judged[p] = above if above > below else below
-
-
-@kernel
-def _limit(limit: NDArray[np.int32], tally: NDArray[np.int16], k: int, floor: int) -> None:
-    """Turn 4 × MAD into the largest 2 × |x − m| that is kept."""
-    for p in range(limit.size):
-        # 0.6745·|x − m| / MAD > k is 1349·(2·|x − m|) > (1000·k)·(4·MAD). Exact: below 2**53.
-        bound = np.floor(np.float64(k) * np.float64(max(limit[p], floor)) / 1349.0)
-        kept = np.int32(min(bound, np.float64(_HIGHEST)))
-        limit[p] = kept if tally[p] >= _MIN_SCREENED else _HIGHEST
-
-
-@kernel
-def _reject(
-    judged: NDArray[np.int32],
-    limit: NDArray[np.int32],
-    mask: NDArray[np.int16],
-    tally: NDArray[np.int16],
+def _arrange(
+    judged: NDArray[Any],
+    take: NDArray[np.int16],
+    low: Any,
+    high: Any,
+    left: NDArray[np.int16],
+    out: NDArray[Any],
 ) -> None:
-    for p in range(mask.size):
-        rejected = mask[p] if judged[p] > limit[p] else NONE
-        tally[p] += rejected
-        mask[p] ^= rejected
+    """The judged values for a network; of the invalid ones the first `left` sort low."""
+    for p in range(out.size):
+        x = judged[p]
+        extreme = low if left[p] > 0 else high
+        out[p] = x if take[p] != 0 else extreme
+        left[p] += ~take[p]
 
 
 @kernel
-def screen_mad(plan: Plan, s: Scratch) -> None:
-    """Drop outliers from `take` and from `tally`."""
-    first, twice, limit, tally = plan.first, s.twice, s.limit, s.tally
-    s.spare[:] = tally
-    fill_missing(first, s.take, plan.centre.lows, s.spare, s.fill)
-    for observation in range(first.size - 1):
-        judged = s.judged[observation]
+def _arrange_distances(
+    judged: NDArray[Any],
+    take: NDArray[np.int16],
+    low: Any,
+    high: Any,
+    left: NDArray[np.int16],
+    centre: NDArray[Any],
+    out: NDArray[Any],
+) -> None:
+    """The same of the distances from `centre`."""
+    for p in range(out.size):
+        x, m = judged[p], centre[p]
+        far = (x if x > m else m) - (m if x > m else x)
+        extreme = low if left[p] > 0 else high
+        out[p] = far if take[p] != 0 else extreme
+        left[p] += ~take[p]
+
+
+@kernel
+def _centres(
+    low: NDArray[Any], high: NDArray[Any], tally: NDArray[np.int16], out: NDArray[Any]
+) -> None:
+    """Medians of even numbers, in their type."""
+    for p in range(out.size):
+        half = low[p] // 2 + high[p] // 2
+        out[p] = half if tally[p] & 1 == 0 else low[p]
+
+
+def _kept(bound: Any, end: Any) -> Any:
+    """The largest value of the type of `end` that does not exceed a float64 bound."""
+    raise NotImplementedError
+
+
+@by_type(_kept)
+def _(bound: Any, end: Any) -> Callable[..., Any]:
+    if str(end) == "float64":
+        return lambda bound, end: bound
+    cast = {"uint16": np.uint16, "int32": np.int32}[str(end)]
+    return lambda bound, end: cast(min(np.floor(bound), np.float64(end)))
+
+
+@kernel
+def _limits(
+    low: NDArray[Any],
+    high: NDArray[Any],
+    tally: NDArray[np.int16],
+    numbers: NDArray[np.float64],
+    end: Any,
+    out: NDArray[Any],
+) -> None:
+    """Largest distance from the centre that is kept; all of them where too few can be judged."""
+    k, floor = numbers[0], numbers[1]
+    for p in range(out.size):
+        a = np.float64(low[p])
+        spread = a + (np.float64(high[p]) if tally[p] & 1 == 0 else a)
+        # 0.6745·|x − m| / MAD > k is 1349·(2·|x − m|) > (1000·k)·(4·MAD). Exact: below 2**53.
+        bound = k * max(spread, floor) / 1349.0
+        out[p] = _kept(bound, end) if tally[p] >= MIN_SCREENED else end
+
+
+@kernel
+def _drop(
+    judged: NDArray[Any],
+    centre: NDArray[Any],
+    limit: NDArray[Any],
+    side: int,
+    take: NDArray[np.int16],
+    drop: NDArray[np.int16],
+) -> None:
+    """Note the valid observations that lie beyond the limit, on the sides that are judged."""
+    bright, dark = np.int16(-(side != DARK)), np.int16(-(side != BRIGHT))
+    for p in range(drop.size):
+        x, m = judged[p], centre[p]
+        far = (x if x > m else m) - (m if x > m else x)
+        judged_side = bright if x > m else dark
+        rejected = take[p] & judged_side
+        drop[p] |= rejected if far > limit[p] else NONE
+
+
+@kernel
+def _judge(  # noqa: PLR0913, PLR0917 - one type of memory
+    job: Job,
+    s: Scratch,
+    judged: NDArray[Any],
+    work: NDArray[Any],
+    centre: NDArray[Any],
+    limit: NDArray[Any],
+    low: Any,
+    high: Any,
+) -> None:
+    """Screen the even numbers `judged` (observation, pixel) into `drop`."""
+    ranks, left = job.ranks, s.spare
+    _lows(ranks.lows, s.tally, left)
+    for o in range(judged.shape[0]):
+        _arrange(judged[o], s.take[o], low, high, left, work[o])
+    sort(work, ranks.pairs)
+    _centres(work[ranks.lower], work[ranks.upper], s.tally, centre)
+    _lows(ranks.lows, s.tally, left)
+    for o in range(judged.shape[0]):
+        _arrange_distances(judged[o], s.take[o], low, high, left, centre, work[o])
+    sort(work, ranks.pairs)
+    _limits(work[ranks.lower], work[ranks.upper], s.tally, job.numbers, high, limit)
+    side = job.mode
+    for o in range(judged.shape[0]):
+        _drop(judged[o], centre, limit, side, s.take[o], s.drop[o])
+
+
+@kernel
+def _lows(lows: NDArray[np.int16], tally: NDArray[np.int16], left: NDArray[np.int16]) -> None:
+    for p in range(left.size):
+        left[p] = lows[tally[p]]
+
+
+@kernel
+def _sum(bands: NDArray[np.int64], s: Scratch) -> None:
+    """The sum of the bands into `judged`, 0 where invalid."""
+    for o in range(s.take.shape[0]):
+        judged = s.judged[o]
         judged[:] = 0
-        for i in range(first[observation], first[observation + 1]):
-            for band in plan.screen_bands:
-                add_masked(s.raw[band, i], s.take[i], judged)
-    _middles(plan.centre, s, twice)
-    for observation in range(first.size - 1):
-        _twice_distance(s.judged[observation], twice)
-    _middles(plan.centre, s, limit)
-    _limit(limit, tally, plan.k, plan.floor)
-    for observation in range(first.size - 1):
-        for i in range(first[observation], first[observation + 1]):
-            _reject(s.judged[observation], limit, s.take[i], tally)
+        for band in bands:
+            add_masked(s.raw[band, o], s.take[o], judged)
+
+
+@kernel
+def _span(
+    judged: NDArray[Any], take: NDArray[np.int16], bounds: NDArray[Any], span: NDArray[Any]
+) -> None:
+    """Widen `span` (least, greatest) to the valid values."""
+    lowest, highest = bounds[0], bounds[1]
+    least, greatest = highest, lowest
+    for p in range(judged.size):
+        x = judged[p]
+        low = x if take[p] != 0 else highest
+        high = x if take[p] != 0 else lowest
+        least = low if low < least else least
+        greatest = high if high > greatest else greatest
+    span[0], span[1] = min(span[0], least), max(span[1], greatest)
+
+
+@kernel
+def _double(judged: NDArray[Any]) -> None:
+    for p in range(judged.size):
+        judged[p] += judged[p]
+
+
+@kernel
+def _narrow(judged: NDArray[Any], least: Any, out: NDArray[np.uint16]) -> None:
+    for p in range(out.size):
+        shifted = judged[p] - least
+        out[p] = np.uint16(shifted + shifted)
+
+
+@kernel
+def _screen(job: Job, s: Scratch, bands: NDArray[np.int64]) -> None:
+    """Note in `drop` what the sum of the bands rejects."""
+    _sum(bands, s)
+    span = s.span
+    span[0], span[1] = s.bounds[1], s.bounds[0]
+    for o in range(s.take.shape[0]):
+        _span(s.judged[o], s.take[o], s.bounds, span)
+    if span[0] > span[1]:
+        return  # nothing is valid
+    if s.narrow.size and span[1] - span[0] <= _WIDEST:
+        for o in range(s.take.shape[0]):
+            _narrow(s.judged[o], span[0], s.narrow[o])
+        _judge(job, s, s.narrow, s.sorted16, s.twice16, s.limit16, _LOW16, _HIGH16)
+    else:
+        for o in range(s.take.shape[0]):
+            _double(s.judged[o])
+        _judge(job, s, s.judged, s.wide, s.twice, s.limit, s.bounds[0], s.bounds[1])
+
+
+@kernel
+def _apply(drop: NDArray[np.int16], take: NDArray[np.int16], tally: NDArray[np.int16]) -> None:
+    for p in range(take.size):
+        tally[p] += drop[p]
+        take[p] ^= drop[p]
+
+
+@kernel
+def screen_mad(job: Job, s: Scratch, out: Output, at: int, n: int) -> None:
+    """Stage: drop outliers from `take` and `tally`.
+
+    job.bands: judged by their sum, or each by itself, an outlier in one of them being rejected.
+    job.mode: BOTH, BRIGHT or DARK. job.numbers: 1000·k, 4·least MAD, each band by itself.
+    """
+    s.drop[:] = NONE
+    if job.numbers[2] == JOINT:
+        _screen(job, s, job.bands)
+    else:
+        for b in range(job.bands.size):
+            _screen(job, s, job.bands[b : b + 1])
+    for o in range(s.take.shape[0]):
+        _apply(s.drop[o], s.take[o], s.tally)

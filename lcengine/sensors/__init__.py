@@ -60,11 +60,11 @@ def normalise(stac: Mapping[str, Any], offset: float | None = None) -> Item:
 
 def _saved(item: Item, offset: float | None) -> Item:
     """An item that was normalised before; only its reflectance offset can still be overridden."""
-    categorical = sensor(item.sensor).mask_band
+    optical = {band.name for band in sensor(item.sensor).bands if band.kind == "reflectance"}
     if offset is None:
         return item
     assets = {
-        band: asset if band == categorical else replace(asset, offset=offset, contract="override")
+        band: replace(asset, offset=offset, contract="override") if band in optical else asset
         for band, asset in item.assets.items()
     }
     return replace(item, assets=assets)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from lcengine.errors import ContractError, InputError
 from lcengine.items import Item
@@ -20,11 +20,16 @@ class Normaliser(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Band:
-    """A canonical band: the asset keys it is known by, and its native resolution in metres."""
+    """A canonical band: the asset keys it is known by, and its native resolution in metres.
+
+    `kind`: `reflectance` is what products are made of; `classes` (codes, bits) and `score` (a
+    quantity such as a cloud probability) are what masks decode.
+    """
 
     name: str
     keys: tuple[str, ...]
     resolution: float
+    kind: Literal["reflectance", "classes", "score"] = "reflectance"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +37,7 @@ class Sensor:
     """One registry entry.
 
     `anchor` is the offset of the native pixel grid in pixels (0: edges at multiples of the
-    resolution); `brightness` the bands whose sum is the index of the outlier screen; `mask_band`
-    the categorical band that cloud-mask presets decode.
+    resolution); `brightness` the bands whose sum is the index of the outlier screen.
     """
 
     name: str
@@ -41,14 +45,13 @@ class Sensor:
     collections: tuple[str, ...]
     bands: tuple[Band, ...]
     default_bands: tuple[str, ...]
-    mask_band: str
     brightness: tuple[str, ...]
     anchor: float
     normalise: Normaliser
 
     @property
     def band_names(self) -> tuple[str, ...]:
-        """Canonical names of all bands, the mask band included."""
+        """Canonical names of all bands, those of masks included."""
         return tuple(band.name for band in self.bands)
 
     def band(self, name: str) -> Band:

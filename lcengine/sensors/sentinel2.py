@@ -1,4 +1,4 @@
-"""Sentinel-2 L2A (surface reflectance) as Earth Search and the Planetary Computer lay it out.
+"""Sentinel-2 L2A (surface reflectance) as the catalogues lay it out, and what L1C shares with it.
 
 Reflectance contract, in this order (per asset, recorded in `Asset.contract`):
 
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lcengine.errors import ContractError, InputError
@@ -26,11 +26,12 @@ SCALE = 1e-4
 OFFSET_BASELINE = (4, 0)
 OFFSET = -0.1
 NODATA = 0.0
+PERCENT = 100.0
 BASELINE = re.compile(r"N?(\d{1,2})[._]?(\d{2})")
 SENSING = re.compile(r"_S(\d{8}T\d{6})_")
 
-BANDS = tuple(
-    Band(name, (name, key), resolution)
+OPTICAL = tuple(
+    Band(name, (name, key, f"{key}_{resolution:.0f}m"), resolution)
     for name, key, resolution in (
         ("coastal", "B01", 60.0),
         ("blue", "B02", 10.0),
@@ -44,21 +45,38 @@ BANDS = tuple(
         ("nir09", "B09", 60.0),
         ("swir16", "B11", 20.0),
         ("swir22", "B12", 20.0),
-        ("scl", "SCL", 20.0),
     )
 )
-MASK_BAND = "scl"
+MASKS = (
+    Band("scl", ("scl", "SCL", "SCL_20m"), 20.0, "classes"),
+    Band(
+        "cloud_probability",
+        ("cloud_probability", "cloud", "CLD_20m", "MSK_CLDPRB", "MSK_CLDPRB_20m", "CLDPRB"),
+        20.0,
+        "score",
+    ),
+    Band("cs", ("cs",), 10.0, "score"),
+    Band("cs_cdf", ("cs_cdf",), 10.0, "score"),
+)
+BANDS = (*OPTICAL, *MASKS)
 
 
 def normalise(stac: Mapping[str, Any], offset: float | None = None) -> Item:
     """A Sentinel-2 L2A STAC item as an `Item`; `ContractError` where reflectance is a guess."""
+    return item_of(stac, SENSOR.name, BANDS, offset)
+
+
+def item_of(
+    stac: Mapping[str, Any], sensor: str, bands: Sequence[Band], offset: float | None
+) -> Item:
+    """A STAC item of a Sentinel-2 collection as an `Item` of those bands, as far as it has them."""
     properties = stac["properties"]
     baseline = _baseline(properties)
     assets: dict[str, Asset] = {}
-    for band in BANDS:
+    for band in bands:
         for key in (*band.keys, *(f"{key}-jp2" for key in band.keys)):
-            if key in stac["assets"]:
-                assets[band.name] = _asset(stac, band.name, key, baseline, offset)
+            if key in stac["assets"] and (band.kind != "score" or _has_grid(stac, key)):
+                assets[band.name] = _asset(stac, band, key, baseline, offset)
                 break
     if not assets:
         raise InputError(
@@ -68,7 +86,7 @@ def normalise(stac: Mapping[str, Any], offset: float | None = None) -> Item:
     tile = _tile(properties)
     return Item(
         id=str(stac["id"]),
-        sensor=SENSOR.name,
+        sensor=sensor,
         collection=str(stac.get("collection", "")),
         platform=str(properties.get("platform") or "sentinel-2").lower(),
         datetime=parse_datetime(str(properties["datetime"])),
@@ -81,22 +99,36 @@ def normalise(stac: Mapping[str, Any], offset: float | None = None) -> Item:
     )
 
 
+def _has_grid(stac: Mapping[str, Any], key: str) -> bool:
+    """Whether an asset states its grid; scores that do not are as good as absent."""
+    holders = (stac["assets"][key], stac["properties"])
+    return all(any(h.get(name) for h in holders) for name in ("proj:shape", "proj:transform"))
+
+
 def _asset(
-    stac: Mapping[str, Any], band: str, key: str, baseline: str, override: float | None
+    stac: Mapping[str, Any], band: Band, key: str, baseline: str, override: float | None
 ) -> Asset:
     asset = stac["assets"][key]
     transform, shape = asset_raster(stac, asset)
     _, _, nodata = stated_scaling(asset)
-    if band == MASK_BAND:
-        scale, offset, contract = 1.0, 0.0, "categorical"
-    else:
+    if band.kind == "reflectance":
         scale, offset, contract = _reflectance(stac, key, baseline, override)
+        nodata = NODATA if nodata is None else nodata
+    elif band.kind == "classes":
+        scale, offset, contract = 1.0, 0.0, "categorical"
+        nodata = NODATA if nodata is None else nodata
+    else:
+        scale, offset, contract = _score(asset, band)
+        if nodata == 0:
+            # Catalogues state it for cloud probabilities, whose 0 is the surest clear sky; and a
+            # Cloud Score+ of 0 is masked either way.
+            nodata = None
     return Asset(
         href=str(asset["href"]),
         crs=asset_crs(stac, asset),
         transform=transform,
         shape=shape,
-        nodata=NODATA if nodata is None else nodata,
+        nodata=nodata,
         scale=scale,
         offset=offset,
         contract=contract,
@@ -126,6 +158,16 @@ def _reflectance(
         f"item {stac['id']} asset {key} states no reflectance offset and no processing baseline; "
         "state it with --offset 0 or --offset -0.1 (offset= in Python)"
     )
+
+
+def _score(asset: Mapping[str, Any], band: Band) -> tuple[float, float, str]:
+    """(scale, offset, source) of a score: a cloud probability in percent, Cloud Score+ 0…1."""
+    scale, offset, _ = stated_scaling(asset)
+    if scale is None:
+        return 1.0, 0.0, "default"
+    # What has a scale below 1 is meant as a fraction.
+    unit = PERCENT if band.name == "cloud_probability" and scale < 1 else 1.0
+    return scale * unit, (offset or 0.0) * unit, "asset"
 
 
 def _warn_doubtful(stac: Mapping[str, Any], baseline: str) -> None:
@@ -170,7 +212,6 @@ SENSOR = Sensor(
     collections=("sentinel-2-l2a", "sentinel-2-c1-l2a"),
     bands=BANDS,
     default_bands=("blue", "green", "red", "nir"),
-    mask_band=MASK_BAND,
     brightness=("blue", "green", "red"),
     anchor=0.0,
     normalise=normalise,

@@ -17,7 +17,8 @@ What it does not model:
 - cloud height that varies within an overpass, shadows of thin cloud, multi-layer clouds. Shadows
   of clouds outside the mosaic are those that leave it on the opposite side;
 - errors of the classification that depend on the spectra: they are drawn at random, correlated in
-  space, around the true opacity. Snow (class 11) and saturated pixels (class 1) never occur;
+  space, by opacity and kind of ground, as often as validations of the real one found them
+  (`clouds.ACCURACY`). Snow (class 11) and saturated pixels (class 1) never occur;
 - the coastal and water-vapour bands, viewing geometry, quality rasters and product metadata files.
 """
 

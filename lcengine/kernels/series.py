@@ -1,0 +1,869 @@
+"""Outlier screens over a whole time series: despike and Tmask.
+
+Both run before compositing and change the clear mask only. Despike is the noise screen of FORCE
+(Frantz 2019, Remote Sensing 11(9), 1124), which takes its noise from Vermote et al. 2009 (TGRS
+47(6)). Tmask is that of Zhu & Woodcock 2014 (RSE 152) in the form that CCDC and pyccd use. What
+differs from those programs, and why, is said at `despike` and `tmask`.
+
+Every pixel is computed from its own series alone: items that are clear nowhere in it change no bit.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from lcengine.errors import InputError
+from lcengine.kernels import NODATA
+from lcengine.kernels._jit import kernel, run_threaded
+
+MAX_OBSERVATIONS: Final = 1024
+"""Most observations of one pixel."""
+MIN_TMASK: Final = 12
+"""Fewer clear observations are not judged by Tmask: the shortest window that pyccd fits."""
+
+_YEAR: Final = 365.25  # days
+_FITS: Final = 5  # the ordinary fit and four reweighted ones
+_TUNE: Final = 4.685 / 0.6745  # bisquare's constant over the MAD of the normal distribution
+_DEPENDENT: Final = 1e-10  # share of a column's energy below which the others hold all of it
+_DECIMALS: Final = 3
+_MAX_RATIO: Final = 1000.0
+_NUMBER: Final = re.compile(r"\d+(\.\d+)?")
+_INF32: Final = np.float32(np.inf)
+_INFINITE: Final = np.int32(_INF32.view(np.int32))  # its bits
+_ZERO, _ONE, _TOP = np.int32(0), np.int32(1), np.int32(1 << 30)
+_P: Final = 64  # pixels of a block: constant, so that rows of sums lie at constant offsets
+_NONE, _MASKED, _CLEAR, _REJECTED, _RESTORED = (np.uint8(state) for state in range(5))
+
+
+def _check(name: str, ratio: float, least: float, most: float) -> None:
+    if not least <= ratio <= most or round(ratio, _DECIMALS) != ratio:
+        raise InputError(
+            f"got {name} {ratio!r}, expected {least:g} to {most:g} with at most "
+            f"{_DECIMALS} decimals"
+        )
+
+
+def _ratios(text: str, name: str, count: int, expected: str) -> list[float]:
+    """The numbers of `name` or `name:number:…`: none or `count` of them."""
+    head, *rest = text.strip().split(":")
+    plain = all(_NUMBER.fullmatch(part) for part in rest)
+    if head != name or len(rest) not in (0, count) or not plain:
+        raise InputError(f"got outlier screen {text!r}, expected {expected}")
+    return [float(part) for part in rest]
+
+
+@dataclass(frozen=True, slots=True)
+class Despike:
+    """Options of `despike`, in multiples of the series' noise; at most three decimals.
+
+    above: 1..1000, larger residuals are rejected (the largest is never below the noise itself).
+    below: 0..above, masked observations with smaller residuals are restored; 0 restores none.
+
+    Raises:
+        InputError: a number out of range.
+    """
+
+    above: float = 3.0
+    below: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check("despike above", self.above, 1, _MAX_RATIO)
+        _check("despike below", self.below, 0, self.above)
+
+    @classmethod
+    def parse(cls, text: str) -> Despike:
+        """Read `despike` or `despike:ABOVE:BELOW`.
+
+        Raises:
+            InputError: anything else.
+        """
+        return cls(*_ratios(text, "despike", 2, "'despike' or 'despike:ABOVE:BELOW'"))
+
+    def __str__(self) -> str:
+        return f"despike:{self.above:g}:{self.below:g}"
+
+
+@dataclass(frozen=True, slots=True)
+class Tmask:
+    """Options of `tmask`: residuals of more than `multiple` × the variogram are rejected.
+
+    multiple: 0..1000, at most three decimals.
+
+    Raises:
+        InputError: multiple out of range.
+    """
+
+    multiple: float = 4.89
+
+    def __post_init__(self) -> None:
+        _check("tmask multiple", self.multiple, 0, _MAX_RATIO)
+
+    @classmethod
+    def parse(cls, text: str) -> Tmask:
+        """Read `tmask` or `tmask:MULTIPLE`.
+
+        Raises:
+            InputError: anything else.
+        """
+        return cls(*_ratios(text, "tmask", 1, "'tmask' or 'tmask:MULTIPLE'"))
+
+    def __str__(self) -> str:
+        return f"tmask:{self.multiple:g}"
+
+
+class Screened(NamedTuple):
+    """clear (N, H, W) uint8, 1 = clear; observations rejected and restored, (H, W) uint16."""
+
+    clear: NDArray[np.uint8]
+    rejected: NDArray[np.uint16]
+    restored: NDArray[np.uint16]
+
+
+def despike(  # noqa: PLR0913 - the options are the recipe
+    values: NDArray[Any],
+    clear: NDArray[np.uint8] | NDArray[np.bool_],
+    valid: NDArray[np.uint8] | NDArray[np.bool_],
+    groups: NDArray[np.integer[Any]] | None,
+    days: ArrayLike,
+    *,
+    above: float = 3.0,
+    below: float = 1.0,
+    parallel: bool = False,
+) -> Screened:
+    """Reject spikes of a series and restore masked observations that lie on its course.
+
+    Items of one group are one observation: at each pixel the first clear one, or where none is
+    clear the first that has data. A clear observation's residual is its distance, to either side
+    (clouds are bright, shadows dark), from the line through the clear observations next to it in
+    time. Noise is the root of the mean squared residual. While the largest residual (the earliest
+    of equal ones) exceeds above × noise, that observation is rejected, and residuals and noise are
+    computed anew. Then every masked observation whose residual against the line between the
+    remaining neighbours is below `below` × noise is restored; rejected ones never are.
+
+    The first and last clear observations have no residual. As in FORCE, such an end is rejected
+    instead of its neighbour whose residual is the largest, if its neighbour agrees better than the
+    end does with the observation on the neighbour's other side; nothing is restored beyond them.
+    Fewer than four clear observations (two residuals) change nothing; and as no one of n residuals
+    exceeds √n × noise, rejection at 3 needs at least twelve.
+
+    Other than FORCE: slopes are not rounded to whole units per day; observations of one time are
+    compared with the mean of their neighbours (FORCE: half their difference); a restored
+    observation does not serve as a neighbour in the restoration of later ones, so that the result
+    does not depend on the direction of time.
+
+    Args:
+        values: (N, H, W) int16, uint16 or float32, the band of the shortest wavelength, whose
+            clouds contrast most. int16 −32768 and non-finite values are no data.
+        clear: (N, H, W) uint8 or bool, nonzero = clear.
+        valid: (N, H, W) uint8 or bool, nonzero = has data, clear or not. Elsewhere `clear` is
+            ignored and kept.
+        groups: (N,) non-decreasing observation index; None = every item is an observation.
+        days: (N,) or one per observation, non-decreasing; of a group the first item's.
+        above: reject above this multiple of the noise, 1..1000.
+        below: restore below this multiple of the noise, 0..above.
+        parallel: use every CPU. The result is the same.
+
+    Returns:
+        The new mask and the numbers of rejected and restored observations. All items of a rejected
+        observation are masked; of a restored one the item that stands for it becomes clear.
+
+    Raises:
+        InputError: dtypes, shapes, groups, days or options do not fit, or more than 1024
+            observations.
+    """
+    options = Despike(above, below)
+    first, when = _observations(values, groups, days)
+    masks = [_mask(clear, values, "clear"), _mask(valid, values, "valid")]
+    out = _unchanged(masks[0], values.shape)
+    stacks = (_stack(values), _stack(masks[0]), _stack(masks[1]))
+    missing = _missing(values)
+
+    def run(start: int, stop: int) -> None:
+        memory = _Spikes.empty(when.size)
+        limits = (missing, float(options.above), float(options.below))
+        _despike_blocks(start, stop, stacks, first, when, limits, memory, out)
+
+    _spread(run, out, parallel, when.size > 3)
+    return _screened(out, values.shape)
+
+
+def tmask(
+    green: NDArray[Any],
+    swir16: NDArray[Any],
+    clear: NDArray[np.uint8] | NDArray[np.bool_],
+    groups: NDArray[np.integer[Any]] | None,
+    days: ArrayLike,
+    *,
+    multiple: float = 4.89,
+    parallel: bool = False,
+) -> Screened:
+    """Reject observations far from a robust harmonic model of the pixel's series.
+
+    Items of one group are one observation: at each pixel the first clear one with data in both
+    bands. The model of each band is 1, cos and sin of the annual cycle (365.25 days), cos and sin
+    of the cycle over all ⌈years⌉ of the pixel's clear series; up to one year the two cycles are the
+    same, and the model has the annual one only. It is fitted by iteratively reweighted least
+    squares in float64: one ordinary and four weighted fits, bisquare weights with c = 4.685,
+    residuals divided by √(1 − min(h, 0.9999)), h being the leverage, and σ the median of their
+    absolute values but the rank − 1 smallest, over 0.6745. An observation is rejected if in either
+    band |residual| exceeds multiple × variogram, the median of absolute differences between
+    successive clear observations.
+
+    pyccd (and METHODS here) rejects on both sides; CCDC itself only bright green and dark SWIR.
+    Other than pyccd: the model has a constant, as CCDC's; without it no series of more than a
+    few cycles fits. The σ drops rank − 1 residuals, as CCDC's, not always four. Columns that depend
+    on the others are left out (pyccd: least norm, the same model). σ is at least 1e-6 × variogram,
+    so that exact fits have weights. No test of convergence: pyccd's tests one sign only.
+    Fewer than 12 clear observations, or a variogram of 0 in either band, reject nothing.
+
+    Args:
+        green: (N, H, W) int16, uint16 or float32. int16 −32768 and non-finite values are no data.
+        swir16: as `green`, of the same dtype: the band at 1.6 µm.
+        clear: (N, H, W) uint8 or bool, nonzero = clear.
+        groups: (N,) non-decreasing observation index; None = every item is an observation.
+        days: (N,) or one per observation, non-decreasing; of a group the first item's.
+        multiple: reject above this multiple of the variogram, 0..1000.
+        parallel: use every CPU. The result is the same.
+
+    Returns:
+        The new mask, in which all items of a rejected observation are masked, the number of
+        rejected observations, and zeros.
+
+    Raises:
+        InputError: dtypes, shapes, groups, days or multiple do not fit, or more than 1024
+            observations.
+    """
+    options = Tmask(multiple)
+    first, when = _observations(green, groups, days)
+    if swir16.dtype != green.dtype or swir16.shape != green.shape:
+        raise InputError(
+            f"got swir16 {swir16.dtype} of shape {swir16.shape}, expected that of green, "
+            f"{green.dtype} of shape {green.shape}"
+        )
+    mask = _mask(clear, green, "clear")
+    out = _unchanged(mask, green.shape)
+    stacks = (_stack(green), _stack(swir16), _stack(mask))
+    model = _Model.of(when) if when.size >= MIN_TMASK else None
+    missing = _missing(green)
+
+    def run(start: int, stop: int) -> None:
+        if model is not None:
+            memory = _Fit.empty(when.size)
+            limits = (missing, float(options.multiple))
+            _tmask_blocks(start, stop, stacks, first, model, limits, memory, out)
+
+    _spread(run, out, parallel, model is not None)
+    return _screened(out, green.shape)
+
+
+class _Stack(NamedTuple):
+    """(item, pixel) as flat memory: the pixels of item i lie from i × step on."""
+
+    memory: NDArray[Any]
+    step: int
+
+
+class _Output(NamedTuple):
+    """clear (item, pixel) uint8; counts (pixel,) uint16."""
+
+    clear: NDArray[np.uint8]
+    rejected: NDArray[np.uint16]
+    restored: NDArray[np.uint16]
+
+
+class _Spikes(NamedTuple):
+    """A block's observations (observation, pixel), and the clear ones of one pixel, in a row."""
+
+    values: NDArray[np.float64]
+    state: NDArray[np.uint8]
+    v: NDArray[np.float64]
+    day: NDArray[np.float64]
+    residual: NDArray[np.float64]
+    at: NDArray[np.int64]
+
+    @classmethod
+    def empty(cls, observations: int) -> _Spikes:
+        block = (observations, _P)
+        rows = np.empty((3, observations + 1))
+        place = np.empty(observations + 1, np.int64)
+        return cls(np.empty(block), np.empty(block, np.uint8), rows[0], rows[1], rows[2], place)
+
+
+class _Model(NamedTuple):
+    """Days (observation,); annual cos and sin (observation, 2); those of y years (observation, y)."""
+
+    days: NDArray[np.float64]
+    annual: NDArray[np.float64]
+    cosines: NDArray[np.float64]
+    sines: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, days: NDArray[np.float64]) -> _Model:
+        most = math.ceil((days[-1] - days[0]) / _YEAR)
+        # Element by element: the bits must not depend on the other observations.
+        angles = [2 * math.pi / _YEAR * day for day in days.tolist()]
+        slow = np.zeros((2, days.size, most + 1))  # up to one year none
+        for years in range(2, most + 1):
+            slow[0, :, years] = [math.cos(angle / years) for angle in angles]
+            slow[1, :, years] = [math.sin(angle / years) for angle in angles]
+        annual = np.array([(math.cos(angle), math.sin(angle)) for angle in angles])
+        return cls(days, annual, slow[0], slow[1])
+
+
+class _Fit(NamedTuple):
+    """A block's series and sums; float64 where nothing is said.
+
+    y: (band, observation, pixel), 0 where not taken. (observation, pixel): take, 1 or 0; the slow
+    cycle; weight, also |residual|; adjust, 1/√(1 − h); bad, 1 = rejected. sums: (20 × pixel) normal
+    equations, the lower triangle by rows, the right-hand side being the sixth row. inverse: of the
+    pivots, and beta: coefficients, (5 × pixel). work: (observation, pixel) float32 whose median is
+    wanted, inf where there is none; bits, picked: work and pick in the other type. The rest: (pixel,).
+    """
+
+    y: NDArray[np.float64]
+    take: NDArray[np.float64]
+    cos: NDArray[np.float64]
+    sin: NDArray[np.float64]
+    weight: NDArray[np.float64]
+    adjust: NDArray[np.float64]
+    bad: NDArray[np.float64]
+    sums: NDArray[np.float64]
+    inverse: NDArray[np.float64]
+    beta: NDArray[np.float64]
+    work: NDArray[np.float32]
+    bits: NDArray[np.int32]
+    picked: NDArray[np.float32]
+    pick: NDArray[np.int32]
+    place: NDArray[np.int32]
+    seen: NDArray[np.float64]
+    rank: NDArray[np.float64]
+    variogram: NDArray[np.float64]
+    scale: NDArray[np.float64]
+    before: NDArray[np.float64]
+    years: NDArray[np.float64]
+    judged: NDArray[np.float64]
+
+    @classmethod
+    def empty(cls, observations: int) -> _Fit:
+        block, rows = np.zeros((8, observations, _P)), np.zeros((7, _P))
+        sums, inverse, beta = np.zeros(20 * _P), np.zeros(5 * _P), np.zeros(5 * _P)
+        work = np.full((-(-observations // 8) * 8, _P), np.inf, np.float32)
+        picked = np.zeros((4, _P), np.float32)
+        integers = (work.view(np.int32), picked, picked.view(np.int32), np.zeros(_P, np.int32))
+        return cls(block[:2], *block[2:], sums, inverse, beta, work, *integers, *rows)
+
+
+def _observations(
+    values: NDArray[Any], groups: NDArray[Any] | None, days: ArrayLike
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """First item of each observation and the number of items; the observations' days."""
+    if values.dtype not in (np.int16, np.uint16, np.float32) or values.ndim != 3:
+        raise InputError(
+            f"got a band of {values.dtype} and shape {values.shape}, expected int16, uint16 or "
+            "float32 (N, H, W)"
+        )
+    items = values.shape[0]
+    index = np.arange(items) if groups is None else np.asarray(groups)
+    if index.shape != (items,) or index.dtype.kind not in "iu":
+        raise InputError(
+            f"got groups {index.dtype} of shape {index.shape}, expected integers ({items},)"
+        )
+    if np.any(index[1:] < index[:-1]):
+        raise InputError("got groups that decrease, expected items sorted by observation")
+    starts = np.flatnonzero(np.diff(index, prepend=index[:1] - 1)).astype(np.int64)
+    if starts.size > MAX_OBSERVATIONS:
+        raise InputError(
+            f"got {starts.size} observations, expected at most {MAX_OBSERVATIONS}; screen a "
+            "shorter period"
+        )
+    when = np.asarray(days, np.float64)
+    if when.shape not in ((items,), (starts.size,)):
+        raise InputError(
+            f"got days of shape {when.shape}, expected one per item, ({items},), or per "
+            f"observation, ({starts.size},)"
+        )
+    when = when[starts] if when.size == items else when
+    if not np.all(np.isfinite(when)) or np.any(when[1:] < when[:-1]):
+        raise InputError("got days that decrease or are not finite, expected the order of time")
+    return np.r_[starts, items], when
+
+
+def _mask(mask: NDArray[Any], values: NDArray[Any], name: str) -> NDArray[np.uint8]:
+    if mask.dtype not in (np.uint8, np.bool_) or mask.shape != values.shape:
+        raise InputError(
+            f"got {name} {mask.dtype} of shape {mask.shape}, expected uint8 or bool {values.shape}"
+        )
+    return mask.view(np.uint8)
+
+
+def _missing(values: NDArray[Any]) -> float:
+    return float(NODATA) if values.dtype == np.int16 else math.nan  # NaN equals nothing
+
+
+def _stack(array: NDArray[Any]) -> _Stack:
+    """Flat memory, without a copy where rows and columns are contiguous."""
+    flat = array.reshape(array.shape[0], array.shape[1] * array.shape[2])
+    size = flat.itemsize
+    if flat.size and (flat.strides[1] != size or flat.strides[0] % size or flat.strides[0] < 0):
+        flat = np.ascontiguousarray(flat)
+    step = flat.strides[0] // size
+    length = (flat.shape[0] - 1) * step + flat.shape[1] if flat.size else 0
+    memory = np.lib.stride_tricks.as_strided(flat, (length,), (size,), writeable=False)
+    return _Stack(memory, step)
+
+
+def _unchanged(mask: NDArray[np.uint8], shape: tuple[int, ...]) -> _Output:
+    items, height, width = shape
+    counts = np.zeros((2, height * width), np.uint16)
+    clear = np.empty((items, height * width), np.bool_)
+    np.not_equal(mask, 0, out=clear.reshape(shape))
+    return _Output(clear.view(np.uint8), counts[0], counts[1])
+
+
+def _spread(run: Callable[[int, int], None], out: _Output, parallel: bool, enough: bool) -> None:
+    """Call `run` on the blocks of pixels, if there are enough observations."""
+    blocks = -(-out.rejected.size // _P) if enough else 0
+    if parallel and blocks:
+        run_threaded(run, blocks)
+    elif blocks:
+        run(0, blocks)
+
+
+def _screened(out: _Output, shape: tuple[int, ...]) -> Screened:
+    rejected, restored = (count.reshape(shape[1:]) for count in out[1:])
+    return Screened(out.clear.reshape(shape), rejected, restored)
+
+
+# ---------------------------------------------------------------------------------------- despike
+
+
+@kernel
+def _load_spikes(
+    stacks: tuple[_Stack, _Stack, _Stack],
+    first: NDArray[np.int64],
+    missing: float,
+    at: int,
+    n: int,
+    s: _Spikes,
+) -> None:
+    """What stands for each observation of the n pixels from `at` on."""
+    values, clear, valid = stacks
+    for t in range(s.values.shape[0]):
+        s.state[t, :] = _NONE
+        for item in range(first[t], first[t + 1]):
+            a, b, c = item * values.step + at, item * clear.step + at, item * valid.step + at
+            for p in range(n):
+                value, state = np.float64(values.memory[a + p]), s.state[t, p]
+                has = (valid.memory[c + p] != 0) & (value != missing) & (value - value == 0.0)
+                new = _CLEAR if clear.memory[b + p] != 0 else _MASKED
+                use = has & (new > state)
+                s.values[t, p] = value if use else s.values[t, p]
+                s.state[t, p] = new if use else state
+
+
+@kernel
+def _gather(days: NDArray[np.float64], p: int, s: _Spikes) -> int:
+    """The clear observations of a pixel in a row; their number."""
+    n = 0
+    for t in range(days.size):
+        s.v[n], s.day[n], s.at[n] = s.values[t, p], days[t], t
+        n += s.state[t, p] == _CLEAR
+    return n
+
+
+@kernel
+def _line(v: NDArray[np.float64], day: NDArray[np.float64], a: int, b: int, when: float) -> float:
+    """Value at `when` of the line through two observations."""
+    width = day[b] - day[a]
+    share = (when - day[a]) / width if width > 0 else 0.5
+    return v[a] + (v[b] - v[a]) * share
+
+
+@kernel
+def _residual(s: _Spikes, j: int) -> None:
+    s.residual[j] = abs(s.v[j] - _line(s.v, s.day, j - 1, j + 1, s.day[j]))
+
+
+@kernel
+def _blamed(v: NDArray[np.float64], n: int, j: int) -> int:
+    """The observation to reject for the residual of j: an end of the series, or j itself."""
+    span = abs(v[j - 1] - v[j + 1])
+    if j == 1 and span > abs(v[1] - v[2]):
+        return 0
+    if j == n - 2 and span > abs(v[j] - v[j - 1]):
+        return n - 1
+    return j
+
+
+@kernel
+def _remove(s: _Spikes, n: int, j: int) -> None:
+    for i in range(j, n - 1):
+        s.v[i], s.day[i], s.at[i] = s.v[i + 1], s.day[i + 1], s.at[i + 1]
+        s.residual[i] = s.residual[i + 1]
+    for i in range(max(j - 1, 1), min(j + 1, n - 2)):
+        _residual(s, i)
+
+
+@kernel
+def _reject(s: _Spikes, n: int, p: int, above: float) -> tuple[int, float]:
+    """Reject spikes; the number of observations that remain and the noise, 0 if unknown."""
+    noise = 0.0
+    for j in range(1, n - 1):
+        _residual(s, j)
+    while n >= 4:
+        largest, total, worst = 0.0, 0.0, 0
+        for j in range(1, n - 1):
+            residual = s.residual[j]
+            total += residual * residual
+            if residual > largest:
+                largest, worst = residual, j
+        noise = np.sqrt(total / (n - 2))
+        if not largest > above * noise:
+            break
+        worst = _blamed(s.v, n, worst)
+        s.state[s.at[worst], p] = _REJECTED
+        _remove(s, n, worst)
+        n -= 1
+    return n, noise
+
+
+@kernel
+def _restore(days: NDArray[np.float64], s: _Spikes, n: int, p: int, bound: float) -> int:
+    """Mark masked observations nearer to the line than `bound`; their number."""
+    restored, right = 0, 0
+    for t in range(days.size):
+        if right < n and s.at[right] == t:
+            right += 1
+        elif 0 < right < n and s.state[t, p] == _MASKED:
+            line = _line(s.v, s.day, right - 1, right, days[t])
+            if abs(s.values[t, p] - line) < bound:
+                s.state[t, p] = _RESTORED
+                restored += 1
+    return restored
+
+
+@kernel
+def _write_spikes(
+    stacks: tuple[_Stack, _Stack, _Stack],
+    first: NDArray[np.int64],
+    missing: float,
+    s: _Spikes,
+    p: int,
+    pixel: int,
+    clear: NDArray[np.uint8],
+) -> None:
+    values, _, valid = stacks
+    for t in range(s.values.shape[0]):
+        state = s.state[t, p]
+        if state == _REJECTED:
+            clear[first[t] : first[t + 1], pixel] = 0
+        elif state == _RESTORED:
+            for item in range(first[t], first[t + 1]):
+                value = np.float64(values.memory[item * values.step + pixel])
+                has = valid.memory[item * valid.step + pixel] != 0
+                if has and value != missing and value - value == 0.0:
+                    clear[item, pixel] = 1
+                    break
+
+
+@kernel
+def _despike_blocks(  # noqa: PLR0913, PLR0917 - a kernel's arguments
+    start: int,
+    stop: int,
+    stacks: tuple[_Stack, _Stack, _Stack],
+    first: NDArray[np.int64],
+    days: NDArray[np.float64],
+    limits: tuple[float, float, float],
+    s: _Spikes,
+    out: _Output,
+) -> None:
+    missing, above, below = limits
+    for block in range(start, stop):
+        at = block * _P
+        count = min(_P, out.rejected.size - at)
+        _load_spikes(stacks, first, missing, at, count, s)
+        for p in range(count):
+            n = _gather(days, p, s)
+            left, noise = _reject(s, n, p, above)
+            restored = _restore(days, s, left, p, below * noise)
+            if left < n or restored > 0:
+                _write_spikes(stacks, first, missing, s, p, at + p, out.clear)
+                out.rejected[at + p], out.restored[at + p] = n - left, restored
+
+
+# ------------------------------------------------------------------------------------------ Tmask
+
+
+@kernel
+def _load_fit(
+    stacks: tuple[_Stack, _Stack, _Stack],
+    first: NDArray[np.int64],
+    missing: float,
+    at: int,
+    n: int,
+    s: _Fit,
+) -> None:
+    """The clear observations of the n pixels from `at` on; the block's other pixels have none."""
+    green, swir, clear = stacks
+    for t in range(s.take.shape[0]):
+        s.take[t, :], s.y[0, t, :], s.y[1, t, :] = 0.0, 0.0, 0.0
+        for item in range(first[t], first[t + 1]):
+            a, b, c = item * green.step + at, item * swir.step + at, item * clear.step + at
+            for p in range(n):
+                u, v = np.float64(green.memory[a + p]), np.float64(swir.memory[b + p])
+                has = (u != missing) & (v != missing) & (u - u == 0.0) & (v - v == 0.0)
+                use = has & (clear.memory[c + p] != 0) & (s.take[t, p] == 0.0)
+                s.take[t, p] = 1.0 if use else s.take[t, p]
+                s.y[0, t, p] = u if use else s.y[0, t, p]
+                s.y[1, t, p] = v if use else s.y[1, t, p]
+
+
+@kernel
+def _span(model: _Model, s: _Fit) -> float:
+    """Count the observations, and fill in the slow cycle; the largest count."""
+    s.seen[:], s.years[:] = 0.0, 0.0
+    for t in range(model.days.size):
+        day = model.days[t]
+        for p in range(_P):
+            new = (s.take[t, p] != 0.0) & (s.seen[p] == 0.0)
+            s.before[p] = day if new else s.before[p]
+            s.years[p] = (day - s.before[p]) / _YEAR if s.take[t, p] != 0.0 else s.years[p]
+            s.seen[p] += s.take[t, p]
+    for p in range(_P):
+        s.years[p] = np.ceil(s.years[p])
+        s.judged[p] = 1.0 if s.seen[p] >= MIN_TMASK else 0.0
+    for t in range(model.days.size):
+        for p in range(_P):
+            years = np.int64(s.years[p])
+            s.cos[t, p], s.sin[t, p] = model.cosines[t, years], model.sines[t, years]
+    return s.seen.max()
+
+
+@kernel
+def _add(model: _Model, s: _Fit, band: int, t: int) -> None:
+    """Add two observations to the normal equations: columns 1, c, d, slow cos e, slow sin f."""
+    sums, u = s.sums, t + 1
+    c, d, g, h = model.annual[t, 0], model.annual[t, 1], model.annual[u, 0], model.annual[u, 1]
+    for p in range(_P):
+        w, e, f, y = s.weight[t, p], s.cos[t, p], s.sin[t, p], s.y[band, t, p]
+        v, i, j, z = s.weight[u, p], s.cos[u, p], s.sin[u, p], s.y[band, u, p]
+        wc, wd, we, wf, wy = w * c, w * d, w * e, w * f, w * y
+        vg, vh, vi, vj, vz = v * g, v * h, v * i, v * j, v * z
+        sums[p] = sums[p] + w + v
+        sums[_P + p] = sums[_P + p] + wc + vg
+        sums[2 * _P + p] = sums[2 * _P + p] + wc * c + vg * g
+        sums[3 * _P + p] = sums[3 * _P + p] + wd + vh
+        sums[4 * _P + p] = sums[4 * _P + p] + wd * c + vh * g
+        sums[5 * _P + p] = sums[5 * _P + p] + wd * d + vh * h
+        sums[6 * _P + p] = sums[6 * _P + p] + we + vi
+        sums[7 * _P + p] = sums[7 * _P + p] + we * c + vi * g
+        sums[8 * _P + p] = sums[8 * _P + p] + we * d + vi * h
+        sums[9 * _P + p] = sums[9 * _P + p] + we * e + vi * i
+        sums[10 * _P + p] = sums[10 * _P + p] + wf + vj
+        sums[11 * _P + p] = sums[11 * _P + p] + wf * c + vj * g
+        sums[12 * _P + p] = sums[12 * _P + p] + wf * d + vj * h
+        sums[13 * _P + p] = sums[13 * _P + p] + wf * e + vj * i
+        sums[14 * _P + p] = sums[14 * _P + p] + wf * f + vj * j
+        sums[15 * _P + p] = sums[15 * _P + p] + wy + vz
+        sums[16 * _P + p] = sums[16 * _P + p] + wy * c + vz * g
+        sums[17 * _P + p] = sums[17 * _P + p] + wy * d + vz * h
+        sums[18 * _P + p] = sums[18 * _P + p] + wy * e + vz * i
+        sums[19 * _P + p] = sums[19 * _P + p] + wy * f + vz * j
+
+
+@kernel
+def _at(i: int, j: int) -> int:
+    """Where row i, column j of the lower triangle lies in `sums`."""
+    return (i * (i + 1) // 2 + j) * _P
+
+
+@kernel
+def _solve(s: _Fit) -> None:
+    """LDLᵀ in place, its rank, and the coefficients; those of dependent columns are 0."""
+    sums, inverse, beta = s.sums, s.inverse, s.beta
+    for k in range(5):
+        for p in range(_P):
+            beta[k * _P + p] = sums[_at(k, k) + p] * _DEPENDENT
+    s.rank[:] = 0.0
+    for p in range(_P):
+        for k in range(5):
+            pivot = sums[_at(k, k) + p]
+            real = pivot > beta[k * _P + p]
+            scale = 1.0 / pivot if real else 0.0
+            inverse[k * _P + p] = scale
+            s.rank[p] += 1.0 if real else 0.0
+            for i in range(k + 1, 6):
+                factor = sums[_at(i, k) + p] * scale
+                for j in range(k + 1, min(i, 4) + 1):
+                    sums[_at(i, j) + p] -= factor * sums[_at(j, k) + p]
+    for p in range(_P):
+        for k in range(4, -1, -1):
+            rest = sums[_at(5, k) + p]
+            for i in range(k + 1, 5):
+                rest -= sums[_at(i, k) + p] * beta[i * _P + p]
+            beta[k * _P + p] = rest * inverse[k * _P + p]
+
+
+@kernel
+def _leverage(s: _Fit, t: int, c: float, d: float) -> None:
+    """1/√(1 − h) of an observation, h = xᵀ(XᵀX)⁻¹x by forward substitution."""
+    sums, inverse = s.sums, s.inverse
+    for p in range(_P):
+        q0 = inverse[p]
+        z1 = c - sums[_P + p] * q0
+        q1 = z1 * inverse[_P + p]
+        z2 = d - sums[3 * _P + p] * q0 - sums[4 * _P + p] * q1
+        q2 = z2 * inverse[2 * _P + p]
+        z3 = s.cos[t, p] - sums[6 * _P + p] * q0 - sums[7 * _P + p] * q1 - sums[8 * _P + p] * q2
+        q3 = z3 * inverse[3 * _P + p]
+        z4 = s.sin[t, p] - sums[10 * _P + p] * q0 - sums[11 * _P + p] * q1
+        z4 -= sums[12 * _P + p] * q2 + sums[13 * _P + p] * q3
+        h = q0 + z1 * q1 + z2 * q2 + z3 * q3 + z4 * z4 * inverse[4 * _P + p]
+        s.adjust[t, p] = 1.0 / np.sqrt(1.0 - min(h, 0.9999))
+
+
+@kernel
+def _residuals(s: _Fit, band: int, t: int, c: float, d: float) -> None:
+    """|y − model| into `weight`, 0 where not taken."""
+    beta = s.beta
+    for p in range(_P):
+        fit = beta[p] + beta[_P + p] * c + beta[2 * _P + p] * d
+        fit += beta[3 * _P + p] * s.cos[t, p] + beta[4 * _P + p] * s.sin[t, p]
+        s.weight[t, p] = abs(s.y[band, t, p] - fit) * s.take[t, p]
+
+
+@kernel
+def _count(bits: NDArray[np.int32], bound: NDArray[np.int32], count: NDArray[np.int32]) -> None:
+    """How many of each column are smaller than its bound; eight rows at a time."""
+    count[:] = 0
+    for t in range(0, bits.shape[0], 8):
+        for p in range(_P):
+            least, n = bound[p], count[p]
+            for row in range(8):
+                n += np.int32(bits[t + row, p] < least)
+            count[p] = n
+
+
+@kernel
+def _median(s: _Fit, fewer: float, out: NDArray[np.float64]) -> None:
+    """Median of `work` without the rank − 1 smallest; there are seen − fewer values.
+
+    The bits of floats that are not negative sort as integers: bit by bit from the highest, the
+    wanted value has it if no more values lie below than its rank.
+    """
+    low, high, bound, count = s.pick[0], s.pick[1], s.pick[2], s.pick[3]
+    place, bits = s.place, s.bits
+    for p in range(_P):
+        place[p] = np.int32(np.floor(0.5 * (s.seen[p] - fewer - s.rank[p])) + s.rank[p] - 1.0)
+        low[p], high[p], bound[p] = _ZERO, _INFINITE, _TOP
+    bit = _TOP
+    while bit > 0:
+        _count(bits, bound, count)
+        half = bit >> 1
+        for p in range(_P):
+            low[p] = bound[p] if count[p] <= place[p] else low[p]
+            bound[p] = low[p] | half
+        bit = half
+    for p in range(_P):
+        bound[p] = low[p] + _ONE
+    _count(bits, bound, count)
+    for t in range(bits.shape[0]):
+        for p in range(_P):
+            value = bits[t, p] if bits[t, p] > low[p] else _INFINITE
+            high[p] = value if value < high[p] else high[p]
+    for p in range(_P):
+        even = 0.5 * (s.seen[p] - fewer - s.rank[p])
+        a = np.float64(s.picked[0, p])
+        same = (even == np.floor(even)) | (count[p] > place[p] + _ONE)
+        out[p] = 0.5 * (a + (a if same else np.float64(s.picked[1, p])))
+
+
+@kernel
+def _noise(s: _Fit, band: int) -> None:
+    """The variogram; without one the pixel is not judged."""
+    s.before[:] = np.inf
+    for t in range(s.take.shape[0]):
+        for p in range(_P):
+            step = np.float32(abs(s.y[band, t, p] - s.before[p]))
+            s.work[t, p] = step if s.take[t, p] != 0.0 else _INF32
+            s.before[p] = s.y[band, t, p] if s.take[t, p] != 0.0 else s.before[p]
+    s.rank[:] = 1.0
+    _median(s, 1.0, s.variogram)
+    for p in range(_P):
+        s.judged[p] = s.judged[p] if s.variogram[p] > 0.0 else 0.0
+
+
+@kernel
+def _reweight(s: _Fit) -> None:
+    """Bisquare weights in the place of the residuals that they are made of."""
+    for t in range(s.take.shape[0]):
+        for p in range(_P):
+            s.weight[t, p] *= s.adjust[t, p]
+            s.work[t, p] = np.float32(s.weight[t, p]) if s.take[t, p] != 0.0 else _INF32
+    _median(s, 0.0, s.scale)
+    for p in range(_P):
+        s.scale[p] = 1.0 / (_TUNE * max(s.scale[p], 1e-6 * s.variogram[p]))
+    for t in range(s.take.shape[0]):
+        for p in range(_P):
+            ratio = s.weight[t, p] * s.scale[p]
+            rest = 1.0 - ratio * ratio
+            s.weight[t, p] = s.take[t, p] * (rest * rest) if ratio < 1.0 else 0.0
+
+
+@kernel
+def _fit(model: _Model, s: _Fit, band: int) -> None:
+    """Leave |residual| of the robust fit in `weight`."""
+    annual, size = model.annual, model.days.size
+    s.weight[:] = s.take
+    for fit in range(_FITS):
+        if fit > 0:
+            _reweight(s)
+        s.sums[:] = 0.0
+        for t in range(0, size, 2):
+            _add(model, s, band, t)
+        _solve(s)
+        for t in range(size):
+            if fit == 0 and band == 0:
+                _leverage(s, t, annual[t, 0], annual[t, 1])
+            _residuals(s, band, t, annual[t, 0], annual[t, 1])
+
+
+@kernel
+def _tmask_blocks(  # noqa: PLR0913, PLR0917 - a kernel's arguments
+    start: int,
+    stop: int,
+    stacks: tuple[_Stack, _Stack, _Stack],
+    first: NDArray[np.int64],
+    model: _Model,
+    limits: tuple[float, float],
+    s: _Fit,
+    out: _Output,
+) -> None:
+    missing, multiple = limits
+    size = model.days.size
+    for block in range(start, stop):
+        at = block * _P
+        count = min(_P, out.rejected.size - at)
+        _load_fit(stacks, first, missing, at, count, s)
+        if _span(model, s) < MIN_TMASK:
+            continue
+        s.bad[:] = 0.0
+        for band in range(2):
+            _noise(s, band)
+            _fit(model, s, band)
+            for t in range(size):
+                for p in range(_P):
+                    far = s.weight[t, p] > multiple * s.variogram[p]
+                    s.bad[t, p] = 1.0 if far else s.bad[t, p]
+        for t in range(size):
+            for p in range(count):
+                if s.bad[t, p] * s.judged[p] != 0.0:
+                    out.clear[first[t] : first[t + 1], at + p] = 0
+                    out.rejected[at + p] += 1
