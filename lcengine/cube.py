@@ -17,6 +17,7 @@ from lcengine import masks, reader
 from lcengine.errors import InputError
 from lcengine.grid import Grid
 from lcengine.items import Access, Asset, GroupBy, Item, Items, check_items
+from lcengine.kernels.methods import DISTANCE, FARTHEST
 from lcengine.locate import Lattice, Locator, SourceGrid, Window
 from lcengine.plan import ReadPlan, extent, plan_reads
 
@@ -40,20 +41,24 @@ def load(
     item that reaches the grid, ordered by observation, with the coordinates `id`, `platform` and
     `observation` (items of one overpass share a number). Pixels outside the grid's polygon are
     nodata. `mask`: a preset of `lcengine.masks`, adds the band `clear`,
-    computed on the mask's native grid. `chunks`: edge in pixels, by default the grid's tile.
+    computed on the mask's native grid; with it, `bands` may name `cloud_distance`, metres to the
+    next cloud or shadow (at most 3000), for the best available pixel. `chunks`: edge in pixels, by default the grid's tile.
     A file that cannot be read raises `ReadError` on computing.
     """
     recipe = masks.preset(mask) if mask is not None else None
     check_items(items)
     if not len(items):
         raise InputError("there are no items to load; search first")
+    if DISTANCE in bands and recipe is None:
+        raise InputError(f"the band {DISTANCE!r} needs a mask; pass mask= as well")
     plan = plan_reads(
         items,
         grid,
-        bands,
+        [band for band in bands if band != DISTANCE],
         mask=mask or "none",
         groupby=groupby,
         resampling=resampling,
+        beyond=FARTHEST if DISTANCE in bands else 0.0,
     ).reaching()
     if not len(plan.items):
         raise InputError(
@@ -114,7 +119,8 @@ def _pseudo_item(plan: ReadPlan, item: Item, names: list[str]) -> dict[str, Any]
     """
     assets = {}
     for name in names:
-        found = plan.mask_assets(item) if name == CLEAR else (item.asset(name),)
+        masking = name in (CLEAR, DISTANCE)
+        found = plan.mask_assets(item) if masking else (item.asset(name),)
         y0, x0, y1, x1 = extent(SourceGrid.of(found[0]), plan.lattice)
         lat = plan.lattice
         west, east = lat.left + x0 * lat.dx, lat.left + x1 * lat.dx
@@ -122,7 +128,8 @@ def _pseudo_item(plan: ReadPlan, item: Item, names: list[str]) -> dict[str, Any]
         address = {
             "assets": [asdict(asset) for asset in found],
             "access": asdict(plan.items.access),
-            "mask": plan.mask if name == CLEAR else None,
+            "mask": plan.mask if masking else None,
+            "distance": name == DISTANCE,
             "resampling": plan.resampling,
             "lattice": asdict(plan.lattice),
         }
@@ -157,9 +164,10 @@ class Reader:
         self.lattice = Lattice(**address["lattice"])
         self.resampling: reader.Resampling = address["resampling"]
         self.recipe = masks.preset(address["mask"]) if address["mask"] else None
+        self.distance = bool(address["distance"])
 
     def read(self, window: Any) -> npt.NDArray[np.int16]:
-        """int16 (y, x) of a window of the cube: reflectance, or mask flags for `clear`."""
+        """int16 (y, x) of a window: reflectance, flags for `clear`, metres to clouds."""
         area = Window(
             int(window.row_off), int(window.col_off), int(window.height), int(window.width)
         )
@@ -167,11 +175,20 @@ class Reader:
         out = np.empty((area.height, area.width), dtype=np.int16)
         if self.recipe is None:
             reader.read_band(self.assets[0], self.access, locator, out, self.resampling)
+            return out
+        beyond = FARTHEST if self.distance else 0.0
+        found = masks.read_classes(
+            self.recipe, self.assets, self.access, self.lattice, area, beyond
+        )
+        if self.distance:
+            away = np.full(out.shape, FARTHEST, dtype=np.uint16)
+            if found is not None:
+                masks.place_distances(masks.distance_to_cloud(self.recipe, found), locator, away)
+            out[...] = away
         else:
             flags = np.zeros(out.shape, dtype=np.uint8)
-            classes = masks.read_classes(self.recipe, self.assets, self.access, self.lattice, area)
-            if classes is not None:
-                masks.place_flags(self.recipe, classes, locator, flags)
+            if found is not None:
+                masks.place_flags(self.recipe, found, locator, flags)
             out[...] = flags
         return out
 

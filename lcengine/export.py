@@ -16,18 +16,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import IO, Any, Literal, get_args
 
 import numpy as np
+import numpy.typing as npt
 import rasterio
 import rasterio.shutil
 import xarray as xr
+from rasterio._err import CPLE_BaseError
 from rasterio.enums import ColorInterp, Resampling
-from rasterio.errors import RasterioError
+from rasterio.errors import RasterioError, RasterioIOError
 from rasterio.windows import Window
 
 from lcengine import store
 from lcengine.errors import InputError, StoreError
+
+Pixels = npt.NDArray[Any]
 
 Compression = Literal["deflate", "zstd"]
 
@@ -83,7 +87,7 @@ class Layer:
             found["flag_values"] = " ".join(map(str, np.atleast_1d(attributes["flag_values"])))
         return found if self.period is None else {**found, "period": self.period}
 
-    def read(self, window: Window) -> np.ndarray[Any, np.dtype[Any]]:
+    def read(self, window: Window) -> Pixels:
         """Stored pixels (y, x) of a window."""
         rows, cols = window.toslices()
         whole = self.variable if self.time is None else self.variable.isel(time=self.time)
@@ -109,8 +113,8 @@ def export(
             their bands are then called `red_2018-04`, period by period.
         compress: `deflate` is read by everybody, `zstd` is faster and needs GDAL 2.3 with zstd.
 
-    Overviews are averages of scaled and float bands, the most frequent of classes, and the nearest of
-    anything else. A single uint8 class band with `flag_colors` has a colour table; TIFF allows
+    Overviews are averages of scaled and float bands, the most frequent of classes, and the nearest
+    of anything else. A single uint8 class band with `flag_colors` has a colour table; TIFF allows
     none for several bands. Peak memory is some windows of `WINDOW` pixels and GDAL's cache.
 
     Raises:
@@ -129,7 +133,9 @@ def export(
     ):
         plain, cloud = folder / "plain.tif", folder / "cloud.tif"
         _write_plain(plain, raw, layers)
+        _check_pixels(plain, layers)
         rasterio.shutil.copy(plain, cloud, driver="COG", **_cog_options(layers, compress))
+        _check_copy(plain, cloud)
         with cloud.open("rb") as file:
             os.fsync(file.fileno())
         os.replace(cloud, target)
@@ -238,28 +244,32 @@ def _scratch(target: Path) -> Iterator[Path]:
     """
     folder = target.with_name(f".{target.name}.part")
     folder.mkdir(exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        for leftover in folder.iterdir():
-            leftover.unlink()
+    with (folder / "lock").open("w") as lock:
+        if not _locked(lock, folder / "lock"):
+            raise StoreError(f"another export is writing {target}; wait for it or stop it first")
         try:
+            for leftover in set(folder.iterdir()) - {folder / "lock"}:
+                leftover.unlink()
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-    except BlockingIOError:
-        raise StoreError(
-            f"another export is writing {target}; wait for it or stop it first"
-        ) from None
-    finally:
-        os.close(handle)
+
+
+def _locked(lock: IO[str], path: Path) -> bool:
+    """Whether the lock could be had and is still the file at `path`, not one just removed."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.path.samestat(os.fstat(lock.fileno()), path.stat())
+    except (BlockingIOError, FileNotFoundError):
+        return False
 
 
 @contextmanager
 def _named_errors(target: Path) -> Iterator[None]:
     try:
         yield
-    except RasterioError as error:
+    # SystemError is what rasterio makes of a failure that GDAL does not explain.
+    except (RasterioError, CPLE_BaseError, SystemError) as error:
         raise StoreError(
             f"{target} could not be written ({error}); check the space and rights in its folder"
         ) from error
@@ -304,6 +314,32 @@ def _write_plain(path: Path, raw: xr.Dataset, layers: Sequence[Layer]) -> None:
         # Here, where bands lie apart, it takes a quarter of the memory of the COG driver.
         if levels := _overviews(*file.shape):
             file.build_overviews(levels, _resampling(layers))
+
+
+def _check_pixels(path: Path, layers: Sequence[Layer]) -> None:
+    """`RasterioIOError` unless the raster reads back as the product.
+
+    GDAL writes the last blocks as it closes a file, and a failure then is reported to nobody.
+    """
+    with rasterio.open(path) as file:
+        for band, layer in enumerate(layers, start=1):
+            for window in _windows(layer.variable):
+                _check_equal(file.read(band, window=window), layer.read(window))
+
+
+def _check_copy(plain: Path, cloud: Path) -> None:
+    """`RasterioIOError` unless both rasters, with all their overviews, hold the same pixels."""
+    with rasterio.open(plain) as file:
+        levels = range(len(file.overviews(1)))
+    for level in ({}, *({"overview_level": i} for i in levels)):
+        with rasterio.open(plain, **level) as one, rasterio.open(cloud, **level) as other:
+            for _, window in other.block_windows():  # a block holds all bands
+                _check_equal(other.read(window=window), one.read(window=window))
+
+
+def _check_equal(found: Pixels, written: Pixels) -> None:
+    if not np.array_equal(found, written, equal_nan=written.dtype.kind == "f"):
+        raise RasterioIOError("it does not read back as written")
 
 
 def _windows(variable: xr.DataArray) -> Iterator[Window]:

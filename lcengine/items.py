@@ -62,9 +62,9 @@ class Item:
         return tuple(int(p) for p in parts) if all(p.isdigit() for p in parts) else ()
 
     @property
-    def scene(self) -> tuple[str, str, str]:
+    def scene(self) -> tuple[str, str, str, str]:
         """Identity of the acquisition, the same for every reprocessing of it."""
-        return (self.platform, self.tile, self.sensing)
+        return (self.sensor, self.platform, self.tile, self.sensing)
 
     @property
     def crs(self) -> str:
@@ -152,7 +152,7 @@ class Items(Sequence[Item]):
     @classmethod
     def of(cls, items: Iterable[Item], access: Access | None = None) -> Items:
         """Sort by time; keep one item per acquisition: the newest baseline, then the least id."""
-        best: dict[tuple[str, str, str], Item] = {}
+        best: dict[tuple[str, ...], Item] = {}
         dropped: list[str] = []
         for item in sorted(items, key=_identity):
             held = best.get(item.scene)

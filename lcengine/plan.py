@@ -125,7 +125,10 @@ class ReadPlan:
         raw_masks = 0
         if self.recipe is not None:
             own = [_finer(self.lattice, SourceGrid.of(a).lattice) for a in self.mask_assets(first)]
-            raw_masks = int(most * tile * own[0] ** 2)
+            halo = 2 * self.beyond / masks.metres(self.lattice)
+            # Distances to clouds are uint16 beside the uint8 classes, halo and all.
+            area = (height + halo) * (width + halo) * (3 if self.beyond else 1)
+            raw_masks = int(most * area * own[0] ** 2)
             if len(own) > 1:  # while they are decoded: all on the mask's grid, one as it is stored
                 each = 12 if max(own) > own[0] else 3
                 decoding = each * len(own) * own[0] ** 2 + 4 * max(own) ** 2

@@ -326,7 +326,12 @@ def open(path: str | os.PathLike[str]) -> xr.Dataset:
     if "lcengine" not in json.loads((real / "zarr.json").read_text()).get("attributes", {}):
         raise InputError(f"{path} is Zarr v3 but not made by lcengine; open it with xarray")
     raw: xr.Dataset = xr.open_zarr(
-        real, consolidated=True, mask_and_scale=False, chunks={}, decode_coords="all"
+        real,
+        consolidated=True,
+        mask_and_scale=False,
+        decode_times=False,
+        chunks={},
+        decode_coords="all",
     )
     provenance = raw.attrs["lcengine"]
     names = list(provenance["variables"])
@@ -340,7 +345,7 @@ def open(path: str | os.PathLike[str]) -> xr.Dataset:
 def _with_times(out: xr.Dataset, raw: xr.Dataset) -> xr.Dataset:
     """Times as datetime64 (UTC), the periods' names as a coordinate."""
     names = raw["time"].attrs["period_names"]
-    attributes = {k: raw["time"].attrs[k] for k in ("standard_name", "axis", "bounds")}
+    attributes = {"standard_name": "time", "axis": "T", "bounds": "time_bnds"}
     start, bounds = (raw[n].values.astype("M8[s]").astype("M8[ns]") for n in ("time", "time_bnds"))
     return out.assign_coords(
         time=("time", start, attributes),

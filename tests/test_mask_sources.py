@@ -321,14 +321,14 @@ def stub(monkeypatch):
     )
 
 
-def l1c_scene(folder, seed, shape=(26, 30)):
+def l1c_scene(folder, seed, shape=(26, 30), cloudy=0.42):
     """A small L1C item at 60, 20 and 10 m with a missing corner.
 
     Nearly half of its pixels are cloud at random, so the mean is near the threshold everywhere.
     """
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
-    cloud = rng.random(shape) < 0.42
+    cloud = rng.random(shape) < cloudy
     assets = {}
     for entry in sensor(L1C).bands:
         if entry.kind == "reflectance":
@@ -606,6 +606,24 @@ class TestDistance:
             masks.place_distances(found, Locator(product, block), place_of)
             out[y : y + block.height] = place_of
         assert np.array_equal(out, expected)
+
+    def test_the_halo_holds_every_cloud_that_counts(self):
+        """One cloud pixel anywhere in the scene, seen from a window in its middle."""
+        recipe, cap = masks.preset("scl"), 190
+        product = Lattice("EPSG:32631", LEFT, TOP, 20.0, 20.0)
+        window = Window(22, 27, 4, 5)
+        area = window_bounds(product, window, SCENE, masks.margin(recipe, SCENE, beyond=cap))
+        rows, cols = np.mgrid[22:26, 27:32]
+        for y in range(50):
+            for x in range(60):
+                scl = np.full(SCENE.shape, 4, np.uint8)
+                scl[y, x] = 9
+                part = scl[area.y0 : area.y0 + area.height, area.x0 : area.x0 + area.width]
+                found = masks.distance_to_cloud(recipe, masks.Classes(part, area, SCENE), cap)
+                out = np.zeros((4, 5), np.uint16)
+                masks.place_distances(found, Locator(product, window), out)
+                away = np.rint(20 * np.hypot(rows - y, cols - x))
+                assert np.array_equal(out, np.minimum(away, cap))
 
     def test_classes_are_read_as_far_as_asked(self, tmp_path):
         scl = np.full(SCENE.shape, 4, np.uint8)

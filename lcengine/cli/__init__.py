@@ -81,7 +81,7 @@ def options(
 
 app.command("search")(search.search)
 app.command("plan")(composite.plan)
-app.command("composite")(composite.composite)
+app.command("composite", epilog=composite.choices())(composite.composite)
 app.command("info")(product.info)
 app.command("quicklook")(product.quicklook)
 app.command("export")(export.export)

@@ -9,11 +9,13 @@ from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 
 from lcengine.cli import options
 from lcengine.cli.options import takes
 from lcengine.cli.output import emit, progress, say
 from lcengine.errors import InputError
+from lcengine.kernels.methods import FORMS, SCREENS
 
 if TYPE_CHECKING:
     from lcengine.composite import CompositeRequest
@@ -25,7 +27,7 @@ Bands = Annotated[
 ]
 Mask = Annotated[
     str,
-    typer.Option("--mask", help="Cloud mask: worldcover, geomad, pacific, s2mosaic, scl or none."),
+    typer.Option("--mask", help="Cloud mask; see below."),
 ]
 Outliers = Annotated[
     str,
@@ -197,6 +199,32 @@ def composite(
         )
     emit(summary(path), json)
     say(f"next: lcengine quicklook {output} -o {output.stem}.png")
+
+
+MASKS = {
+    "worldcover": "Sentinel-2 SCL with a wide buffer, passing snow masked",
+    "geomad": "SCL with specks dropped and a narrow buffer",
+    "pacific": "SCL for small islands, bright beaches kept",
+    "s2mosaic": "SCL without buffer, also dark and unclassified pixels masked",
+    "scl": "SCL as it is",
+    "cldprb[:PERCENT]": "cloud probability of Sen2Cor, at most 40 %",
+    "csplus[:SCORE], cs[:SCORE]": "Cloud Score+ of at least 0.60",
+    "s2cloudless": "clouds of Sentinel-2 L1C from its bands, no shadows",
+    "qa_pixel": "Landsat",
+    "udm2": "PlanetScope",
+    "none": "every pixel counts",
+}
+"""What `--mask` takes."""
+
+
+def choices() -> str:
+    """What masks, screens and methods there are, for the end of the help."""
+    parts = [("--mask", MASKS), ("--outliers", SCREENS), ("--method", FORMS)]
+    lines = []
+    for option, forms in parts:
+        lines.append(f"[bold]{option}[/bold]")
+        lines += [f"  [cyan]{escape(form)}[/cyan]: {text}" for form, text in forms.items()]
+    return "\n\n".join(lines)
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:

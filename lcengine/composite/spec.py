@@ -12,6 +12,7 @@ from lcengine.items import GroupBy
 from lcengine.kernels import NODATA
 from lcengine.kernels.methods import (
     DISTANCE,
+    SCREENS,
     Count,
     Geomad,
     Geomedian,
@@ -34,15 +35,6 @@ NO_ITEM: Final = 2**32 - 1
 NO_LEVEL: Final = 255
 
 Qa = Literal["none", "basic", "full"]
-
-SCREENS: Final = {
-    "none": "trust the mask",
-    "mad[:K][:bright|:dark][:bands]": "drop observations K robust deviations off the median",
-    "despike[:ABOVE:BELOW]": "drop spikes of the whole series, restore masked points on its course",
-    "tmask[:MULTIPLE]": "drop what a seasonal curve of the whole series does not explain",
-}
-"""Every outlier screen with what it does; several are joined by commas."""
-
 
 @dataclass(frozen=True, slots=True)
 class Screens:

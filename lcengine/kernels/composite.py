@@ -16,14 +16,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lcengine.errors import InputError
-from lcengine.kernels import reducers, scratch, screens, strips
+from lcengine.kernels import choose, reducers, scores, scratch, screens, strips
 from lcengine.kernels._jit import address_of, run_threaded
 from lcengine.kernels.methods import (
     DECIMALS,
+    INDICES,
+    SEASON_SIDE,
+    BestPixel,
+    ByIndex,
     Count,
+    FirstClear,
     MadScreen,
+    MaxNdvi,
     Mean,
     Median,
+    Medoid,
     Method,
     Percentile,
 )
@@ -149,6 +156,7 @@ class _Recipe:
         self.observations = first.size - 1
         self.screens: list[tuple[Stage, scratch.Job]] = []
         self.stages: list[tuple[Stage, scratch.Job]] = []
+        self.methods: list[Method] = []
         self.layers = self.extras = self.slots = 0
 
     def screen(self, screen: MadScreen) -> None:
@@ -174,6 +182,7 @@ class _Recipe:
         if isinstance(method, Count):
             return
         stage, job = self.stage(method)
+        self.methods.append(method)
         self.stages.append((stage, job))
         self.layers += self.n_out
         self.extras += len(method.extras)
@@ -189,7 +198,58 @@ class _Recipe:
         if isinstance(method, Percentile):
             mode = reducers.LINEAR if method.rule == "linear" else reducers.NEAREST
             return reducers.reduce_ranks, self.job(bands, mode=mode, rank=method)
+        if isinstance(method, Medoid):
+            if method.nearest:
+                return choose.choose_nearest, self.job(bands, rank=Median())
+            return choose.choose_medoid, self.job(bands)
+        if isinstance(method, FirstClear):
+            return choose.choose_end, self.job(bands, mode=int(method.last))
+        if isinstance(method, ByIndex | MaxNdvi):
+            return choose.choose_by_index, self.by_index(method)
+        if isinstance(method, BestPixel):
+            return choose.choose_best, self.best_pixel(method)
         raise InputError(f"no kernel is known for the method {method}")
+
+    def by_index(self, method: ByIndex | MaxNdvi) -> scratch.Job:
+        """Job of a choice by an index."""
+        name, percent = "ndvi", None
+        if isinstance(method, ByIndex):
+            name = method.index
+            percent = INDICES[name][1] if method.percent is None else method.percent
+        at = self.positions(INDICES[name][0])
+        numbers = [float(list(INDICES).index(name)), *at, *(0 for _ in range(3 - len(at)))]
+        rank: Method = Median()
+        if isinstance(method, MaxNdvi):
+            mode = choose.GREATEST
+        elif percent is None:
+            mode = choose.NDVI_RULE
+        elif percent in (0.0, 100.0):
+            mode = choose.LOW_END if percent == 0 else choose.HIGH_END
+        else:
+            mode, rank = choose.RANK, Percentile(percent, "nearest")
+        return self.job(range(self.n_out), mode=mode, rank=rank, numbers=numbers)
+
+    def best_pixel(self, method: BestPixel) -> scratch.Job:
+        """Job of the best available pixel."""
+        if self.days is None or method.target is None:
+            raise InputError(
+                "the best available pixel needs the observations' `days` and a target day; "
+                "pass days= and a method such as 'bap:182'"
+            )
+        dates = np.asarray(self.days, np.float64)[self.first[:-1]].astype("M8[D]")
+        years = dates.astype("M8[Y]")
+        day_of_year = (dates - years.astype("M8[D]")).astype(np.int64) + 1
+        low = method.target - SEASON_SIDE if method.low is None else method.low
+        high = method.target + SEASON_SIDE if method.high is None else method.high
+        seasons = scores.season_score(day_of_year, method.target, low, high)
+        yearly = np.ones(len(seasons))
+        if method.year is not None:
+            yearly = scores.year_score(years.astype(np.int64) + 1970, method.year)
+        terms = scores.bap_terms(seasons, yearly)
+        series = np.array([*terms.season, terms.cloud, terms.haze, terms.reach], np.float32)
+        return self.job(
+            range(self.n_out), numbers=self.positions(method.needs), series=series
+        )
 
     def positions(self, names: Sequence[str]) -> list[int]:
         """Where the named bands are; InputError for one that is missing."""
@@ -212,7 +272,7 @@ class _Recipe:
     ) -> scratch.Job:
         """A job that puts out the next layers."""
         if series is None:
-            series = np.zeros(self.observations, np.float32)
+            series = np.zeros(self.observations + 3, np.float32)
         return scratch.Job(
             np.asarray(bands, np.int64),
             self.layers,
@@ -276,11 +336,19 @@ class _Recipe:
 
     def floats(self, width: int) -> int:
         """float32 numbers that the greediest stage wants."""
-        return 0
+        wanted = [0]
+        for method in self.methods:
+            if isinstance(method, ByIndex | MaxNdvi | BestPixel):
+                wanted.append(2 * self.observations * width)
+            if isinstance(method, Medoid) and method.nearest:
+                wanted.append(self.n_out * width)
+        return max(wanted)
 
     def doubles(self, width: int) -> int:
         """float64 numbers that the greediest stage wants."""
-        return 0
+        medoids = [method for method in self.methods if isinstance(method, Medoid)]
+        rows = [2 if method.nearest else self.observations + 1 for method in medoids]
+        return max(rows, default=0) * width
 
 
 def _check_arrays(values: NDArray[Any], clear: NDArray[Any]) -> None:

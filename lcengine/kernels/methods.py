@@ -18,6 +18,8 @@ DISTANCE: Final = "cloud_distance"
 """Name of the band that holds metres to the nearest cloud, for the best available pixel."""
 FARTHEST: Final = 3000
 """Metres beyond which a cloud does not matter (Frantz et al. 2017)."""
+SEASON_SIDE: Final = 90
+"""Days before and after the target day at which the best available pixel's season ends."""
 BRIGHTNESS: Final = ("blue", "green", "red")
 
 DECIMALS: Final = 3  # of percentiles and of the screen's k
@@ -247,6 +249,15 @@ FORMS: Final = {
     "count": "how many clear observations there are, no bands",
 }
 """Every method with what it is for."""
+
+
+SCREENS: Final = {
+    "none": "trust the mask",
+    "mad[:K][:bright|:dark][:bands]": "drop observations K robust deviations off the median",
+    "despike[:ABOVE:BELOW]": "drop spikes of the whole series, restore masked points on its course",
+    "tmask[:MULTIPLE]": "drop what a seasonal curve of the whole series does not explain",
+}
+"""Every outlier screen with what it does; several are joined by commas."""
 
 
 def parse_method(text: str) -> Method:

@@ -100,9 +100,14 @@ def index_score(  # noqa: PLR0913, PLR0917 - an index and its bands
 ) -> None:
     """Write an index of every observation, (observation, pixel) float32.
 
-    kind and its bands b0, b1, b2 in `raw` (band, observation, pixel); others are not looked at:
-    BLUE blue; HOT blue, red: blue − 0.5·red − 0.08·unit (Zhu & Woodcock 2012); NDVI nir, red; NDWI nir, swir16: (b0 − b1)/(b0 + b1);
-    RATIO nir, swir16, blue: max(nir, swir16)/blue. Division by zero gives NaN or infinity.
+    kind    b0, b1, b2 in `raw`     index
+    BLUE    blue                    b0
+    HOT     blue, red               b0 − 0.5·b1 − 0.08·unit (Zhu & Woodcock 2012)
+    NDVI    nir, red                (b0 − b1)/(b0 + b1)
+    NDWI    nir, swir16             (b0 − b1)/(b0 + b1)
+    RATIO   nir, swir16, blue       max(b0, b1)/b2
+
+    Bands that an index lacks are not looked at. Division by zero gives NaN or infinity.
 
     unit: value of reflectance 1.
     """

@@ -345,7 +345,7 @@ class _Fit(NamedTuple):
     seen: NDArray[np.float64]
     rank: NDArray[np.float64]
     variogram: NDArray[np.float64]
-    scale: NDArray[np.float64]
+    median: NDArray[np.float64]
     before: NDArray[np.float64]
     years: NDArray[np.float64]
     judged: NDArray[np.float64]
@@ -613,7 +613,7 @@ def _load_fit(
     """The clear observations of the n pixels from `at` on; the block's other pixels have none."""
     green, swir, clear = stacks
     for t in range(s.take.shape[0]):
-        s.take[t, :], s.y[0, t, :], s.y[1, t, :] = 0.0, 0.0, 0.0
+        s.take[t, :], s.y[0, t, :], s.y[1, t, :], s.bad[t, :] = 0.0, 0.0, 0.0, 0.0
         for item in range(first[t], first[t + 1]):
             a, b, c = item * green.step + at, item * swir.step + at, item * clear.step + at
             for p in range(n):
@@ -685,9 +685,12 @@ def _at(i: int, j: int) -> int:
 
 
 @kernel
-def _solve(s: _Fit) -> None:
-    """LDLᵀ in place, its rank, and the coefficients; those of dependent columns are 0."""
+def _solve(model: _Model, s: _Fit, band: int) -> None:
+    """Fit the model: LDLᵀ in place, its rank, and coefficients; of dependent columns they are 0."""
     sums, inverse, beta = s.sums, s.inverse, s.beta
+    sums[:] = 0.0
+    for t in range(0, s.take.shape[0], 2):
+        _add(model, s, band, t)
     for k in range(5):
         for p in range(_P):
             beta[k * _P + p] = sums[_at(k, k) + p] * _DEPENDENT
@@ -712,31 +715,35 @@ def _solve(s: _Fit) -> None:
 
 
 @kernel
-def _leverage(s: _Fit, t: int, c: float, d: float) -> None:
-    """1/√(1 − h) of an observation, h = xᵀ(XᵀX)⁻¹x by forward substitution."""
+def _leverages(model: _Model, s: _Fit) -> None:
+    """1/√(1 − h) of the observations, h = xᵀ(XᵀX)⁻¹x by forward substitution."""
     sums, inverse = s.sums, s.inverse
-    for p in range(_P):
-        q0 = inverse[p]
-        z1 = c - sums[_P + p] * q0
-        q1 = z1 * inverse[_P + p]
-        z2 = d - sums[3 * _P + p] * q0 - sums[4 * _P + p] * q1
-        q2 = z2 * inverse[2 * _P + p]
-        z3 = s.cos[t, p] - sums[6 * _P + p] * q0 - sums[7 * _P + p] * q1 - sums[8 * _P + p] * q2
-        q3 = z3 * inverse[3 * _P + p]
-        z4 = s.sin[t, p] - sums[10 * _P + p] * q0 - sums[11 * _P + p] * q1
-        z4 -= sums[12 * _P + p] * q2 + sums[13 * _P + p] * q3
-        h = q0 + z1 * q1 + z2 * q2 + z3 * q3 + z4 * z4 * inverse[4 * _P + p]
-        s.adjust[t, p] = 1.0 / np.sqrt(1.0 - min(h, 0.9999))
+    for t in range(s.take.shape[0]):
+        c, d = model.annual[t, 0], model.annual[t, 1]
+        for p in range(_P):
+            q0 = inverse[p]
+            z1 = c - sums[_P + p] * q0
+            q1 = z1 * inverse[_P + p]
+            z2 = d - sums[3 * _P + p] * q0 - sums[4 * _P + p] * q1
+            q2 = z2 * inverse[2 * _P + p]
+            z3 = s.cos[t, p] - sums[6 * _P + p] * q0 - sums[7 * _P + p] * q1 - sums[8 * _P + p] * q2
+            q3 = z3 * inverse[3 * _P + p]
+            z4 = s.sin[t, p] - sums[10 * _P + p] * q0 - sums[11 * _P + p] * q1
+            z4 -= sums[12 * _P + p] * q2 + sums[13 * _P + p] * q3
+            h = q0 + z1 * q1 + z2 * q2 + z3 * q3 + z4 * z4 * inverse[4 * _P + p]
+            s.adjust[t, p] = 1.0 / np.sqrt(1.0 - min(h, 0.9999))
 
 
 @kernel
-def _residuals(s: _Fit, band: int, t: int, c: float, d: float) -> None:
+def _residuals(model: _Model, s: _Fit, band: int) -> None:
     """|y − model| into `weight`, 0 where not taken."""
     beta = s.beta
-    for p in range(_P):
-        fit = beta[p] + beta[_P + p] * c + beta[2 * _P + p] * d
-        fit += beta[3 * _P + p] * s.cos[t, p] + beta[4 * _P + p] * s.sin[t, p]
-        s.weight[t, p] = abs(s.y[band, t, p] - fit) * s.take[t, p]
+    for t in range(s.take.shape[0]):
+        c, d = model.annual[t, 0], model.annual[t, 1]
+        for p in range(_P):
+            fit = beta[p] + beta[_P + p] * c + beta[2 * _P + p] * d
+            fit += beta[3 * _P + p] * s.cos[t, p] + beta[4 * _P + p] * s.sin[t, p]
+            s.weight[t, p] = abs(s.y[band, t, p] - fit) * s.take[t, p]
 
 
 @kernel
@@ -752,7 +759,7 @@ def _count(bits: NDArray[np.int32], bound: NDArray[np.int32], count: NDArray[np.
 
 
 @kernel
-def _median(s: _Fit, fewer: float, out: NDArray[np.float64]) -> None:
+def _median(s: _Fit, fewer: float) -> None:
     """Median of `work` without the rank − 1 smallest; there are seen − fewer values.
 
     The bits of floats that are not negative sort as integers: bit by bit from the highest, the
@@ -782,57 +789,67 @@ def _median(s: _Fit, fewer: float, out: NDArray[np.float64]) -> None:
         even = 0.5 * (s.seen[p] - fewer - s.rank[p])
         a = np.float64(s.picked[0, p])
         same = (even == np.floor(even)) | (count[p] > place[p] + _ONE)
-        out[p] = 0.5 * (a + (a if same else np.float64(s.picked[1, p])))
+        s.median[p] = 0.5 * (a + (a if same else np.float64(s.picked[1, p])))
 
 
 @kernel
-def _noise(s: _Fit, band: int) -> None:
-    """The variogram; without one the pixel is not judged."""
-    s.before[:] = np.inf
+def _differences(s: _Fit, band: int) -> None:
+    """Absolute differences between successive observations into `work`."""
+    s.rank[:], s.before[:] = 1.0, np.inf
     for t in range(s.take.shape[0]):
         for p in range(_P):
             step = np.float32(abs(s.y[band, t, p] - s.before[p]))
             s.work[t, p] = step if s.take[t, p] != 0.0 else _INF32
             s.before[p] = s.y[band, t, p] if s.take[t, p] != 0.0 else s.before[p]
-    s.rank[:] = 1.0
-    _median(s, 1.0, s.variogram)
-    for p in range(_P):
-        s.judged[p] = s.judged[p] if s.variogram[p] > 0.0 else 0.0
 
 
 @kernel
-def _reweight(s: _Fit) -> None:
-    """Bisquare weights in the place of the residuals that they are made of."""
+def _deviations(s: _Fit) -> None:
+    """Residuals, adjusted by their leverage, into `work`, too."""
     for t in range(s.take.shape[0]):
         for p in range(_P):
             s.weight[t, p] *= s.adjust[t, p]
             s.work[t, p] = np.float32(s.weight[t, p]) if s.take[t, p] != 0.0 else _INF32
-    _median(s, 0.0, s.scale)
+
+
+@kernel
+def _ordinary(s: _Fit) -> None:
+    """Equal weights; the median is the variogram, without which the pixel is not judged."""
+    s.weight[:] = s.take
     for p in range(_P):
-        s.scale[p] = 1.0 / (_TUNE * max(s.scale[p], 1e-6 * s.variogram[p]))
+        s.variogram[p] = s.median[p]
+        s.judged[p] = s.judged[p] if s.median[p] > 0.0 else 0.0
+
+
+@kernel
+def _bisquare(s: _Fit) -> None:
+    """Weights in the place of the residuals that they are made of."""
+    for p in range(_P):
+        s.median[p] = 1.0 / (_TUNE * max(s.median[p], 1e-6 * s.variogram[p]))
     for t in range(s.take.shape[0]):
         for p in range(_P):
-            ratio = s.weight[t, p] * s.scale[p]
+            ratio = s.weight[t, p] * s.median[p]
             rest = 1.0 - ratio * ratio
             s.weight[t, p] = s.take[t, p] * (rest * rest) if ratio < 1.0 else 0.0
 
 
 @kernel
-def _fit(model: _Model, s: _Fit, band: int) -> None:
-    """Leave |residual| of the robust fit in `weight`."""
-    annual, size = model.annual, model.days.size
-    s.weight[:] = s.take
-    for fit in range(_FITS):
-        if fit > 0:
-            _reweight(s)
-        s.sums[:] = 0.0
-        for t in range(0, size, 2):
-            _add(model, s, band, t)
-        _solve(s)
-        for t in range(size):
-            if fit == 0 and band == 0:
-                _leverage(s, t, annual[t, 0], annual[t, 1])
-            _residuals(s, band, t, annual[t, 0], annual[t, 1])
+def _judge(s: _Fit, multiple: float) -> None:
+    for t in range(s.take.shape[0]):
+        for p in range(_P):
+            far = s.weight[t, p] > multiple * s.variogram[p]
+            s.bad[t, p] = 1.0 if far else s.bad[t, p]
+
+
+@kernel
+def _write_outliers(
+    s: _Fit, first: NDArray[np.int64], at: int, count: int, out: _Output
+) -> None:
+    for t in range(first.size - 1):
+        for p in range(count):
+            if s.bad[t, p] * s.judged[p] != 0.0:
+                out.clear[first[t] : first[t + 1], at + p] = 0
+                out.rejected[at + p] += 1
 
 
 @kernel
@@ -846,24 +863,28 @@ def _tmask_blocks(  # noqa: PLR0913, PLR0917 - a kernel's arguments
     s: _Fit,
     out: _Output,
 ) -> None:
+    """Screen the blocks start..stop − 1; the one kernel that calls the others, for compilation."""
     missing, multiple = limits
-    size = model.days.size
     for block in range(start, stop):
         at = block * _P
         count = min(_P, out.rejected.size - at)
         _load_fit(stacks, first, missing, at, count, s)
         if _span(model, s) < MIN_TMASK:
             continue
-        s.bad[:] = 0.0
         for band in range(2):
-            _noise(s, band)
-            _fit(model, s, band)
-            for t in range(size):
-                for p in range(_P):
-                    far = s.weight[t, p] > multiple * s.variogram[p]
-                    s.bad[t, p] = 1.0 if far else s.bad[t, p]
-        for t in range(size):
-            for p in range(count):
-                if s.bad[t, p] * s.judged[p] != 0.0:
-                    out.clear[first[t] : first[t + 1], at + p] = 0
-                    out.rejected[at + p] += 1
+            for fit in range(_FITS):
+                if fit == 0:
+                    _differences(s, band)
+                else:
+                    _deviations(s)
+                _median(s, 1.0 if fit == 0 else 0.0)
+                if fit == 0:
+                    _ordinary(s)
+                else:
+                    _bisquare(s)
+                _solve(model, s, band)
+                if fit == 0 and band == 0:
+                    _leverages(model, s)
+                _residuals(model, s, band)
+            _judge(s, multiple)
+        _write_outliers(s, first, at, count, out)

@@ -147,9 +147,9 @@ ACCURACY = {
 """What `Classifier` reproduces: shares of the pixels that truly are what is named first.
 
 Patches without any cloud have no figures in that table, so false alarms are those of partly cloudy
-scenes. Other validations pool all errors into one overall accuracy: 0.84 for Sen2Cor 2.5.5 against 32
-scenes (Baetens et al. 2019, Remote Sensing 11, 433), 0.92 against expert polygons (Zekoll et al.
-2021, Remote Sensing 13, 137). CloudSEN12, whose patches hold more thin and broken cloud, gives
+scenes. Other validations pool all errors into one overall accuracy: 0.84 for Sen2Cor 2.5.5 against
+32 scenes (Baetens et al. 2019, Remote Sensing 11, 433), 0.92 against expert polygons (Zekoll et
+al. 2021, Remote Sensing 13, 137). CloudSEN12, whose patches hold more thin and broken cloud, gives
 0.79 for cloud alone.
 """
 
