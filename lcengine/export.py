@@ -115,7 +115,8 @@ def export(
 
     Overviews are averages of scaled and float bands, the most frequent of classes, and the nearest
     of anything else. A single uint8 class band with `flag_colors` has a colour table; TIFF allows
-    none for several bands. Peak memory is some windows of `WINDOW` pixels and GDAL's cache.
+    none for several bands. Peak memory is GDAL's cache, some windows of `WINDOW` pixels of one band
+    and some blocks of all bands, whatever the extent. All pixels are read back and compared.
 
     Raises:
         InputError: For what is no product, band, period, compression or output name.
@@ -128,7 +129,7 @@ def export(
     block_bytes = len(layers) * BLOCK**2 * layers[0].dtype.itemsize
     with (
         _scratch(target) as folder,
-        rasterio.Env(GDAL_CACHEMAX=max(CACHE, 4 * block_bytes), GDAL_TIFF_OVR_BLOCKSIZE=BLOCK),
+        rasterio.Env(GDAL_CACHEMAX=max(CACHE, 2 * block_bytes), GDAL_TIFF_OVR_BLOCKSIZE=BLOCK),
         _named_errors(target),
     ):
         plain, cloud = folder / "plain.tif", folder / "cloud.tif"

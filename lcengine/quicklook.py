@@ -24,17 +24,18 @@ def draw(
     picture: str | os.PathLike[str],
     *,
     bands: Sequence[str] | None = None,
+    time: str | None = None,
     size: int = 1024,
 ) -> tuple[int, int]:
     """Write a PNG of one band (grey) or three (red, green, blue); returns (height, width).
 
     The product is thinned to at most `size` pixels on its longest edge. Default: red, green, blue
-    where the product has them, else its first band.
+    where the product has them, else its first band. `time`: which period to draw of a product that
+    has several, by name.
     """
-    dataset = store.open(product)
+    dataset = store.pick(store.open(product), time)
     names = [str(n) for n, v in dataset.data_vars.items() if v.dtype.kind == "f"]
-    natural = ("red", "green", "blue")
-    chosen = list(bands or (natural if set(natural) <= set(names) else names[:1]))
+    chosen = list(bands or _natural(names) or names[:1])
     unknown = [name for name in chosen if name not in dataset.data_vars]
     if unknown or len(chosen) not in (1, 3):
         raise InputError(
@@ -50,6 +51,16 @@ def draw(
     stack = np.stack([thin[name].values.astype(np.float32) for name in chosen])
     imsave(picture, colour(stack), format="png")
     return stack.shape[1], stack.shape[2]
+
+
+def _natural(names: Sequence[str]) -> list[str]:
+    """Red, green and blue, of the first method where there are several; empty without them."""
+    for name in names:
+        suffix = name.removeprefix("red")
+        wanted = [f"{band}{suffix}" for band in ("red", "green", "blue")]
+        if name.startswith("red") and set(wanted) <= set(names):
+            return wanted
+    return []
 
 
 def colour(bands: FLOAT, like: FLOAT | None = None) -> npt.NDArray[np.uint8]:

@@ -342,6 +342,21 @@ def open(path: str | os.PathLike[str]) -> xr.Dataset:
     return out.assign_attrs(lcengine=json.dumps(provenance)).drop_encoding()
 
 
+def pick(dataset: xr.Dataset, period: str | None) -> xr.Dataset:
+    """One period of a product by name, (y, x); `InputError` names the periods there are."""
+    names = [str(name) for name in dataset["period"].values] if "period" in dataset.coords else []
+    if not names:
+        if period is not None:
+            raise InputError(f"period {period!r} is asked for, and the product has no periods")
+        return dataset
+    if period is None and len(names) == 1:
+        return dataset.isel(time=0)
+    if period not in names:
+        asked = f"has no period {period!r}" if period else f"has {len(names)} periods"
+        raise InputError(f"the product {asked}; choose one with --time: {', '.join(names)}")
+    return dataset.isel(time=names.index(period))
+
+
 def _with_times(out: xr.Dataset, raw: xr.Dataset) -> xr.Dataset:
     """Times as datetime64 (UTC), the periods' names as a coordinate."""
     names = raw["time"].attrs["period_names"]

@@ -13,6 +13,10 @@ from lcengine.cli.output import emit, say
 Product = Annotated[Path, typer.Argument(help="A product, e.g. out.zarr.")]
 
 
+RECIPE = ("mask", "outliers", "method", "period", "min_clear")
+"""What of a request makes a product what it is."""
+
+
 def summary(path: Path) -> dict[str, Any]:
     """What a product is, from its metadata alone."""
     import json
@@ -22,15 +26,17 @@ def summary(path: Path) -> dict[str, Any]:
     product = lcengine.open(path)
     provenance = json.loads(product.attrs["lcengine"])
     request = provenance["request"]
+    periods = product["period"].values.tolist() if "period" in product.coords else []
     return {
         "product": str(path),
         "files": str(path.resolve()),
-        "bands": [str(n) for n, v in product.data_vars.items() if v.dtype.kind == "f"],
-        "qa": [str(n) for n, v in product.data_vars.items() if v.dtype.kind == "u"],
+        "bands": [str(n) for n, v in product.data_vars.items() if v.attrs.get("units") == "1"],
+        "qa": [str(n) for n, v in product.data_vars.items() if v.attrs.get("units") != "1"],
+        **({"periods": periods} if periods else {}),
         "shape": [product.sizes["y"], product.sizes["x"]],
         "crs": product.attrs.get("proj:code", product.attrs["proj:wkt2"]),
         "resolution": product.attrs["spatial:transform"][0],
-        "recipe": {k: request[k] for k in ("mask", "outliers", "method") if k in request},
+        "recipe": {k: request[k] for k in RECIPE if request.get(k) is not None},
         "source": request.get("source"),
         "datetime": request.get("datetime"),
         "items": provenance["items"],
@@ -52,6 +58,9 @@ def quicklook(
         str | None,
         typer.Option("--bands", help="One for grey, three for colour (default: red,green,blue)."),
     ] = None,
+    time: Annotated[
+        str | None, typer.Option("--time", help="Which period, for a product with several.")
+    ] = None,
     size: Annotated[int, typer.Option("--size", help="Longest edge of the picture.")] = 1024,
     json: options.AsJson = False,
 ) -> None:
@@ -59,6 +68,6 @@ def quicklook(
     from lcengine.quicklook import draw
 
     names = tuple(b.strip() for b in bands.split(",")) if bands else None
-    shape = draw(product, output, bands=names, size=size)
+    shape = draw(product, output, bands=names, time=time, size=size)
     emit({"picture": str(output), "shape": list(shape)}, json)
     say(f"look at {output}")

@@ -78,26 +78,32 @@ _ASKED: Final = 23 * _BLOCK  # 1 = was left because of `_CHECK`
 _STATE_ROWS: Final = 24
 
 
-class _Block(NamedTuple):
-    """State of a block's pixels; all float32 but `pixels`.
+# Rows of a pair of bands, two pixel rows each, as offsets.
+_ROW: Final = _PAIR * _BLOCK
+_Y: Final = 0 * _ROW  # estimate
+_TOTAL: Final = 1 * _ROW  # weighted sum
+_R: Final = 2 * _ROW  # residual: Weiszfeld's step
+_TARGET: Final = 3 * _ROW  # where it leads
+_DU: Final = 4 * _ROW  # last difference of the residuals, and of the targets
+_DT: Final = 5 * _ROW
+_DV: Final = 6 * _ROW  # the differences before these
+_DW: Final = 7 * _ROW
+_RECORD: Final = 8 * _ROW
 
-    x: spectra as differences from `centre`, (group, band pair, observation, band, pixel), flat.
-    clear: 1 where valid, (observation, pixel). q: distances, then weights, of a group.
-    y: estimate, r: residual (Weiszfeld's step), target: estimate + step, total: weighted sums;
-    (band, pixel), as are the secants, the last two differences of r (`du`) and target (`dt`).
-    state: rows named above. pixels: where in the strip the pixels are, int32.
+
+class _Block(NamedTuple):
+    """A block's pixels; all float32 but `pixels`.
+
+    x: spectra as differences from a centre, (group, band pair, observation, band, pixel), flat.
+    clear: 1 where valid, (observation, pixel). q: squared distances, then weights, of a group.
+    records: rows of every pair of bands. state: rows of the block.
+    pixels: where in the strip the pixels are, int32.
     """
 
     x: Floats
     clear: Floats
     q: Floats
-    centre: Floats
-    y: Floats
-    r: Floats
-    target: Floats
-    total: Floats
-    du: Floats
-    dt: Floats
+    records: Floats
     state: Floats
     pixels: Ints
 
@@ -105,9 +111,9 @@ class _Block(NamedTuple):
 def geomedian_work(bands: int, observations: int, width: int) -> int:
     """Number of float32 values that `geomedian` needs as scratch for a strip of `width` pixels."""
     groups, pairs = -(-observations // _GROUP), -(-bands // _PAIR)
-    block = groups * pairs * _CELL + groups * _GROUP * _BLOCK
-    rows = 9 * pairs * _PAIR + _GROUP + _STATE_ROWS + 1
-    return block + rows * _BLOCK + 2 * width + _LINE
+    spectra = groups * pairs * _CELL + groups * _GROUP * _BLOCK
+    rows = _GROUP + _STATE_ROWS + 1
+    return spectra + pairs * _RECORD + rows * _BLOCK + 2 * width + _LINE
 
 
 @kernel
@@ -147,20 +153,24 @@ def _weighted(x: Floats, weight: Floats, total: Floats) -> None:
 @kernel
 def _evaluate(block: _Block, groups: int) -> None:
     """Weighted sums, sums of weights and of distances, and spectra met, at the estimate."""
-    state, q, two = block.state, block.q, _PAIR * _BLOCK
-    pairs = block.y.size // two
-    block.total[:] = _ZERO
+    state, q, size = block.state, block.q, block.records.size
+    cells = size // _RECORD * _CELL
     state[_WEIGHT : _MET + _BLOCK] = _ZERO
+    for record in range(0, size, _RECORD):
+        block.records[record + _TOTAL : record + _TOTAL + _ROW] = _ZERO
     for group in range(groups):
-        cell = group * pairs * _CELL
         q[:] = _ZERO
-        for pair in range(pairs):
-            at = cell + pair * _CELL
-            _squares(block.x[at : at + _CELL], block.y[pair * two : (pair + 1) * two], q)
-        _weigh(block.clear[group * _GROUP * _BLOCK : (group + 1) * _GROUP * _BLOCK], q, state)
-        for pair in range(pairs):
-            at = cell + pair * _CELL
-            _weighted(block.x[at : at + _CELL], q, block.total[pair * two : (pair + 1) * two])
+        cell = group * cells
+        for record in range(0, size, _RECORD):
+            _squares(block.x[cell : cell + _CELL], block.records[record : record + _ROW], q)
+            cell += _CELL
+        clear = group * _GROUP * _BLOCK
+        _weigh(block.clear[clear : clear + _GROUP * _BLOCK], q, state)
+        cell = group * cells
+        for record in range(0, size, _RECORD):
+            total = block.records[record + _TOTAL : record + _TOTAL + _ROW]
+            _weighted(block.x[cell : cell + _CELL], q, total)
+            cell += _CELL
 
 
 @kernel
@@ -180,31 +190,24 @@ def _prepare(state: Floats, begun: bool) -> None:
 
 
 @kernel
-def _residual(  # noqa: PLR0913 - one band's rows
-    total: Floats,
-    y: Floats,
-    r: Floats,
-    target: Floats,
-    du: Floats,
-    dt: Floats,
-    dv: Floats,
-    state: Floats,
-) -> None:
-    """One band's Weiszfeld step and secant, and their part in the inner products."""
+def _residual(record: Floats, state: Floats) -> None:
+    """Weiszfeld's step and the secant in two bands, and their part in the inner products."""
     for p in range(_BLOCK):
         linked, back = state[_LINKED + p] > _ZERO, state[_BACK + p] > _ZERO
-        reached = total[p] * state[_INVERSE + p]
-        here = reached - y[p]
-        u = here - r[p] if linked else _ZERO
-        du[p] = u
-        dt[p] = reached - target[p] if linked else _ZERO
-        r[p] = r[p] if back else here
-        target[p] = target[p] if back else reached
-        state[_RR + p] += here * here
-        state[_UU + p] += u * u
-        state[_UV + p] += u * dv[p]
-        state[_UR + p] += u * here
-        state[_VR + p] += dv[p] * here
+        for at in (p, _BLOCK + p):
+            reached = record[_TOTAL + at] * state[_INVERSE + p]
+            r = reached - record[_Y + at]
+            v, u = record[_DU + at], r - record[_R + at] if linked else _ZERO
+            record[_DV + at], record[_DU + at] = v, u
+            record[_DW + at] = record[_DT + at]
+            record[_DT + at] = reached - record[_TARGET + at] if linked else _ZERO
+            record[_R + at] = record[_R + at] if back else r
+            record[_TARGET + at] = record[_TARGET + at] if back else reached
+            state[_RR + p] += r * r
+            state[_UU + p] += u * u
+            state[_UV + p] += u * v
+            state[_UR + p] += u * r
+            state[_VR + p] += v * r
 
 
 @kernel
@@ -229,12 +232,13 @@ def _choose_step(state: Floats, stretch: np.float32) -> None:
 
 
 @kernel
-def _move(y: Floats, r: Floats, target: Floats, dt: Floats, dw: Floats, state: Floats) -> None:
+def _move(record: Floats, state: Floats) -> None:
     for p in range(_BLOCK):
-        to = target[p] + state[_OF_R + p] * r[p]
-        to += state[_OF_U + p] * dt[p] + state[_OF_V + p] * dw[p]
-        state[_STEP + p] += (to - y[p]) * (to - y[p])
-        y[p] = y[p] if state[_DONE + p] > _ZERO else to
+        for at in (p, _BLOCK + p):
+            y, to = record[_Y + at], record[_TARGET + at] + state[_OF_R + p] * record[_R + at]
+            to += state[_OF_U + p] * record[_DT + at] + state[_OF_V + p] * record[_DW + at]
+            state[_STEP + p] += (to - y) * (to - y)
+            record[_Y + at] = y if state[_DONE + p] > _ZERO else to
 
 
 @kernel
@@ -254,73 +258,76 @@ def _settle(state: Floats, eps: np.float32) -> int:
 
 
 @kernel
-def _step(block: _Block, number: int, last: bool, stretch: np.float32, eps: np.float32) -> int:
-    """One step of every pixel after `_evaluate`; return nonzero if any pixel goes on."""
-    state, size = block.state, block.y.size
-    new, old = (number % 2) * size, (1 - number % 2) * size
-    _prepare(state, number > 0)
-    for at in range(0, size, _BLOCK):
-        to = at + _BLOCK
-        _residual(
-            block.total[at:to],
-            block.y[at:to],
-            block.r[at:to],
-            block.target[at:to],
-            block.du[new + at : new + to],
-            block.dt[new + at : new + to],
-            block.du[old + at : old + to],
-            state,
-        )
-    _choose_step(state, stretch)
-    for at in range(0, size, _BLOCK):
-        to = at + _BLOCK
-        _move(
-            block.y[at:to],
-            block.r[at:to],
-            block.target[at:to],
-            block.dt[new + at : new + to],
-            block.dt[old + at : old + to],
-            state,
-        )
-    going = _settle(state, eps)
-    if last and going:  # no later step would take an accelerated one back
-        for at in range(0, size, _BLOCK):
-            _fall_back(block.y[at : at + _BLOCK], block.target[at : at + _BLOCK], state)
-    return going
-
-
-@kernel
-def _fall_back(y: Floats, target: Floats, state: Floats) -> None:
+def _fall_back(record: Floats, state: Floats) -> None:
     for p in range(_BLOCK):
-        plain = state[_DONE + p] == _ZERO and state[_MET + p] == _ZERO
-        y[p] = target[p] if plain else y[p]
+        for at in (p, _BLOCK + p):
+            plain = state[_DONE + p] == _ZERO and state[_MET + p] == _ZERO
+            record[_Y + at] = record[_TARGET + at] if plain else record[_Y + at]
 
 
 @kernel
 def _iterate(block: _Block, groups: int, steps: int, eps: np.float32) -> None:
-    state = block.state
+    """Take steps until all pixels stand still, or so many."""
+    state, records = block.state, block.records
     state[_UU : _UU + _BLOCK] = _ZERO
     state[_BEFORE : _BEFORE + _BLOCK] = _INF
-    block.du[:] = _ZERO
-    block.dt[:] = _ZERO
+    for at in range(0, records.size, _RECORD):
+        records[at + _DU : at + _RECORD] = _ZERO
     for number in range(steps):
         _evaluate(block, groups)
-        stretch = _STRETCH if number == 0 else _ZERO
-        if _step(block, number, number == steps - 1, stretch, eps) == 0:
-            break
+        _prepare(state, number > 0)
+        for at in range(0, records.size, _RECORD):
+            _residual(records[at : at + _RECORD], state)
+        _choose_step(state, _STRETCH if number == 0 else _ZERO)
+        for at in range(0, records.size, _RECORD):
+            _move(records[at : at + _RECORD], state)
+        if _settle(state, eps) == 0:
+            return
+    # No later step would take the last one back.
+    for at in range(0, records.size, _RECORD):
+        _fall_back(records[at : at + _RECORD], state)
+
+
+@kernel
+def _add_valid(values: NDArray[Any], mask: NDArray[np.int16], total: Floats) -> None:
+    for p in range(total.size):
+        total[p] += np.float32(values[p]) if mask[p] != NONE else _ZERO
+
+
+@kernel
+def _means(
+    raw: NDArray[Any], take: NDArray[np.int16], tally: NDArray[np.int16], mean: Floats
+) -> None:
+    """Mean spectra, NaN where there are none."""
+    for band in range(raw.shape[0]):
+        row = mean[band]
+        row[:] = _ZERO
+        for i in range(raw.shape[1]):
+            _add_valid(raw[band, i], take[i], row)
+        for p in range(tally.size):
+            row[p] /= np.float32(tally[p])
 
 
 @kernel
 def _start(block: _Block, tally: NDArray[np.int16], n: int) -> None:
-    """State of the first n pixels of a block from their numbers of valid observations."""
-    state = block.state
+    """State of the first n pixels of a block: at rest on the centre."""
+    state, records = block.state, block.records
     for p in range(_BLOCK):
         valid = np.float32(tally[block.pixels[p]])
         state[_N + p] = valid
-        # Up to two spectra, the mean is the solution.
+        # Up to two spectra, their mean is the solution.
         state[_DONE + p] = _ONE if valid <= 2 or p >= n else _ZERO
     state[_SNAP : _CHECK + _BLOCK] = _ZERO
-    block.y[:] = _ZERO
+    for at in range(0, records.size, _RECORD):
+        records[at + _Y : at + _Y + _ROW] = _ZERO
+
+
+@kernel
+def _row(block: _Block, slot: int, band: int) -> Floats:
+    """The row of an observation's band in `x`."""
+    cell = (slot // _GROUP) * (block.records.size // _RECORD) + band // _PAIR
+    at = cell * _CELL + ((slot % _GROUP) * _PAIR + band % _PAIR) * _BLOCK
+    return block.x[at : at + _BLOCK]
 
 
 @kernel
@@ -335,36 +342,14 @@ def _load_clear(take: NDArray[np.int16], clear: Floats) -> int:
 
 
 @kernel
-def _load_band(values: NDArray[Any], clear: Floats, x: Floats, total: Floats) -> None:
+def _load_band(values: NDArray[Any], centre: Floats, clear: Floats, x: Floats) -> None:
     for p in range(values.size):
-        value = np.float32(values[p]) if clear[p] > _ZERO else _ZERO
-        x[p] = value
-        total[p] += value
+        x[p] = np.float32(values[p]) - centre[p] if clear[p] > _ZERO else _ZERO
 
 
 @kernel
-def _subtract(x: Floats, centre: Floats) -> None:
-    for p in range(_BLOCK):
-        x[p] -= centre[p]
-
-
-@kernel
-def _cell(block: _Block, slot: int, band: int) -> Floats:
-    """The row of an observation's band in `x`."""
-    pairs = block.y.size // (_PAIR * _BLOCK)
-    cell = (slot // _GROUP) * pairs + band // _PAIR
-    at = cell * _CELL + ((slot % _GROUP) * _PAIR + band % _PAIR) * _BLOCK
-    return block.x[at : at + _BLOCK]
-
-
-@kernel
-def _centre(block: _Block, bands: int, slots: int) -> int:
-    """Turn values into differences from the centre; return the number of groups."""
-    for slot in range(slots):
-        for band in range(bands):
-            _subtract(
-                _cell(block, slot, band), block.centre[band * _BLOCK : (band + 1) * _BLOCK]
-            )
+def _close(block: _Block, slots: int) -> int:
+    """Empty the last group's free slots; return the number of groups."""
     groups = -(-slots // _GROUP)
     block.clear[slots * _BLOCK : groups * _GROUP * _BLOCK] = _ZERO
     return groups
@@ -372,65 +357,54 @@ def _centre(block: _Block, bands: int, slots: int) -> int:
 
 @kernel
 def _load(
-    raw: NDArray[Any], take: NDArray[np.int16], tally: NDArray[np.int16], start: int, block: _Block
+    raw: NDArray[Any], take: NDArray[np.int16], start: int, centre: Floats, block: _Block
 ) -> int:
-    """Load the block from pixel `start` on, about its means; return the number of groups.
+    """Load the block from pixel `start` on, about its centres; return the number of groups.
 
     Observations without a valid pixel in the block are left out.
     """
     bands, observations, width = raw.shape
-    n, slots = min(_BLOCK, width - start), 0
-    for p in range(_BLOCK):
-        block.pixels[p] = min(start + p, width - 1)
-    _start(block, tally, n)
-    block.centre[:] = _ZERO
+    stop, slots = min(start + _BLOCK, width), 0
     for i in range(observations):
         clear = block.clear[slots * _BLOCK : (slots + 1) * _BLOCK]
-        if _load_clear(take[i, start : start + n], clear):
+        if _load_clear(take[i, start:stop], clear):
             for band in range(bands):
-                total = block.centre[band * _BLOCK : (band + 1) * _BLOCK]
-                _load_band(
-                    raw[band, i, start : start + n], clear, _cell(block, slots, band), total
-                )
+                values, about = raw[band, i, start:stop], centre[band, start:stop]
+                _load_band(values, about, clear, _row(block, slots, band))
             slots += 1
-    for at in range(0, block.centre.size, _BLOCK):
-        for p in range(_BLOCK):
-            block.centre[at + p] /= max(block.state[_N + p], _ONE)
-    return _centre(block, bands, slots)
+    return _close(block, slots)
 
 
 @kernel
-def _pick(values: NDArray[Any], pixels: Ints, out: Floats) -> None:
+def _pick_clear(take: NDArray[np.int16], pixels: Ints, clear: Floats) -> None:
     for p in range(_BLOCK):
-        out[p] = np.float32(values[pixels[p]])
+        clear[p] = np.float32(-take[pixels[p]])
 
 
 @kernel
-def _hide(x: Floats, clear: Floats) -> None:
+def _pick_band(
+    values: NDArray[Any], pixels: Ints, centre: Floats, clear: Floats, x: Floats
+) -> None:
     for p in range(_BLOCK):
-        x[p] = x[p] if clear[p] != _ZERO else _ZERO
+        x[p] = np.float32(values[pixels[p]])
+    for p in range(_BLOCK):
+        x[p] = x[p] - centre[p] if clear[p] > _ZERO else _ZERO
 
 
 @kernel
-def _gather(
-    raw: NDArray[Any], take: NDArray[np.int16], tally: NDArray[np.int16], n: int, block: _Block, centre: Floats
-) -> int:
-    """Load the n pixels that `block.pixels` names, about their estimates; as `_load`."""
+def _gather(raw: NDArray[Any], take: NDArray[np.int16], centre: Floats, block: _Block) -> int:
+    """Load the pixels that `block.pixels` names, about their centres; as `_load`."""
     bands, observations, _ = raw.shape
-    block.pixels[n:] = block.pixels[n - 1]
-    _start(block, tally, n)
-    for band in range(bands):
-        _pick(centre[band], block.pixels, block.centre[band * _BLOCK : (band + 1) * _BLOCK])
+    about = block.q[:_BLOCK]
     for i in range(observations):
-        clear = block.clear[i * _BLOCK : (i + 1) * _BLOCK]
-        _pick(take[i], block.pixels, clear)
+        _pick_clear(take[i], block.pixels, block.clear[i * _BLOCK : (i + 1) * _BLOCK])
+    for band in range(bands):
         for p in range(_BLOCK):
-            clear[p] = -clear[p]
-        for band in range(bands):
-            row = _cell(block, i, band)
-            _pick(raw[band, i], block.pixels, row)
-            _hide(row, clear)
-    return _centre(block, bands, observations)
+            about[p] = centre[band, block.pixels[p]]
+        for i in range(observations):
+            clear = block.clear[i * _BLOCK : (i + 1) * _BLOCK]
+            _pick_band(raw[band, i], block.pixels, about, clear, _row(block, i, band))
+    return _close(block, observations)
 
 
 @kernel
@@ -445,28 +419,27 @@ def _closest(q: Floats, clear: Floats, first: np.float32, state: Floats) -> None
 
 @kernel
 def _find_nearest(block: _Block, groups: int) -> None:
-    """Number of the spectrum nearest to the centre."""
-    state, q = block.state, block.q
-    pairs = block.y.size // (_PAIR * _BLOCK)
+    """Number of the spectrum nearest to the centre, where the estimate is."""
+    state, q, cell = block.state, block.q, 0
     state[_BEST : _BEST + _BLOCK] = _INF
     state[_INDEX : _INDEX + _BLOCK] = _ZERO
     for group in range(groups):
         q[:] = _ZERO
-        for pair in range(pairs):
-            at, row = (group * pairs + pair) * _CELL, pair * _PAIR * _BLOCK
-            _squares(block.x[at : at + _CELL], block.y[row : row + _PAIR * _BLOCK], q)
-        at = group * _GROUP * _BLOCK
-        _closest(q, block.clear[at : at + _GROUP * _BLOCK], np.float32(group * _GROUP), state)
+        for record in range(0, block.records.size, _RECORD):
+            _squares(block.x[cell : cell + _CELL], block.records[record : record + _ROW], q)
+            cell += _CELL
+        clear = block.clear[group * _GROUP * _BLOCK : (group + 1) * _GROUP * _BLOCK]
+        _closest(q, clear, np.float32(group * _GROUP), state)
 
 
 @kernel
-def _try_nearest(block: _Block, groups: int, tried: Ints) -> None:
+def _try_nearest(block: _Block, groups: int, bands: int, tried: Ints) -> None:
     """Let pixels stand still whose nearest spectrum is the solution.
 
-    A pixel that has converged before is left a step away from its nearest
-    spectrum, where it may have been held; if that spectrum has been tried before, it stands still.
+    A pixel that was left only because it converged beside a spectrum starts a step away from it,
+    as it may have been held there; if that spectrum was tried before, it stands still.
     """
-    state, size, bands = block.state, block.y.size, block.centre.size // _BLOCK
+    state, records = block.state, block.records
     _find_nearest(block, groups)
     for p in range(_BLOCK):
         nearest = int(state[_INDEX + p])
@@ -474,52 +447,48 @@ def _try_nearest(block: _Block, groups: int, tried: Ints) -> None:
             state[_DONE + p] = max(state[_DONE + p], state[_ASKED + p])
         elif state[_DONE + p] == _ZERO:
             for band in range(bands):
-                block.y[band * _BLOCK + p] = _cell(block, nearest, band)[p]
+                at = band // _PAIR * _RECORD + _Y + band % _PAIR * _BLOCK
+                records[at + p] = _row(block, nearest, band)[p]
             tried[block.pixels[p]] = nearest
     _iterate(block, groups, 1, _ZERO)
-    for at in range(0, size, _BLOCK):
-        for p in range(_BLOCK):
-            stays = state[_DONE + p] + state[_ASKED + p] > _ZERO
-            block.y[at + p] = block.y[at + p] if stays else _ZERO
+    for record in range(0, records.size, _RECORD):
+        for at in range(record + _Y, record + _Y + _ROW, _BLOCK):
+            for p in range(_BLOCK):
+                moved = state[_DONE + p] + state[_ASKED + p] > _ZERO
+                records[at + p] = records[at + p] if moved else _ZERO
 
 
 @kernel
-def _snap(raw: NDArray[Any], take: NDArray[np.int16], block: _Block, p: int, centre: Floats) -> None:
-    """Write the spectrum at which the estimate stands, to the last bit."""
+def _snap(raw: NDArray[Any], take: NDArray[np.int16], pixel: int, centre: Floats) -> None:
+    """Replace an estimate by the valid spectrum that it stands on but for rounding."""
     bands, observations, _ = raw.shape
-    pixel = block.pixels[p]
+    nearest, best = 0, _INF
     for i in range(observations):
-        same = take[i, pixel] != NONE
+        square = _ZERO
         for band in range(bands):
-            at = band * _BLOCK + p
-            same = same and np.float32(raw[band, i, pixel]) - block.centre[at] == block.y[at]
-        if same:
-            for band in range(bands):
-                centre[band, pixel] = raw[band, i, pixel]
-            return
+            square += (np.float32(raw[band, i, pixel]) - centre[band, pixel]) ** 2
+        if take[i, pixel] != NONE and square < best:
+            nearest, best = i, square
+    for band in range(bands):
+        centre[band, pixel] = raw[band, nearest, pixel]
 
 
 @kernel
-def _store(
-    raw: NDArray[Any],
-    take: NDArray[np.int16],
-    block: _Block,
-    n: int,
-    centre: Floats,
-    left: Ints,
-    count: int,
-) -> int:
-    """Write a block's first n pixels; list those that are left after `left[:count]`."""
-    state = block.state
+def _store(block: _Block, n: int, centre: Floats) -> None:
+    """Write the first n pixels' estimates over their centres."""
     for band in range(centre.shape[0]):
-        row = centre[band]
+        row, at = centre[band], band // _PAIR * _RECORD + _Y + band % _PAIR * _BLOCK
+        y = block.records[at : at + _BLOCK]
         for p in range(n):
-            at = band * _BLOCK + p
-            row[block.pixels[p]] = block.centre[at] + block.y[at] if state[_N + p] > _ZERO else _NAN
+            row[block.pixels[p]] += y[p]
+
+
+@kernel
+def _list_left(block: _Block, n: int, left: Ints, count: int) -> int:
+    """List the pixels that go on after `left[:count]`, as ~pixel where only to be checked."""
+    state = block.state
     for p in range(n):
-        if state[_SNAP + p] > _ZERO:
-            _snap(raw, take, block, p, centre)
-        elif state[_DONE + p] == _ZERO:
+        if state[_DONE + p] == _ZERO:
             left[count] = block.pixels[p]
             count += 1
         elif state[_CHECK + p] > _ZERO:
@@ -529,36 +498,33 @@ def _store(
 
 
 @kernel
-def _block(work: Floats, bands: int, observations: int) -> _Block:
-    """Cut the scratch up, from a cache line's start on."""
+def _read_list(left: Ints, block: _Block) -> None:
+    """Make the listed pixels those of the block, the last one as often as room is left."""
+    for p in range(_BLOCK):
+        listed = left[min(p, left.size - 1)]
+        block.pixels[p] = listed if listed >= 0 else ~listed
+        block.state[_ASKED + p] = _ZERO if listed >= 0 else _ONE
+
+
+@kernel
+def _cut(work: Floats, bands: int, observations: int) -> _Block:
+    """The scratch as a block, from a cache line's start on."""
     groups, pairs = -(-observations // _GROUP), -(-bands // _PAIR)
     at = -(np.int64(work.ctypes.data) // 4) % _LINE
-    size, rows = groups * pairs * _CELL, pairs * _PAIR * _BLOCK
-    x = work[at : at + size]
-    at += size
+    x = work[at : at + groups * pairs * _CELL]
+    at += x.size
     clear = work[at : at + groups * _GROUP * _BLOCK]
     at += clear.size
     q = work[at : at + _GROUP * _BLOCK]
     at += q.size
+    records = work[at : at + pairs * _RECORD]
+    at += records.size
     state = work[at : at + _STATE_ROWS * _BLOCK]
     at += state.size
     pixels = work[at : at + _BLOCK].view(np.int32)
-    at += _BLOCK
-    x[:] = _ZERO
-    return _Block(
-        x,
-        clear,
-        q,
-        work[at : at + bands * _BLOCK],
-        work[at + rows : at + 2 * rows],
-        work[at + 2 * rows : at + 3 * rows],
-        work[at + 3 * rows : at + 4 * rows],
-        work[at + 4 * rows : at + 5 * rows],
-        work[at + 5 * rows : at + 7 * rows],
-        work[at + 7 * rows : at + 9 * rows],
-        state,
-        pixels,
-    )
+    x[:] = _ZERO  # what no valid observation fills must be finite
+    records[:] = _ZERO
+    return _Block(x, clear, q, records, state, pixels)
 
 
 @kernel
@@ -574,29 +540,43 @@ def geomedian(
     raw, take, tally = borrow(raw), borrow(take), borrow(tally)
     work, centre = borrow(work), borrow(centre)
     bands, observations, width = raw.shape
-    block = _block(work, bands, observations)
+    block = _cut(work, bands, observations)
     left = work[work.size - 2 * width : work.size - width].view(np.int32)
     tried = work[work.size - width :].view(np.int32)
     tried[:] = -1
     eps = np.float32(eps)
+    _means(raw, take, tally, centre)
     count = 0
     for start in range(0, width, _BLOCK):
-        groups = _load(raw, take, tally, start, block)
+        n = min(_BLOCK, width - start)
+        for p in range(_BLOCK):
+            block.pixels[p] = min(start + p, width - 1)
+        _start(block, tally, n)
+        groups = _load(raw, take, start, centre, block)
         _iterate(block, groups, min(_FIRST_STEPS, maxiter), eps)
-        count = _store(raw, take, block, min(_BLOCK, width - start), centre, left, count)
+        _finish(raw, take, block, n, centre)
+        count = _list_left(block, n, left, count)
     spent = _FIRST_STEPS
     while count > 0 and spent < maxiter:
         kept = 0
         for start in range(0, count, _BLOCK):
             n = min(_BLOCK, count - start)
-            for p in range(n):
-                listed = left[start + p]
-                block.pixels[p] = listed if listed >= 0 else ~listed
-                block.state[_ASKED + p] = _ZERO if listed >= 0 else _ONE
-            block.state[_ASKED + n : _ASKED + _BLOCK] = _ZERO
-            groups = _gather(raw, take, tally, n, block, centre)
-            _try_nearest(block, groups, tried)
+            _read_list(left[start : start + n], block)
+            _start(block, tally, n)
+            groups = _gather(raw, take, centre, block)
+            _try_nearest(block, groups, bands, tried)
             _iterate(block, groups, min(_LATER_STEPS, maxiter - spent), eps)
-            kept = _store(raw, take, block, n, centre, left, kept)
+            _finish(raw, take, block, n, centre)
+            kept = _list_left(block, n, left, kept)
         count = kept
         spent += _LATER_STEPS
+
+
+@kernel
+def _finish(
+    raw: NDArray[Any], take: NDArray[np.int16], block: _Block, n: int, centre: Floats
+) -> None:
+    _store(block, n, centre)
+    for p in range(n):
+        if block.state[_SNAP + p] > _ZERO:
+            _snap(raw, take, block.pixels[p], centre)

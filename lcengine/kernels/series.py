@@ -35,6 +35,8 @@ _DEPENDENT: Final = 1e-10  # share of a column's energy below which the others h
 _DECIMALS: Final = 3
 _MAX_RATIO: Final = 1000.0
 _NUMBER: Final = re.compile(r"\d+(\.\d+)?")
+_WIDE: Final = 256
+_ON, _ZERO32 = np.uint8(1), np.float32(0)
 _INF32: Final = np.float32(np.inf)
 _INFINITE: Final = np.int32(_INF32.view(np.int32))  # its bits
 _ZERO, _ONE, _TOP = np.int32(0), np.int32(1), np.int32(1 << 30)
@@ -187,10 +189,10 @@ def despike(  # noqa: PLR0913 - the options are the recipe
 
     def run(start: int, stop: int) -> None:
         memory = _Spikes.empty(when.size)
-        limits = (missing, float(options.above), float(options.below))
+        limits = (np.float32(missing), float(options.above), float(options.below))
         _despike_blocks(start, stop, stacks, first, when, limits, memory, out)
 
-    _spread(run, out, parallel, when.size > 3)
+    _spread(run, -(-out.rejected.size // _WIDE), parallel)
     return _screened(out, values.shape)
 
 
@@ -259,7 +261,7 @@ def tmask(
             limits = (missing, float(options.multiple))
             _tmask_blocks(start, stop, stacks, first, model, limits, memory, out)
 
-    _spread(run, out, parallel, model is not None)
+    _spread(run, -(-out.rejected.size // _P), parallel)
     return _screened(out, green.shape)
 
 
@@ -281,19 +283,18 @@ class _Output(NamedTuple):
 class _Spikes(NamedTuple):
     """A block's observations (observation, pixel), and the clear ones of one pixel, in a row."""
 
-    values: NDArray[np.float64]
+    values: NDArray[np.float32]
     state: NDArray[np.uint8]
     v: NDArray[np.float64]
     day: NDArray[np.float64]
-    residual: NDArray[np.float64]
+    square: NDArray[np.float64]
     at: NDArray[np.int64]
 
     @classmethod
     def empty(cls, observations: int) -> _Spikes:
-        block = (observations, _P)
-        rows = np.empty((3, observations + 1))
-        place = np.empty(observations + 1, np.int64)
-        return cls(np.empty(block), np.empty(block, np.uint8), rows[0], rows[1], rows[2], place)
+        block, rows = (observations, _WIDE), np.zeros((3, observations + 4))
+        at = np.zeros(observations + 4, np.int64)
+        return cls(np.zeros(block, np.float32), np.zeros(block, np.uint8), *rows, at)
 
 
 class _Model(NamedTuple):
@@ -427,12 +428,10 @@ def _unchanged(mask: NDArray[np.uint8], shape: tuple[int, ...]) -> _Output:
     return _Output(clear.view(np.uint8), counts[0], counts[1])
 
 
-def _spread(run: Callable[[int, int], None], out: _Output, parallel: bool, enough: bool) -> None:
-    """Call `run` on the blocks of pixels, if there are enough observations."""
-    blocks = -(-out.rejected.size // _P) if enough else 0
-    if parallel and blocks:
+def _spread(run: Callable[[int, int], None], blocks: int, parallel: bool) -> None:
+    if parallel:
         run_threaded(run, blocks)
-    elif blocks:
+    else:
         run(0, blocks)
 
 
@@ -448,7 +447,7 @@ def _screened(out: _Output, shape: tuple[int, ...]) -> Screened:
 def _load_spikes(
     stacks: tuple[_Stack, _Stack, _Stack],
     first: NDArray[np.int64],
-    missing: float,
+    missing: np.float32,
     at: int,
     n: int,
     s: _Spikes,
@@ -456,12 +455,12 @@ def _load_spikes(
     """What stands for each observation of the n pixels from `at` on."""
     values, clear, valid = stacks
     for t in range(s.values.shape[0]):
-        s.state[t, :] = _NONE
+        s.state[t, :n] = _NONE
         for item in range(first[t], first[t + 1]):
             a, b, c = item * values.step + at, item * clear.step + at, item * valid.step + at
             for p in range(n):
-                value, state = np.float64(values.memory[a + p]), s.state[t, p]
-                has = (valid.memory[c + p] != 0) & (value != missing) & (value - value == 0.0)
+                value, state = np.float32(values.memory[a + p]), s.state[t, p]
+                has = (valid.memory[c + p] != 0) & (value != missing) & (value - value == _ZERO32)
                 new = _CLEAR if clear.memory[b + p] != 0 else _MASKED
                 use = has & (new > state)
                 s.values[t, p] = value if use else s.values[t, p]
@@ -487,8 +486,23 @@ def _line(v: NDArray[np.float64], day: NDArray[np.float64], a: int, b: int, when
 
 
 @kernel
-def _residual(s: _Spikes, j: int) -> None:
-    s.residual[j] = abs(s.v[j] - _line(s.v, s.day, j - 1, j + 1, s.day[j]))
+def _square(s: _Spikes, j: int) -> None:
+    """The squared residual of an observation."""
+    residual = s.v[j] - _line(s.v, s.day, j - 1, j + 1, s.day[j])
+    s.square[j] = residual * residual
+
+
+@kernel
+def _scan(square: NDArray[np.float64], n: int) -> tuple[float, float]:
+    """Sum and maximum of the squares; zeros follow the n observations. In four shares for speed."""
+    a, b, c, d = 0.0, 0.0, 0.0, 0.0
+    e, f, g, h = 0.0, 0.0, 0.0, 0.0
+    for j in range(1, n - 1, 4):
+        w, x, y, z = square[j], square[j + 1], square[j + 2], square[j + 3]
+        a, b, c, d = a + w, b + x, c + y, d + z
+        e, f = w if w > e else e, x if x > f else f
+        g, h = y if y > g else g, z if z > h else h
+    return (a + b) + (c + d), max(max(e, f), max(g, h))
 
 
 @kernel
@@ -503,12 +517,21 @@ def _blamed(v: NDArray[np.float64], n: int, j: int) -> int:
 
 
 @kernel
-def _remove(s: _Spikes, n: int, j: int) -> None:
+def _shift(row: NDArray[Any], j: int, n: int) -> None:
     for i in range(j, n - 1):
-        s.v[i], s.day[i], s.at[i] = s.v[i + 1], s.day[i + 1], s.at[i + 1]
-        s.residual[i] = s.residual[i + 1]
+        row[i] = row[i + 1]
+
+
+@kernel
+def _remove(s: _Spikes, n: int, j: int) -> None:
+    """Take observation j of n out of the row."""
+    _shift(s.v, j, n)
+    _shift(s.day, j, n)
+    _shift(s.at, j, n)
+    _shift(s.square, j, n)
+    s.square[0], s.square[n - 2] = 0.0, 0.0
     for i in range(max(j - 1, 1), min(j + 1, n - 2)):
-        _residual(s, i)
+        _square(s, i)
 
 
 @kernel
@@ -516,17 +539,17 @@ def _reject(s: _Spikes, n: int, p: int, above: float) -> tuple[int, float]:
     """Reject spikes; the number of observations that remain and the noise, 0 if unknown."""
     noise = 0.0
     for j in range(1, n - 1):
-        _residual(s, j)
+        _square(s, j)
+    for j in range(max(n - 1, 0), n + 3):
+        s.square[j] = 0.0
     while n >= 4:
-        largest, total, worst = 0.0, 0.0, 0
-        for j in range(1, n - 1):
-            residual = s.residual[j]
-            total += residual * residual
-            if residual > largest:
-                largest, worst = residual, j
+        total, largest = _scan(s.square, n)
         noise = np.sqrt(total / (n - 2))
-        if not largest > above * noise:
+        if not np.sqrt(largest) > above * noise:
             break
+        worst = 1
+        while s.square[worst] < largest:
+            worst += 1
         worst = _blamed(s.v, n, worst)
         s.state[s.at[worst], p] = _REJECTED
         _remove(s, n, worst)
@@ -553,24 +576,24 @@ def _restore(days: NDArray[np.float64], s: _Spikes, n: int, p: int, bound: float
 def _write_spikes(
     stacks: tuple[_Stack, _Stack, _Stack],
     first: NDArray[np.int64],
-    missing: float,
+    missing: np.float32,
+    at: int,
+    n: int,
     s: _Spikes,
-    p: int,
-    pixel: int,
     clear: NDArray[np.uint8],
 ) -> None:
+    """All items of what is rejected, the first with data of what is restored."""
     values, _, valid = stacks
     for t in range(s.values.shape[0]):
-        state = s.state[t, p]
-        if state == _REJECTED:
-            clear[first[t] : first[t + 1], pixel] = 0
-        elif state == _RESTORED:
-            for item in range(first[t], first[t + 1]):
-                value = np.float64(values.memory[item * values.step + pixel])
-                has = valid.memory[item * valid.step + pixel] != 0
-                if has and value != missing and value - value == 0.0:
-                    clear[item, pixel] = 1
-                    break
+        for item in range(first[t], first[t + 1]):
+            a, c = item * values.step + at, item * valid.step + at
+            for p in range(n):
+                value, state = np.float32(values.memory[a + p]), s.state[t, p]
+                has = (valid.memory[c + p] != 0) & (value != missing) & (value - value == _ZERO32)
+                use = has & (state == _RESTORED)
+                flag = _ON if use else clear[item, at + p]
+                clear[item, at + p] = _NONE if state == _REJECTED else flag
+                s.state[t, p] = _MASKED if use else state
 
 
 @kernel
@@ -580,22 +603,22 @@ def _despike_blocks(  # noqa: PLR0913, PLR0917 - a kernel's arguments
     stacks: tuple[_Stack, _Stack, _Stack],
     first: NDArray[np.int64],
     days: NDArray[np.float64],
-    limits: tuple[float, float, float],
+    limits: tuple[np.float32, float, float],
     s: _Spikes,
     out: _Output,
 ) -> None:
     missing, above, below = limits
+    size = s.state.shape[1]
     for block in range(start, stop):
-        at = block * _P
-        count = min(_P, out.rejected.size - at)
+        at = block * size
+        count = min(size, out.rejected.size - at)
         _load_spikes(stacks, first, missing, at, count, s)
         for p in range(count):
             n = _gather(days, p, s)
             left, noise = _reject(s, n, p, above)
-            restored = _restore(days, s, left, p, below * noise)
-            if left < n or restored > 0:
-                _write_spikes(stacks, first, missing, s, p, at + p, out.clear)
-                out.rejected[at + p], out.restored[at + p] = n - left, restored
+            out.rejected[at + p] = n - left
+            out.restored[at + p] = _restore(days, s, left, p, below * noise)
+        _write_spikes(stacks, first, missing, at, count, s, out.clear)
 
 
 # ------------------------------------------------------------------------------------------ Tmask
