@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -38,12 +39,13 @@ def load(
     """A lazy cube (time, band, y, x) on exactly `grid`.
 
     int16 reflectance * 10000, nodata -32768; x and y are pixel centres. `time` has one entry per
-    item that reaches the grid, ordered by observation, with the coordinates `id`, `platform` and
-    `observation` (items of one overpass share a number). Pixels outside the grid's polygon are
-    nodata. `mask`: a preset of `lcengine.masks`, adds the band `clear`,
-    computed on the mask's native grid; with it, `bands` may name `cloud_distance`, metres to the
-    next cloud or shadow (at most 3000), for the best available pixel. `chunks`: edge in pixels, by default the grid's tile.
-    A file that cannot be read raises `ReadError` on computing.
+    item that reaches the grid, ordered by observation, with the coordinates `id`, `platform`,
+    `observation` (items of one overpass share a number) and `began` (when that overpass did).
+    Pixels outside the grid's polygon are nodata. `mask`: a preset of `lcengine.masks`, adds the
+    band `clear`, computed on the mask's native grid; with it, `bands` may name `cloud_distance`,
+    metres to the next cloud or shadow (at most 3000), for the best available pixel. `chunks`: edge
+    in pixels, by default the grid's tile. A file that cannot be read raises `ReadError` on
+    computing.
     """
     recipe = masks.preset(mask) if mask is not None else None
     check_items(items)
@@ -51,15 +53,17 @@ def load(
         raise InputError("there are no items to load; search first")
     if DISTANCE in bands and recipe is None:
         raise InputError(f"the band {DISTANCE!r} needs a mask; pass mask= as well")
-    plan = plan_reads(
+    whole = plan_reads(
         items,
         grid,
-        [band for band in bands if band != DISTANCE],
+        # A text is refused there.
+        bands if isinstance(bands, str) else [band for band in bands if band != DISTANCE],
         mask=mask or "none",
         groupby=groupby,
         resampling=resampling,
         beyond=FARTHEST if DISTANCE in bands else 0.0,
-    ).reaching()
+    )
+    plan = whole.reaching()
     if not len(plan.items):
         raise InputError(
             f"none of the {len(items)} items reaches the grid {grid.bounds} in {plan.lattice.crs}; "
@@ -67,6 +71,8 @@ def load(
         )
     names = [*bands, CLEAR] if recipe else list(bands)
     cube = _cut(_stack(plan, names, chunks or grid.tile), grid)
+    began = dict(zip(whole.observation, whole.began, strict=True))
+    cube = cube.assign_coords(began=("time", _times(began[n] for n in plan.observation)))
     if recipe is not None:
         cube = _resolve_clear(cube, recipe, plan.observation)
     cube.attrs.update(scale_factor=1e-4, add_offset=0.0, _FillValue=int(reader.NODATA), units="1")
@@ -100,7 +106,7 @@ def _stack(plan: ReadPlan, names: list[str], chunks: int) -> xr.DataArray:
         raw.data.rechunk((-1, -1, chunks, chunks)),
         dims=("time", "band", "y", "x"),
         coords={
-            "time": np.array([i.datetime.replace(tzinfo=None) for i in plan.items], "M8[ns]"),
+            "time": _times(item.datetime for item in plan.items),
             "band": names,
             "y": grid.y(np.arange(height)),
             "x": grid.x(np.arange(width)),
@@ -110,6 +116,11 @@ def _stack(plan: ReadPlan, names: list[str], chunks: int) -> xr.DataArray:
         },
         name="reflectance",
     )
+
+
+def _times(moments: Iterable[dt.datetime]) -> npt.NDArray[np.datetime64]:
+    """UTC as xarray has it."""
+    return np.array([moment.replace(tzinfo=None) for moment in moments], "M8[ns]")
 
 
 def _pseudo_item(plan: ReadPlan, item: Item, names: list[str]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ the raster extent of the assets (`proj:shape`, `proj:transform`), never by the f
 
 from __future__ import annotations
 
+import datetime as dt
 import statistics
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -60,6 +61,14 @@ class ReadPlan:
     def lattice(self) -> Lattice:
         """The product's pixel lattice."""
         return product_lattice(self.grid)
+
+    @cached_property
+    def began(self) -> tuple[dt.datetime, ...]:
+        """When the observation of each item began: the time of its first item."""
+        first: dict[int, dt.datetime] = {}
+        for number, item in zip(self.observation, self.items, strict=True):
+            first[number] = min(first.get(number, item.datetime), item.datetime)
+        return tuple(first[number] for number in self.observation)
 
     @property
     def recipe(self) -> masks.MaskRecipe | None:

@@ -30,11 +30,11 @@ def draw(
     """Write a PNG of one band (grey) or three (red, green, blue); returns (height, width).
 
     The product is thinned to at most `size` pixels on its longest edge. Default: red, green, blue
-    where the product has them, else its first band. `time`: which period to draw of a product that
-    has several, by name.
+    where the product has them, else its first variable. `time`: which period to draw of a product
+    that has several, by name.
     """
     dataset = store.pick(store.open(product), time)
-    names = [str(n) for n, v in dataset.data_vars.items() if v.dtype.kind == "f"]
+    names = [str(name) for name in dataset.data_vars]
     chosen = list(bands or _natural(names) or names[:1])
     unknown = [name for name in chosen if name not in dataset.data_vars]
     if unknown or len(chosen) not in (1, 3):

@@ -42,15 +42,20 @@ def request(source, *bands, tile=64, allow_hosts=(), **changes):
 
 
 def in_process(plan):
-    """Every tile of a plan computed here: ({variable: whole array}, [ledger rows])."""
-    arrays = {v.name: np.full(plan.grid.shape, v.fill, v.dtype) for v in plan.variables()}
+    """Every tile of a plan computed here: ({variable: whole array}, [ledger rows]).
+
+    Arrays are (y, x), or (period, y, x) where the plan has periods.
+    """
+    shape = (*(len(plan.time_axis),) * bool(plan.time_axis), *plan.grid.shape)
+    arrays = {v.name: np.full(shape, v.missing, v.dtype) for v in plan.variables()}
     failures = []
     for number in plan.reads.tiles:
         tile = plan.grid.tile_at(int(number))
         result = compute_tile(plan, int(number))
         failures += result.failures
+        assert result.arrays.keys() == arrays.keys()
         for name, pixels in result.arrays.items():
-            arrays[name][tile.slices] = pixels
+            arrays[name][(..., *tile.slices)] = pixels
     return arrays, failures
 
 
@@ -63,9 +68,10 @@ def without(plan, *ids):
 
 
 def arrays(product):
-    """The stored integers of a product's two-dimensional variables."""
+    """The stored numbers of a product's rasters, (y, x) or (period, y, x)."""
     group = zarr.open_group(product, mode="r")
-    return {name: a[...] for name, a in group.arrays() if a.ndim == 2}
+    names = group.attrs["lcengine"]["variables"]
+    return {name: group[name][...] for name in names}
 
 
 def tree(folder):

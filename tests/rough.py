@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 
+import archives
 import numpy as np
 import rasterio
 from pyproj import Transformer
@@ -174,24 +175,18 @@ def _asset(folder, name, pixels, granule, resolution):
 
 
 def assemble(plan):
-    """A product's variables (y, x) from its tiles, computed one after the other in this process."""
-    from lcengine.composite.tile import compute_tile
-
-    arrays = {v.name: np.full(plan.grid.shape, v.fill, v.dtype) for v in plan.variables()}
-    for number in plan.reads.tiles:
-        result = compute_tile(plan, int(number))
-        assert not result.failures
-        for name, pixels in result.arrays.items():
-            arrays[name][plan.grid.tile_at(int(number)).slices] = pixels
+    """A product's variables from its tiles, computed one after the other in this process."""
+    arrays, failures = archives.in_process(plan)
+    assert not failures
     return arrays
 
 
 def differing(got, want):
-    """How many pixels differ, by variable of `want`; dtypes must agree."""
+    """How many pixels differ, by variable of `want`; dtypes and shapes must agree, NaN is NaN."""
+    different = {}
     for name, pixels in want.items():
-        assert np.asarray(got[name]).dtype == pixels.dtype, name
-    return {
-        name: int((np.asarray(got[name]) != pixels).sum())
-        for name, pixels in want.items()
-        if not np.array_equal(got[name], pixels)
-    }
+        found = np.asarray(got[name])
+        assert (found.dtype, found.shape) == (pixels.dtype, pixels.shape), name
+        if not np.array_equal(found, pixels, equal_nan=pixels.dtype.kind == "f"):
+            different[name] = int((found != pixels).sum())
+    return different

@@ -181,6 +181,7 @@ def test_a_reader_pickles(archive):
         "assets": [asdict(archive[0][0].asset("red"))],
         "access": asdict(Access(local=True)),
         "mask": None,
+        "distance": False,
         "resampling": "nearest",
         "lattice": asdict(product_lattice(grid_at())),
     }

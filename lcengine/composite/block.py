@@ -6,7 +6,7 @@ Both ways to a composite end here, the tile task and the cube in a notebook, so 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,9 +21,6 @@ from lcengine.kernels.series import despike, tmask
 from lcengine.periods import Period, neighbours
 
 UINT8 = npt.NDArray[np.uint8]
-
-WIDEST = 2
-"""Neighbouring periods on each side that may help out."""
 
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
@@ -66,15 +63,15 @@ class Block:
 
 def reduce_block(
     spec: CompositeSpec, periods: Sequence[Period], block: Block, observable: UINT8 | None = None
-) -> dict[str, npt.NDArray[Any]]:
-    """All variables of a block but `lost`, each (period, y, x).
+) -> Iterator[dict[str, npt.NDArray[Any]]]:
+    """All variables of a block but `lost`, (y, x), period by period.
 
     `observable`: uint8 (y, x), pixels that masked observations may be restored in; None = all.
     """
     clear, rejected = _screen_series(spec, block, observable)
     block = replace(block, clear=clear)
-    parts = [_Period(spec, periods, i, block, rejected).variables() for i in range(len(periods))]
-    return {name: np.stack([part[name] for part in parts]) for name in parts[0]}
+    for number in range(len(periods)):
+        yield _Period(spec, periods, number, block, rejected).variables()
 
 
 def _screen_series(
@@ -128,7 +125,7 @@ class _Period:
         found = self._composite(0, self.block.clear)
         level = np.zeros(found["count"].shape, np.uint8)
         best = found["count"].copy()
-        for widened in range(1, WIDEST + 1) if self.spec.min_clear else ():
+        for widened in range(1, self.spec.widest + 1):
             short = best < self.spec.min_clear
             if not short.any():
                 break

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from lcengine import masks
-from lcengine.composite.block import EPOCH, Block, Series, reduce_block
+from lcengine.composite.block import EPOCH, Block, Series, days_of, reduce_block
 from lcengine.composite.spec import CompositeSpec, Qa
 from lcengine.cube import CLEAR
 from lcengine.errors import InputError
@@ -98,13 +98,11 @@ class _Chunk:
         clear = np.ones(shape, np.uint8)
         if self.clear is not None:
             clear = (cube[:, self.clear] == 1).astype(np.uint8)
-        block = Block(
-            np.ascontiguousarray(cube[:, self.positions]), clear, self.series, self.bands
-        )
-        found = reduce_block(self.spec, self.periods, block)
+        block = Block(np.ascontiguousarray(cube[:, self.positions]), clear, self.series, self.bands)
+        found = list(reduce_block(self.spec, self.periods, block))
         if self.spec.period is None:
-            return tuple(found[name][0] for name in self.names)
-        return tuple(np.moveaxis(found[name], 0, -1) for name in self.names)
+            return tuple(found[0][name] for name in self.names)
+        return tuple(np.stack([part[name] for part in found], axis=-1) for name in self.names)
 
 
 def _apply(cube: xr.DataArray, kernel: _Chunk) -> xr.Dataset:
@@ -144,18 +142,29 @@ def _apply(cube: xr.DataArray, kernel: _Chunk) -> xr.Dataset:
 
 def _series(cube: xr.DataArray) -> Series:
     """What the cube's coordinates say of its items."""
-    groups = np.arange(cube.sizes["time"], dtype=np.int64)
+    number = np.arange(cube.sizes["time"])
+    groups = number
     if "observation" in cube.coords:
         groups = cube["observation"].values.astype(np.int64)
         if np.any(np.diff(groups) < 0):
             raise InputError("the cube's `observation` does not ascend; keep the order of load()")
     days = np.zeros(len(groups))
-    if "time" in cube.coords:
-        # Microseconds, as the items' own times: the same floats on both ways to a composite.
-        since = cube["time"].values.astype("M8[us]") - np.datetime64("1970-01-01", "us")
-        days = np.array([delta / dt.timedelta(days=1) for delta in since.astype(object)])
-    first = {group: days[groups == group].min() for group in np.unique(groups)}
-    return Series(groups, np.array([first[g] for g in groups]), np.arange(len(groups)))
+    if "began" in cube.coords:
+        days = _days(cube["began"])
+    elif "time" in cube.coords:
+        days = _days(cube["time"])
+        first = {group: days[groups == group].min() for group in np.unique(groups)}
+        days = np.array([first[group] for group in groups])
+    if np.any(np.diff(days) < 0):
+        raise InputError("the cube's observations do not ascend in time; sort them")
+    return Series(groups, days, number)
+
+
+def _days(times: xr.DataArray) -> npt.NDArray[np.float64]:
+    """Days since 1970-01-01 of UTC times."""
+    # By way of datetimes, as the items' own times: the same floats on both ways to a composite.
+    moments = times.values.astype("M8[us]").astype(object)
+    return np.array([days_of(moment.replace(tzinfo=dt.UTC)) for moment in moments], np.float64)
 
 
 def _periods(

@@ -12,20 +12,21 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 import lcengine
 from lcengine import reader
-from lcengine.composite.block import WIDEST, Series, days_of
+from lcengine.composite.block import Series, days_of
 from lcengine.composite.spec import CompositeSpec
 from lcengine.errors import InputError
 from lcengine.grid import Grid
-from lcengine.items import OVERPASS_GAP, Item, Items, check_items, parse_datetime
+from lcengine.items import Item, Items, check_items, observations, parse_datetime
 from lcengine.kernels._jit import usable_cpus
 from lcengine.kernels.composite import MAX_OBSERVATIONS
 from lcengine.kernels.methods import DISTANCE, FARTHEST
 from lcengine.masks import check_sensor, preset
-from lcengine.periods import Period, neighbours
-from lcengine.plan import ReadPlan, describe, plan_reads
+from lcengine.periods import Period, neighbours, select
+from lcengine.plan import ReadPlan, describe, plan_reads, product_lattice
 from lcengine.sensors import Sensor, sensor
 from lcengine.store import Variable
 
@@ -55,10 +56,11 @@ class CompositePlan:
     @cached_property
     def periods(self) -> tuple[Period, ...]:
         """What is composited by itself: one period of everything where the spec has none."""
-        first, last = self.interval
         if self.spec.period is None:
-            return (Period("all", first, last + dt.timedelta(microseconds=1)),)
-        return self.spec.period.periods(first, last)
+            # An API may answer with items that only touch the interval; they count.
+            moments = [*self.interval, *(item.datetime for item in self.items)]
+            return (Period("all", min(moments), max(moments) + dt.timedelta(microseconds=1)),)
+        return self.spec.period.periods(*self.interval)
 
     @property
     def time_axis(self) -> tuple[Period, ...]:
@@ -68,11 +70,27 @@ class CompositePlan:
     @cached_property
     def series(self) -> Series:
         """The items as the kernels want to know them."""
+        days = np.array([days_of(moment) for moment in self.reads.began])
         groups = np.asarray(self.reads.observation, np.int64)
-        days = np.array([days_of(item.datetime) for item in self.items])
-        first = np.full(groups.max(initial=-1) + 1, np.inf)
-        np.minimum.at(first, groups, days)
-        return Series(groups, first[groups], np.arange(len(groups)))
+        return Series(groups, days, np.arange(len(groups)))
+
+    @cached_property
+    def windows(self) -> tuple[slice, ...]:
+        """Ranges of `items` that kernels may see at once: per period, or the whole series."""
+        if self.spec.screens.whole_series:
+            return (slice(0, len(self.items)),)
+        return tuple(
+            self.series.within(neighbours(self.periods, number, self.spec.widest))
+            for number in range(len(self.periods))
+        )
+
+    @cached_property
+    def wanted(self) -> npt.NDArray[np.bool_]:
+        """Which items have bands that are of use, not only masks."""
+        wanted = np.zeros(len(self.items), np.bool_)
+        for window in self.windows:
+            wanted[window] = True
+        return wanted
 
     @property
     def output_bytes(self) -> int:
@@ -151,7 +169,8 @@ def plan_composite(
     recipe = preset(spec.mask)
     check_sensor(recipe, found)
     needed = {*bands, *(recipe.bands if recipe else ())}
-    slim = tuple(_only(item, needed) for item in _in_periods(items, spec, interval))
+    crs = product_lattice(grid).crs
+    slim = tuple(_only(item, needed) for item in _in_periods(items, spec, interval, crs))
     reads = plan_reads(
         Items(slim, items.access, items.superseded),
         grid,
@@ -162,42 +181,49 @@ def plan_composite(
         block=block,
         beyond=FARTHEST if DISTANCE in spec.needs else 0.0,
     )
-    _check_series(reads)
-    return CompositePlan(spec, reads, found, interval)
+    plan = CompositePlan(spec, reads, found, interval)
+    _check_series(plan)
+    return plan
 
 
-def _in_periods(items: Items, spec: CompositeSpec, interval: Interval) -> list[Item]:
-    """The items that some period may use; `InputError` where there is none.
+def _in_periods(items: Items, spec: CompositeSpec, interval: Interval, crs: str) -> list[Item]:
+    """The items that the periods look at; `InputError` where there is none.
 
-    An item may belong to an observation that began a little earlier, so the edges are generous.
+    All of them where what is clear in one period depends on the others: on screens of the whole
+    series, or on how often there is snow.
     """
-    whole = spec.screens.despike or spec.screens.tmask
-    if spec.period is None or whole:
+    if spec.period is None:
         return list(items)
     periods = spec.period.periods(*interval)
-    level = WIDEST if spec.min_clear else 0
-    windows = [neighbours(periods, i, level) for i in range(len(periods))]
-    found = [
-        item for item in items if any(a <= item.datetime < b + OVERPASS_GAP for a, b in windows)
-    ]
-    if not found:
+    ordered, observation = observations(items, spec.groupby, crs)
+    began: dict[int, dt.datetime] = {}
+    for item, number in zip(ordered, observation, strict=True):
+        began[number] = min(began.get(number, item.datetime), item.datetime)
+    ranges = select(periods, list(began.values()), spec.widest)
+    wanted = {number for start, stop in ranges for number in range(start, stop)}
+    if not wanted:
         raise InputError(
             f"none of the {len(items)} items lies in one of the {len(periods)} periods from "
             f"{periods[0].name} to {periods[-1].name}; take other periods or another --datetime"
         )
-    return found
+    recipe = preset(spec.mask)
+    if spec.screens.whole_series or (recipe is not None and recipe.snow_radius is not None):
+        return list(items)
+    return [item for item, n in zip(ordered, observation, strict=True) if n in wanted]
 
 
-def _check_series(reads: ReadPlan) -> None:
+def _check_series(plan: CompositePlan) -> None:
     """`InputError` before anything is read where a tile has more observations than kernels take."""
+    reads, groups = plan.reads, plan.series.groups
     for position, tile in enumerate(reads.tiles):
         members = reads.items_of(position)
-        if len(members) > MAX_OBSERVATIONS:
-            found = len({reads.observation[int(i)] for i in members})
+        for window in plan.windows if len(members) > MAX_OBSERVATIONS else ():
+            own = members[(members >= window.start) & (members < window.stop)]
+            found = len(np.unique(groups[own]))
             if found > MAX_OBSERVATIONS:
                 raise InputError(
                     f"tile {tile} has {found} observations, at most {MAX_OBSERVATIONS} fit; "
-                    "take a shorter --datetime or a lower --max-cloud"
+                    "take a shorter --datetime, shorter periods or a lower --max-cloud"
                 )
 
 

@@ -34,7 +34,11 @@ NO_ITEM: Final = 2**32 - 1
 """uint32 fill of item numbers."""
 NO_LEVEL: Final = 255
 
+WIDEST: Final = 2
+"""Neighbouring periods on each side that may help out."""
+
 Qa = Literal["none", "basic", "full"]
+
 
 @dataclass(frozen=True, slots=True)
 class Screens:
@@ -58,6 +62,11 @@ class Screens:
                 )
             found[name] = parsers[name](part)
         return cls(**found)
+
+    @property
+    def whole_series(self) -> bool:
+        """Whether what they reject in one period depends on the others."""
+        return self.despike is not None or self.tmask is not None
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -115,18 +124,28 @@ class CompositeSpec:
             )
 
     @property
+    def asked(self) -> tuple[Method, ...]:
+        """The methods as they are asked for; their labels name the variables."""
+        return parse_methods(self.method)
+
+    @property
     def methods(self) -> tuple[Method, ...]:
-        """The parsed methods; with full QA a geomedian tells its deviations too."""
+        """The methods as they are run: with full QA a geomedian tells its deviations too."""
         full = self.qa == "full"
         return tuple(
             Geomad(method.eps) if full and type(method) is Geomedian else method
-            for method in parse_methods(self.method)
+            for method in self.asked
         )
 
     @property
     def screens(self) -> Screens:
         """The parsed outlier screens."""
         return Screens.parse(self.outliers)
+
+    @property
+    def widest(self) -> int:
+        """Neighbouring periods on each side that may help out."""
+        return WIDEST if self.min_clear else 0
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -146,7 +165,7 @@ class CompositeSpec:
 
     def layers(self) -> list[tuple[str, str, Method]]:
         """(variable, band, method) of every composited band, in the kernels' order."""
-        methods = [method for method in self.methods if not isinstance(method, Count)]
+        methods = [method for method in self.asked if not isinstance(method, Count)]
         several = len(methods) > 1
         return [
             (f"{band}_{method.label}" if several else band, band, method)
@@ -156,20 +175,24 @@ class CompositeSpec:
 
     def extras(self) -> list[tuple[str, str, bool]]:
         """(variable, extra, whether it is written) of every extra, in the kernels' order."""
-        found = [(method, extra) for method in self.methods for extra in method.extras]
-        names = [extra for _, extra in found]
+        found = [
+            (asked.label, method, extra)
+            for asked, method in zip(self.asked, self.methods, strict=True)
+            for extra in method.extras
+        ]
+        names = [extra for _, _, extra in found]
         return [
             (
-                extra if names.count(extra) == 1 else f"{extra}_{method.label}",
+                extra if names.count(extra) == 1 else f"{extra}_{label}",
                 extra,
                 isinstance(method, Geomad) or self.qa == "full",
             )
-            for method, extra in found
+            for label, method, extra in found
         ]
 
     def choices(self) -> list[str]:
         """Suffixes of the variables `date` and `item`, one per method that chooses an item."""
-        choosing = [method for method in self.methods if method.chooses]
+        choosing = [method for method in self.asked if method.chooses]
         return [f"_{method.label}" if len(choosing) > 1 else "" for method in choosing]
 
     def variables(self, title: str) -> tuple[Variable, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -165,24 +165,35 @@ class _TileTask:
         names = self.reads.bands
         if self.reads.beyond:
             names = (*names, DISTANCE)
-        found = reduce_block(
-            spec,
-            self.plan.periods,
-            Block(values, clear[kept], own, names),
-            self._inside(locator),
-        )
-        found["lost"] = self._count_lost(lost, kept, clear, values)
-        y, x = window.y0 - self.tile.y0, window.x0 - self.tile.x0
-        area = np.s_[..., y : y + window.height, x : x + window.width]
-        for name, pixels in self.result.arrays.items():
-            pixels[area] = found[name] if self.plan.time_axis else found[name][0]
-        self.result.clear += int(found["count"].sum(dtype=np.int64))
+        block = Block(values, clear[kept], own, names)
+        area = window.y0 - self.tile.y0, window.x0 - self.tile.x0, window.height, window.width
+        for number, found in enumerate(
+            reduce_block(spec, self.plan.periods, block, self._inside(locator))
+        ):
+            self._put(number, area, found)
+            self.result.clear += int(found["count"].sum(dtype=np.int64))
+        for number, count in enumerate(self._count_lost(lost, kept, clear, values)):
+            self._put(number, area, {"lost": count})
+
+    def _put(
+        self,
+        number: int,
+        area: tuple[int, int, int, int],
+        found: Mapping[str, npt.NDArray[Any]],
+    ) -> None:
+        """Put the pixels of a period (y0, x0, height, width) into the tile's arrays."""
+        y, x, height, width = area
+        for name in found.keys() & self.result.arrays.keys():
+            whole = self.result.arrays[name]
+            one = whole[number] if self.plan.time_axis else whole
+            one[y : y + height, x : x + width] = found[name]
 
     def _kept(self, clear: UINT8) -> list[int]:
         """Items to read: those that are clear somewhere, or all where masked ones may return."""
         if self.plan.spec.screens.despike:
             return list(range(len(self.members)))
-        return [k for k in range(len(self.members)) if clear[k].any()]
+        wanted = self.plan.wanted[self.members]
+        return [k for k in range(len(self.members)) if wanted[k] and clear[k].any()]
 
     def _inside(self, locator: Locator) -> UINT8 | None:
         """The AOI in the block (0/1), None where it is all of it."""

@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lcengine.errors import InputError
-from lcengine.kernels import choose, reducers, scores, scratch, screens, strips
+from lcengine.kernels import choose, reducers, scores, scratch, screens, spectra, strips
 from lcengine.kernels._jit import address_of, run_threaded
+from lcengine.kernels.geomedian import geomedian_work
 from lcengine.kernels.methods import (
     DECIMALS,
     INDICES,
@@ -26,6 +27,7 @@ from lcengine.kernels.methods import (
     ByIndex,
     Count,
     FirstClear,
+    Geomedian,
     MadScreen,
     MaxNdvi,
     Mean,
@@ -202,6 +204,9 @@ class _Recipe:
             if method.nearest:
                 return choose.choose_nearest, self.job(bands, rank=Median())
             return choose.choose_medoid, self.job(bands)
+        if isinstance(method, Geomedian):
+            eps = method.eps * self.unit / 10_000
+            return spectra.reduce_geomedian, self.job(bands, rank=Median(), numbers=(eps,))
         if isinstance(method, FirstClear):
             return choose.choose_end, self.job(bands, mode=int(method.last))
         if isinstance(method, ByIndex | MaxNdvi):
@@ -247,9 +252,7 @@ class _Recipe:
             yearly = scores.year_score(years.astype(np.int64) + 1970, method.year)
         terms = scores.bap_terms(seasons, yearly)
         series = np.array([*terms.season, terms.cloud, terms.haze, terms.reach], np.float32)
-        return self.job(
-            range(self.n_out), numbers=self.positions(method.needs), series=series
-        )
+        return self.job(range(self.n_out), numbers=self.positions(method.needs), series=series)
 
     def positions(self, names: Sequence[str]) -> list[int]:
         """Where the named bands are; InputError for one that is missing."""
@@ -279,7 +282,7 @@ class _Recipe:
             self.extras,
             self.slots,
             mode,
-            _ranks(self.observations, rank, self.floating),
+            _ranks(self.observations, rank),
             np.pad(np.asarray(numbers, np.float64), (0, 4 - len(numbers))),
             series,
         )
@@ -342,6 +345,9 @@ class _Recipe:
                 wanted.append(2 * self.observations * width)
             if isinstance(method, Medoid) and method.nearest:
                 wanted.append(self.n_out * width)
+            if isinstance(method, Geomedian):
+                work = geomedian_work(self.n_out, self.observations, width)
+                wanted.append(self.n_out * width + work)
         return max(wanted)
 
     def doubles(self, width: int) -> int:
@@ -394,7 +400,7 @@ def _first_members(items: int, groups: NDArray[Any] | None) -> NDArray[np.int64]
 
 
 @lru_cache(maxsize=64)
-def _ranks(observations: int, method: Method, floating: bool) -> scratch.Ranks:
+def _ranks(observations: int, method: Method) -> scratch.Ranks:
     """Ranks, fills and weights of a rank method, per number n of valid observations.
 
     With r(n) the lower rank wanted of n values, r(observations) − r(n) of the invalid observations
@@ -403,17 +409,16 @@ def _ranks(observations: int, method: Method, floating: bool) -> scratch.Ranks:
     percent, rule = 50.0, "linear"
     if isinstance(method, Percentile):
         percent, rule = method.percent, method.rule
-    real: Any = np.float32 if floating else np.float64  # as NumPy computes it, to round alike
     n = np.arange(observations + 1)
     below = np.maximum(n - 1, 0)
     if rule == "nearest":
         scale = 100 * 10**DECIMALS  # in integers: halves must not depend on float rounding
         rank = (below * round(percent * 10**DECIMALS) + scale // 2) // scale
-        weight = np.zeros(n.size, real)
+        weight = np.zeros(n.size)
     else:
-        position = below.astype(real) * (real(percent) / real(100))
+        position = below * (percent / 100)  # in NumPy's order, to round alike
         rank = np.floor(position).astype(np.int64)
-        weight = (position - rank.astype(real)).astype(real)
+        weight = position - rank
     lower = int(rank[-1])
     upper = min(lower + 1, observations - 1) if weight.any() else lower
     pairs = selection_network(observations, (lower, upper))

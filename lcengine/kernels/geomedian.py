@@ -30,7 +30,7 @@ from lcengine.kernels.scratch import NONE
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]
 
-_BLOCK: Final = 64  # pixels of a block: whole vectors, and the spectra stay in the first cache
+_BLOCK: Final = 128  # pixels of a block: whole vectors, and its spectra stay in the second cache
 _GROUP: Final = 4  # observations that one loop works on
 _PAIR: Final = 2  # bands that one loop works on
 _CELL: Final = _GROUP * _PAIR * _BLOCK  # values of a group's pair of bands

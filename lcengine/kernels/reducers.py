@@ -83,16 +83,29 @@ def _(a: Any, b: Any) -> Callable[..., Any]:
     return middle
 
 
-def _exact(value: Any) -> Any:
-    """A value in the type that NumPy interpolates in: float64, or float32 as it is."""
+def _between(a: Any, b: Any, weight: Any, origin: Any) -> Any:
+    """Between stored values at a weight of b, as NumPy interpolates the true numbers."""
     raise NotImplementedError
 
 
-@by_type(_exact)
-def _(value: Any) -> Callable[..., Any]:
-    if str(value) == "float32":
-        return lambda value: value
-    return lambda value: np.float64(value)  # noqa: PLW0108 - kernels need a function
+@by_type(_between)
+def _(a: Any, b: Any, weight: Any, origin: Any) -> Callable[..., Any]:
+    # NumPy's formula has two branches, and float32 numbers take the weights as float32.
+    if str(a) == "float32":
+
+        def single(a: Any, b: Any, weight: Any, origin: Any) -> Any:
+            up, down = (b - a) * np.float32(weight), (b - a) * np.float32(1.0 - weight)
+            return a + up if weight < 0.5 else b - down
+
+        return single
+
+    def integer(a: Any, b: Any, weight: Any, origin: Any) -> Any:
+        true_a, true_b = np.float64(a) + origin, np.float64(b) + origin
+        up, down = (true_b - true_a) * weight, (true_b - true_a) * (1.0 - weight)
+        value = true_a + up if weight < 0.5 else true_b - down
+        return np.int16(np.rint(value) - origin)
+
+    return integer
 
 
 def rounded(value: Any, like: Any) -> Any:
@@ -121,19 +134,16 @@ def _write_median(
 def _write_linear(
     low: NDArray[Any],
     high: NDArray[Any],
-    weight: NDArray[Any],
+    weight: NDArray[np.float64],
     tally: NDArray[np.int16],
+    origin: np.float32,
     nodata: Any,
     out: NDArray[Any],
 ) -> None:
-    one = weight.dtype.type(1)
     for p in range(out.size):
-        a, w = _exact(low[p]), weight[tally[p]]
-        b = _exact(high[p]) if w > 0 else a
-        rest = (b - a) * (one - w)
-        # The two branches of NumPy's interpolation, for equality to the last bit.
-        value = a + (b - a) * w if w < 0.5 else b - rest
-        out[p] = rounded(value, nodata) if tally[p] > 0 else nodata
+        a, b, w = low[p], high[p], weight[tally[p]]
+        value = _between(a, b if w > 0 else a, w, origin)
+        out[p] = value if tally[p] > 0 else nodata
 
 
 @kernel
@@ -157,7 +167,7 @@ def reduce_ranks(job: Job, s: Scratch, out: Output, at: int, n: int) -> None:
         if job.mode == MEDIAN:
             _write_median(low, high, s.tally, nodata, target)
         elif job.mode == LINEAR:
-            _write_linear(low, high, ranks.weight, s.tally, nodata, target)
+            _write_linear(low, high, ranks.weight, s.tally, s.origin, nodata, target)
         else:
             for p in range(n):
                 target[p] = low[p] if s.tally[p] > 0 else nodata

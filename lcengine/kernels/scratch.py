@@ -50,14 +50,14 @@ class Ranks(NamedTuple):
 
     pairs: comparators (m, 2) that place the ranks `lower` and `upper` of all observations.
     lows: how many invalid observations take the smallest value, (observations + 1,) int16.
-    weight: weight of `upper` in the result, (observations + 1,) float64, float32 for float32.
+    weight: weight of `upper` in the result, (observations + 1,) float64.
     """
 
     pairs: NDArray[np.uint16]
     lower: int
     upper: int
     lows: NDArray[np.int16]
-    weight: NDArray[Any]
+    weight: NDArray[np.float64]
 
 
 class Job(NamedTuple):
@@ -88,7 +88,7 @@ class Jobs(NamedTuple):
     bands: NDArray[np.int64]
     pairs: NDArray[np.uint16]
     lows: NDArray[np.int16]
-    weight: NDArray[Any]
+    weight: NDArray[np.float64]
     numbers: NDArray[np.float64]
     series: NDArray[np.float32]
 

@@ -61,13 +61,25 @@ def _arrange_distances(
         left[p] += ~take[p]
 
 
+def _half_way(a: Any, b: Any) -> Any:
+    """Half-way between two even integers, or two float64."""
+    raise NotImplementedError
+
+
+@by_type(_half_way)
+def _(a: Any, b: Any) -> Callable[..., Any]:
+    if str(a) == "float64":
+        return lambda a, b: (a + b) * 0.5
+    return lambda a, b: a // 2 + b // 2  # never leaves the type
+
+
 @kernel
 def _centres(
     low: NDArray[Any], high: NDArray[Any], tally: NDArray[np.int16], out: NDArray[Any]
 ) -> None:
     """Medians of even numbers, in their type."""
     for p in range(out.size):
-        half = low[p] // 2 + high[p] // 2
+        half = _half_way(low[p], high[p])
         out[p] = half if tally[p] & 1 == 0 else low[p]
 
 
