@@ -46,13 +46,13 @@ def pixels(product: xr.Dataset) -> np.ndarray:
 def sheet(pictures: dict[str, np.ndarray], like: np.ndarray, path: Path, columns: int) -> None:
     """Write the pictures with one stretch, `columns` to a row."""
     rows = -(-len(pictures) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(2.4 * columns, 2.65 * rows), dpi=110)
+    figure, axes = plt.subplots(rows, columns, figsize=(2.4 * columns, 2.75 * rows), dpi=110)
     for axis in axes.flat:
         axis.axis("off")
     for axis, (name, bands) in zip(axes.flat, pictures.items(), strict=False):
         axis.imshow(colour(bands, like))
         axis.set_title(name, fontsize=9)
-    figure.tight_layout(pad=0.4)
+    figure.tight_layout(pad=0.6)
     figure.savefig(path, pil_kwargs={"quality": 82})
     plt.close(figure)
 

@@ -376,6 +376,63 @@ def first_clear(values, valid, groups):
     return taken, found
 
 
+@dataclass(frozen=True)
+class Observed:
+    """Observations: values int64 (observation, band, y, x), valid bool (observation, y, x)."""
+
+    values: np.ndarray
+    valid: np.ndarray
+    bands: list
+    groups: list  # of raw items, by observation
+
+    def began(self):
+        """When each observation began."""
+        return [min(map(when, group)) for group in self.groups]
+
+    def only(self, chosen):
+        """Some of the observations, by position."""
+        chosen = np.array(chosen, int)
+        groups = [self.groups[g] for g in chosen]
+        return Observed(self.values[chosen], self.valid[chosen], self.bands, groups)
+
+    def band(self, name):
+        return self.values[:, self.bands.index(name)]
+
+
+def observe(items, product, bands, *, mask="none", resampling="nearest", inside=None):
+    """The observations of STAC items in order of time, valid where all `bands` are."""
+    groups = sorted(overpasses(newest(items), product.epsg), key=lambda g: min(map(when, g)))
+    members = [item for group in groups for item in group]
+    values = np.array(
+        [
+            [sample(reflectance(item, band), product, resampling) for band in bands]
+            for item in members
+        ]
+    )
+    valid = clear_masks(groups, product, mask) & (values != NODATA).all(axis=1)
+    if inside is not None:
+        valid &= inside
+    return Observed(*first_clear(values, valid, groups), list(bands), groups)
+
+
+def summarise(observed, bands, *, mad=None, method="median"):
+    """Screen and reduce observations: int16 bands, uint16 `count` and `outliers`, all (y, x)."""
+    valid = observed.valid
+    outliers = np.zeros(valid.shape, bool)
+    if mad is not None and len(valid):
+        brightness = sum(observed.band(band) for band in BRIGHTNESS)
+        outliers = mad_outliers(brightness, valid, mad)
+    kept = valid & ~outliers
+    result = {}
+    for band in bands:
+        empty = np.full(valid.shape[1:], NODATA)
+        image = reduce(observed.band(band), kept, method) if len(valid) else empty
+        result[band] = image.astype(np.int16)
+    result["count"] = kept.sum(axis=0).astype(np.uint16)
+    result["outliers"] = outliers.sum(axis=0).astype(np.uint16)
+    return result
+
+
 def composite(
     items,
     product,
@@ -391,28 +448,7 @@ def composite(
 
     `mad`: k of the outlier screen on blue + green + red. `inside`: pixels of the area of interest.
     """
-    groups = overpasses(newest(items), product.epsg)
     read_bands = list(dict.fromkeys([*bands, *(BRIGHTNESS if mad is not None else ())]))
-    members = [item for group in groups for item in group]
-    values = np.array(
-        [
-            [sample(reflectance(item, band), product, resampling) for band in read_bands]
-            for item in members
-        ]
-    )
-    valid = clear_masks(groups, product, mask) & (values != NODATA).all(axis=1)
-    if inside is not None:
-        valid &= inside
-    observed, valid = first_clear(values, valid, groups)
-    outliers = np.zeros(valid.shape, bool)
-    if mad is not None:
-        brightness = sum(observed[:, read_bands.index(band)] for band in BRIGHTNESS)
-        outliers = mad_outliers(brightness, valid, mad)
-    kept = valid & ~outliers
-    result = {
-        band: reduce(observed[:, read_bands.index(band)], kept, method).astype(np.int16)
-        for band in bands
-    }
-    result["count"] = kept.sum(axis=0).astype(np.uint16)
-    result["outliers"] = outliers.sum(axis=0).astype(np.uint16)
-    return result
+    options = {"mask": mask, "resampling": resampling, "inside": inside}
+    observed = observe(items, product, read_bands, **options)
+    return summarise(observed, bands, mad=mad, method=method)

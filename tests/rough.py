@@ -7,6 +7,7 @@ apart, a scene processed twice, and every way of stating the offset.
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 
 import archives
@@ -52,17 +53,25 @@ def granules():
     )
 
 
-def write(root, seed=0):
-    """Write the archive below `root` as a static catalogue; its `catalog.json`."""
+def series(times):
+    """Passes at these times (`2023-05-01T10:30:00Z`), in all the variety of `PASSES`."""
+    return tuple((time, *PASSES[n % len(PASSES)][1:]) for n, time in enumerate(times))
+
+
+def write(root, seed=0, passes=PASSES, bands=BANDS):
+    """Write the archive below `root` as a static catalogue; its `catalog.json`.
+
+    The three granules of a pass are five seconds apart.
+    """
     rng = np.random.default_rng(seed)
     links = []
-    for number, acquisition in enumerate(PASSES):
+    for number, acquisition in enumerate(passes):
         for place, granule in enumerate(granules()):
-            item = _item(rng, root, acquisition, granule, (number, place))
+            item = _item(rng, root, acquisition, granule, (number, place), bands)
             links.append(f"./{item['id']}/{item['id']}.json")
-    again = list(PASSES[2])
+    again = list(passes[2])
     again[2:4] = "05.10", -0.1  # the same acquisition, reprocessed
-    item = _item(rng, root, again, granules()[0], (len(PASSES), 0))
+    item = _item(rng, root, again, granules()[0], (len(passes), 0), bands)
     links.append(f"./{item['id']}/{item['id']}.json")
     collection = {
         "type": "Collection",
@@ -72,7 +81,7 @@ def write(root, seed=0):
         "license": "other",
         "extent": {
             "spatial": {"bbox": [[5.8, 50.8, 5.9, 50.9]]},
-            "temporal": {"interval": [[PASSES[0][0], PASSES[-1][0]]]},
+            "temporal": {"interval": [[passes[0][0], passes[-1][0]]]},
         },
         "links": [{"rel": "item", "href": href, "type": "application/geo+json"} for href in links],
     }
@@ -88,15 +97,16 @@ def write(root, seed=0):
     return root / "catalog.json"
 
 
-def _item(rng, root, acquisition, granule, number):
+def _item(rng, root, acquisition, granule, number, bands):
     time, platform, baseline, offset, applied = acquisition
     tile, epsg, left, top = granule
-    time = time.replace(":00Z", f":{5 * number[1]:02}Z")
+    began = dt.datetime.fromisoformat(time.replace("Z", "+00:00"))
+    time = (began + dt.timedelta(seconds=5 * number[1])).isoformat().replace("+00:00", "Z")
     item_id = f"{platform}_{tile}_{number[0]}"
     folder = root / "sentinel-2-l2a" / item_id
     folder.mkdir(parents=True)
     assets = {}
-    for band, resolution in BANDS.items():
+    for band, resolution in bands.items():
         n = SIZE * 10 // resolution
         assets[band] = _asset(folder, band, _digital_numbers(rng, n), granule, resolution)
         raster = {"nodata": 0, "scale": 0.0001}

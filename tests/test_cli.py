@@ -460,7 +460,8 @@ class TestProduct:
         assert facts["crs"] == "EPSG:32631"
         assert facts["resolution"] == 10
         assert facts["shape"] == [96, 96]
-        assert facts["recipe"] == {"mask": "scl", "outliers": "none", "method": "median"}
+        plain = {"mask": "scl", "outliers": "none", "method": "median", "min_clear": 0}
+        assert facts["recipe"] == plain
         assert run("info", product[0])[1].startswith("product")
 
     def test_info_of_something_else(self, run, tmp_path):

@@ -27,6 +27,7 @@ from lcengine.kernels.methods import (
     ByIndex,
     Count,
     FirstClear,
+    Geomad,
     Geomedian,
     MadScreen,
     MaxNdvi,
@@ -100,8 +101,8 @@ def composite(  # noqa: PLR0913 - the options are the recipe
         rejected by the screen) and the number that the screen rejected. No observation: nodata.
 
     Raises:
-        InputError: dtype, shape, groups, n_out or bands do not fit, a named band is missing, or
-            there are more than 1024 observations.
+        InputError: dtype, shape, groups, days, n_out or bands do not fit, a named band is missing,
+            or there are more than 1024 observations.
     """
     _check_arrays(values, clear)
     items, n_bands, height, width = values.shape
@@ -125,11 +126,11 @@ def composite(  # noqa: PLR0913 - the options are the recipe
         pixels = pixels.view(np.uint16)
         pixels ^= np.uint16(0x8000)
     return Composite(
-        pixels.reshape(-1, height, width),
+        pixels.reshape(len(pixels), height, width),
         out.tally.reshape(height, width),
         out.outliers.reshape(height, width),
-        out.extras.reshape(-1, height, width),
-        out.chosen.reshape(-1, height, width),
+        out.extras.reshape(len(out.extras), height, width),
+        out.chosen.reshape(len(out.chosen), height, width),
     )
 
 
@@ -206,7 +207,10 @@ class _Recipe:
             return choose.choose_medoid, self.job(bands)
         if isinstance(method, Geomedian):
             eps = method.eps * self.unit / 10_000
-            return spectra.reduce_geomedian, self.job(bands, rank=Median(), numbers=(eps,))
+            stage = spectra.reduce_geomedian
+            if isinstance(method, Geomad):
+                stage = spectra.reduce_geomad
+            return stage, self.job(bands, rank=Median(), numbers=(eps,))
         if isinstance(method, FirstClear):
             return choose.choose_end, self.job(bands, mode=int(method.last))
         if isinstance(method, ByIndex | MaxNdvi):
@@ -241,7 +245,10 @@ class _Recipe:
                 "the best available pixel needs the observations' `days` and a target day; "
                 "pass days= and a method such as 'bap:182'"
             )
-        dates = np.asarray(self.days, np.float64)[self.first[:-1]].astype("M8[D]")
+        days, items = np.asarray(self.days, np.float64), int(self.first[-1])
+        if days.shape != (items,):
+            raise InputError(f"got days of shape {days.shape}, expected one for each of {items}")
+        dates = np.floor(days[self.first[:-1]]).astype("M8[D]")
         years = dates.astype("M8[Y]")
         day_of_year = (dates - years.astype("M8[D]")).astype(np.int64) + 1
         low = method.target - SEASON_SIDE if method.low is None else method.low
@@ -347,6 +354,8 @@ class _Recipe:
                 wanted.append(self.n_out * width)
             if isinstance(method, Geomedian):
                 work = geomedian_work(self.n_out, self.observations, width)
+                if isinstance(method, Geomad):
+                    work = max(work, spectra.geomad_work(self.observations, width))
                 wanted.append(self.n_out * width + work)
         return max(wanted)
 

@@ -62,13 +62,13 @@ _BEFORE: Final = 7 * _BLOCK  # sum of the distances before the step
 _BACK: Final = 8 * _BLOCK  # 1 = the step has failed
 _LINKED: Final = 9 * _BLOCK  # 1 = this residual and the last make a secant
 _INVERSE: Final = 10 * _BLOCK  # 1 / sum of the weights
-_RR: Final = 11 * _BLOCK  # inner products of the residual r, the new secant u and the old one v
+_GG: Final = 11 * _BLOCK  # inner products of the residual r, the new secant u and the old one v
 _UU: Final = 12 * _BLOCK
 _VV: Final = 13 * _BLOCK
 _UV: Final = 14 * _BLOCK
-_UR: Final = 15 * _BLOCK
-_VR: Final = 16 * _BLOCK
-_OF_R: Final = 17 * _BLOCK  # how much of them the step takes
+_UG: Final = 15 * _BLOCK
+_VG: Final = 16 * _BLOCK
+_OF_G: Final = 17 * _BLOCK  # how much of them the step takes
 _OF_U: Final = 18 * _BLOCK
 _OF_V: Final = 19 * _BLOCK
 _STEP: Final = 20 * _BLOCK  # squared length of the step
@@ -82,13 +82,14 @@ _STATE_ROWS: Final = 24
 _ROW: Final = _PAIR * _BLOCK
 _Y: Final = 0 * _ROW  # estimate
 _TOTAL: Final = 1 * _ROW  # weighted sum
-_R: Final = 2 * _ROW  # residual: Weiszfeld's step
-_TARGET: Final = 3 * _ROW  # where it leads
-_DU: Final = 4 * _ROW  # last difference of the residuals, and of the targets
-_DT: Final = 5 * _ROW
-_DV: Final = 6 * _ROW  # the differences before these
-_DW: Final = 7 * _ROW
-_RECORD: Final = 8 * _ROW
+_G: Final = 2 * _ROW  # descent: sum of the unit vectors towards the spectra
+_TARGET: Final = 3 * _ROW  # where Weiszfeld's step leads
+_OLD: Final = 4 * _ROW  # estimate before
+_DU: Final = 5 * _ROW  # secant: last difference of the descents, and of the estimates
+_DY: Final = 6 * _ROW
+_DV: Final = 7 * _ROW  # the differences before these
+_DZ: Final = 8 * _ROW
+_RECORD: Final = 9 * _ROW
 
 
 class _Block(NamedTuple):
@@ -184,37 +185,39 @@ def _prepare(state: Floats, begun: bool) -> None:
         state[_LINKED + p] = _ONE if linked else _ZERO
         state[_VV + p] = state[_UU + p]
     state[_UU : _UU + _BLOCK] = _ZERO
-    state[_RR : _RR + _BLOCK] = _ZERO
-    state[_UV : _VR + _BLOCK] = _ZERO
+    state[_GG : _GG + _BLOCK] = _ZERO
+    state[_UV : _VG + _BLOCK] = _ZERO
     state[_STEP : _STEP + _BLOCK] = _ZERO
 
 
 @kernel
-def _residual(record: Floats, state: Floats) -> None:
+def _descend(record: Floats, state: Floats) -> None:
     """Weiszfeld's step and the secant in two bands, and their part in the inner products."""
     for p in range(_BLOCK):
         linked, back = state[_LINKED + p] > _ZERO, state[_BACK + p] > _ZERO
+        weight, inverse = state[_WEIGHT + p], state[_INVERSE + p]
         for at in (p, _BLOCK + p):
-            reached = record[_TOTAL + at] * state[_INVERSE + p]
-            r = reached - record[_Y + at]
-            v, u = record[_DU + at], r - record[_R + at] if linked else _ZERO
+            y, v = record[_Y + at], record[_DU + at]
+            g = record[_TOTAL + at] - weight * y
+            u = g - record[_G + at] if linked else _ZERO
             record[_DV + at], record[_DU + at] = v, u
-            record[_DW + at] = record[_DT + at]
-            record[_DT + at] = reached - record[_TARGET + at] if linked else _ZERO
-            record[_R + at] = record[_R + at] if back else r
-            record[_TARGET + at] = record[_TARGET + at] if back else reached
-            state[_RR + p] += r * r
+            record[_DZ + at] = record[_DY + at]
+            record[_DY + at] = y - record[_OLD + at] if linked else _ZERO
+            record[_G + at] = record[_G + at] if back else g
+            record[_OLD + at] = record[_OLD + at] if back else y
+            record[_TARGET + at] = record[_TARGET + at] if back else y + g * inverse
+            state[_GG + p] += g * g
             state[_UU + p] += u * u
             state[_UV + p] += u * v
-            state[_UR + p] += u * r
-            state[_VR + p] += v * r
+            state[_UG + p] += u * g
+            state[_VG + p] += v * g
 
 
 @kernel
 def _choose_step(state: Floats, stretch: np.float32) -> None:
     """How much of the residual and of the secants the step takes, beyond the target."""
     for p in range(_BLOCK):
-        met, pull = state[_MET + p], np.sqrt(state[_RR + p]) * state[_WEIGHT + p]
+        met, pull = state[_MET + p], np.sqrt(state[_GG + p])
         solved = met > _ZERO and pull <= met * _SLACK and state[_DONE + p] == _ZERO
         state[_SNAP + p] = _ONE if solved else state[_SNAP + p]
         state[_DONE + p] = _ONE if solved else state[_DONE + p]
@@ -222,10 +225,10 @@ def _choose_step(state: Floats, stretch: np.float32) -> None:
         uu = state[_UU + p] * _RIDGE + _TINY
         vv = state[_VV + p] * _RIDGE + _TINY
         slope = state[_UV + p] / uu
-        v = (state[_VR + p] - slope * state[_UR + p]) / (vv - slope * state[_UV + p])
-        u = (state[_UR + p] - v * state[_UV + p]) / uu
+        v = (state[_VG + p] - slope * state[_UG + p]) / (vv - slope * state[_UV + p])
+        u = (state[_UG + p] - v * state[_UV + p]) / uu
         back, plain = state[_BACK + p] > _ZERO, state[_LINKED + p] == _ZERO
-        state[_OF_R + p] = _ZERO if back else (-held if met > _ZERO else stretch)
+        state[_OF_G + p] = _ZERO if back else (-held if met > _ZERO else stretch)
         state[_OF_U + p] = _ZERO if plain else -u
         state[_OF_V + p] = _ZERO if plain else -v
         state[_BEFORE + p] = _INF if back or met > _ZERO else state[_SUM + p]
@@ -234,11 +237,15 @@ def _choose_step(state: Floats, stretch: np.float32) -> None:
 @kernel
 def _move(record: Floats, state: Floats) -> None:
     for p in range(_BLOCK):
+        of_g, of_u, of_v = state[_OF_G + p], state[_OF_U + p], state[_OF_V + p]
+        inverse, done = state[_INVERSE + p], state[_DONE + p] > _ZERO
         for at in (p, _BLOCK + p):
-            y, to = record[_Y + at], record[_TARGET + at] + state[_OF_R + p] * record[_R + at]
-            to += state[_OF_U + p] * record[_DT + at] + state[_OF_V + p] * record[_DW + at]
+            y = record[_Y + at]
+            g = of_g * record[_G + at] + of_u * record[_DU + at] + of_v * record[_DV + at]
+            to = record[_TARGET + at] + g * inverse
+            to += of_u * record[_DY + at] + of_v * record[_DZ + at]
             state[_STEP + p] += (to - y) * (to - y)
-            record[_Y + at] = y if state[_DONE + p] > _ZERO else to
+            record[_Y + at] = y if done else to
 
 
 @kernel
@@ -247,7 +254,8 @@ def _settle(state: Floats, eps: np.float32) -> int:
     going = np.int32(0)
     for p in range(_BLOCK):
         limit = max(eps, _SHARP * state[_SUM + p] / max(state[_N + p], _ONE))
-        moved = max(state[_STEP + p], state[_RR + p])
+        shift = state[_GG + p] * state[_INVERSE + p] * state[_INVERSE + p]
+        moved = max(state[_STEP + p], shift)
         done = state[_DONE + p] > _ZERO
         still = moved < limit * limit and state[_LINKED + p] > _ZERO and not done
         beside = still and state[_WEIGHT + p] * eps * _NEAR > _ONE
@@ -277,7 +285,7 @@ def _iterate(block: _Block, groups: int, steps: int, eps: np.float32) -> None:
         _evaluate(block, groups)
         _prepare(state, number > 0)
         for at in range(0, records.size, _RECORD):
-            _residual(records[at : at + _RECORD], state)
+            _descend(records[at : at + _RECORD], state)
         _choose_step(state, _STRETCH if number == 0 else _ZERO)
         for at in range(0, records.size, _RECORD):
             _move(records[at : at + _RECORD], state)

@@ -74,7 +74,7 @@ def pixel(cube, y, x):
     first, seen = {}, set()
     for item, group in enumerate(groups):
         first.setdefault(group, item)
-        missing = any(value == nodata or value != value for value in values[item])
+        missing = (np.isnan(values[item]) | (values[item] == nodata)).any()
         if cube.clear[item, y, x] and not missing and group not in seen:
             seen.add(group)
             items.append(item)
@@ -260,13 +260,13 @@ def sum_of_distances(spectra, centre):
 
 def geometric_median(spectra):
     """The minimum of the sum of distances, by Newton's method with a line search, in float64."""
-    for at, candidate in enumerate(spectra):  # Vardi & Zhang: a spectrum that is the solution
+    for candidate in spectra:  # Vardi & Zhang: a spectrum that is the solution
         away = spectra - candidate
         length = np.sqrt((away**2).sum(1))
         others = length > 0
         pull = (away[others] / length[others, None]).sum(0)
         if np.sqrt((pull**2).sum()) <= (~others).sum():
-            return spectra[at]
+            return candidate
     centre = spectra.mean(0) + 1e-3
     for _ in range(500):
         away = centre - spectra

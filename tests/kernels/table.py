@@ -64,7 +64,8 @@ class Cube:
     def floats(self) -> np.ndarray:
         """(item, band, y, x) float32, NaN where not valid."""
         floats = self.values.astype(np.float32)
-        bad = (floats == oracles.NODATA[self.values.dtype.name]).any(1) | (self.clear == 0)
+        missing = np.isnan(floats) | (floats == oracles.NODATA[self.values.dtype.name])
+        bad = missing.any(1) | (self.clear == 0)
         floats[np.broadcast_to(bad[:, np.newaxis], floats.shape)] = np.nan
         return floats
 
@@ -300,9 +301,6 @@ TABLE: dict[str, Row] = dict([
     _alone(FirstClear(last=True), oracles.first_clear),
     _alone(Count(), oracles.nothing),
 ])  # fmt: skip
-
-for _pending in ("geomedian", "geomad"):  # until they are stages of the kernel
-    TABLE.pop(_pending)
 
 SCREENS: dict[str, MadScreen | None] = {
     "none": None,
