@@ -8,7 +8,7 @@ their block bootstrap (`intervals`, `paired`) are sums over blocks.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +22,8 @@ CLOUD_RISE = 300
 SHADOW_FALL, SHADOW_SHARE = 200, 0.2
 """Residual shadow: near infrared darker by more (0.02), and by more than a fifth of the truth,
 red not brighter (it rises where vegetation goes)."""
-_FINE, _COARSE = 1000, 20
-_BINS = _FINE + (65536 - _FINE) // _COARSE + 1
+_FINE, _COARSE, _LARGEST = 1000, 20, 20000
+_BINS = _FINE + (_LARGEST - _FINE) // _COARSE + 1
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,21 @@ class Tally:
     """(unit, band) sum of the errors, reflectance."""
     squares: NDArray[np.float64]
     histogram: NDArray[np.float32]
-    """(unit, band, bin) absolute errors: bins of 0.0001 to 0.1, of 0.002 beyond."""
+    """(unit, bin) absolute errors of all bands: bins of 0.0001 to 0.1, of 0.002 beyond."""
+
+
+def merge(tallies: Sequence[Tally]) -> Tally:
+    """Several tallies as one, their cases being different ones."""
+    cases, start = [], 0
+    for one in tallies:
+        cases.append(one.case + start)
+        start += int(one.case.max(initial=-1)) + 1
+    rest = {
+        field.name: np.concatenate([getattr(one, field.name) for one in tallies])
+        for field in fields(Tally)
+        if field.name not in ("bands", "case")
+    }
+    return Tally(bands=tallies[0].bands, case=np.concatenate(cases), **rest)
 
 
 def common(where: Mask | None, *composites: Pixels) -> Mask:
@@ -81,14 +95,14 @@ def tally(
         return np.bincount(unit[mask], minlength=n).astype(np.float64)
 
     total, squares = np.empty((n, len(bands))), np.empty((n, len(bands)))
-    histogram = np.empty((n, len(bands), _BINS), np.float32)
+    histogram = np.zeros((n, _BINS), np.float32)
     at = unit[good]
     for b in range(len(bands)):
         values = error[:, b][good]
         total[:, b] = np.bincount(at, values * 1e-4, minlength=n)
         squares[:, b] = np.bincount(at, (values * 1e-4) ** 2, minlength=n)
         flat = np.bincount(at * _BINS + _bin(np.abs(values)), minlength=n * _BINS)
-        histogram[:, b] = flat.reshape(n, _BINS)
+        histogram += flat.reshape(n, _BINS)
     used = per_unit(counts) > 0
     case = np.arange(n) // (n // cases)
     return Tally(
@@ -124,7 +138,8 @@ def _units(cases: int, height: int, width: int, block: int) -> NDArray[np.int64]
 
 def _bin(size: NDArray[np.integer]) -> NDArray[np.int64]:
     fine = size < _FINE
-    return np.asarray(np.where(fine, size, _FINE + (size - _FINE) // _COARSE), dtype=np.int64)
+    coarse = _FINE + (np.minimum(size, _LARGEST) - _FINE) // _COARSE
+    return np.asarray(np.where(fine, size, coarse), dtype=np.int64)
 
 
 _UPPER = np.concatenate(
@@ -137,9 +152,10 @@ def summarise(
 ) -> dict[str, NDArray[np.float64]]:
     """Statistics per replicate of the weights (replicate, unit), or once without.
 
-    `rmse`, `bias`, `p95` (95th percentile of the absolute error) over all bands and, with
-    `_<band>` appended, per band; `residual_cloud`, `residual_shadow` as shares of the covered
-    pixels; `covered` as share of the pixels that count. Values (replicate,), NaN without pixels.
+    `rmse`, `bias` over all bands and, with `_<band>` appended, per band; `p95` (95th percentile of
+    the absolute error of all bands; errors above 2 count as 2); `residual_cloud`,
+    `residual_shadow` as shares of the covered pixels; `covered` as share of the pixels that count.
+    Values (replicate,), NaN without pixels.
     """
     if weights is None:
         weights = np.ones((1, tally.case.size))
@@ -150,14 +166,12 @@ def summarise(
         "covered": _ratio(covered, weights @ tally.pixels),
     }
     total, squares = weights @ tally.total, weights @ tally.squares
-    counts = weights.astype(np.float32) @ tally.histogram.reshape(tally.case.size, -1)
-    counts = counts.reshape(len(weights), len(tally.bands), _BINS)
+    result["p95"] = _percentile(weights.astype(np.float32) @ tally.histogram, 0.95)
     parts = [("", slice(None)), *((f"_{b}", slice(i, i + 1)) for i, b in enumerate(tally.bands))]
     for suffix, part in parts:
         values = covered * total[:, part].shape[1]
         result[f"rmse{suffix}"] = np.sqrt(_ratio(squares[:, part].sum(axis=1), values))
         result[f"bias{suffix}"] = _ratio(total[:, part].sum(axis=1), values)
-        result[f"p95{suffix}"] = _percentile(counts[:, part].sum(axis=1), 0.95)
     return result
 
 
@@ -202,16 +216,19 @@ def intervals(tally: Tally, *, repeats: int = 1000, seed: int = 0) -> dict[str, 
     return _intervals(summarise(tally), summarise(tally, resample(tally.case, repeats, seed)))
 
 
-def paired(a: Tally, b: Tally, *, repeats: int = 1000, seed: int = 0) -> dict[str, Interval]:
+def paired(
+    a: Tally, b: Tally, *, relative: bool = False, repeats: int = 1000, seed: int = 0
+) -> dict[str, Interval]:
     """Every statistic of `a` minus that of `b`, both resampled alike: same cases, same blocks.
 
-    Both must have been tallied over the same pixels (`common`).
+    relative: the difference as share of the statistic of `b`. Both must have been tallied over the
+    same pixels (`common`).
     """
     if not (np.array_equal(a.case, b.case) and np.array_equal(a.pixels, b.pixels)):
         raise ValueError("paired tallies of different pixels: give both the same `where`")
     weights = resample(a.case, repeats, seed)
     point, spread = (
-        {k: x[k] - y[k] for k in x}
+        {k: _ratio(x[k] - y[k], y[k]) if relative else x[k] - y[k] for k in x}
         for x, y in ((summarise(a), summarise(b)), (summarise(a, weights), summarise(b, weights)))
     )
     return _intervals(point, spread)

@@ -4,15 +4,12 @@
 of a reducer is what it makes of those surfaces when nothing covers them. `Stack.read` and
 `held_out` serve real dates: an observation that is beyond doubt clear is kept from the composite
 of its month, which then has to predict it.
-
-A contender is a function from `Stack` to int16 (band, y, x), reflectance × 10000, NODATA where it
-has no value.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -49,19 +46,24 @@ class Stack:
     dates: NDArray[np.datetime64]
     """(n,) datetime64[D]."""
     pixels: Pixels
-    """(n, band, y, x) reflectance × 10000, NODATA where not seen."""
+    """(n, band, y, x) reflectance × 10000, NODATA where not seen: every pixel of 10 m, or the upper
+    left one of each 2 × 2."""
     scl: NDArray[np.uint8]
-    """(n, y / 2, x / 2) scene classification at 20 m, 0 where not seen."""
+    """(n, v, u) scene classification at 20 m, 0 where not seen."""
 
     @classmethod
     def read(cls, folder: Path, bands: Sequence[str]) -> Stack:
-        """All items of a collection of static STAC items on one small grid, SCL at half of it."""
+        """All items of a collection of static STAC items on one small grid, SCL at half of it.
+
+        Bands of 20 m are replicated to 10 m.
+        """
         items = sorted(p for p in folder.iterdir() if p.is_dir())
         files = [json.loads((p / f"{p.name}.json").read_text()) for p in items]
         days = [str(f["properties"]["datetime"])[:10] for f in files]
-        raw = np.array([[_read(p / f"{b}.tif") for b in bands] for p in items])
-        pixels = np.where(raw == 0, NODATA, np.minimum(raw, 32767)).astype(np.int16)
         scl = np.array([_read(p / "scl.tif") for p in items])
+        fine = (2 * scl.shape[1], 2 * scl.shape[2])
+        raw = np.array([[onto(_read(p / f"{b}.tif"), fine) for b in bands] for p in items])
+        pixels = np.where(raw == 0, NODATA, np.minimum(raw, 32767)).astype(np.int16)
         order = np.argsort(days, kind="stable")
         dates = np.array(days, dtype="datetime64[D]")
         return cls(tuple(bands), dates[order], pixels[order], scl[order])
@@ -76,18 +78,18 @@ class Stack:
         return self.bands.index(name)
 
 
-Contender = Callable[[Stack], Pixels]
-
-
 def _read(file: Path) -> NDArray[np.integer]:
     with rasterio.open(file) as dataset:
         values: NDArray[np.integer] = dataset.read(1)
     return values
 
 
-def replicate(mask: NDArray[Value]) -> NDArray[Value]:
-    """20 m to 10 m: every pixel of the last two axes doubled."""
-    return np.repeat(np.repeat(mask, 2, axis=-2), 2, axis=-1)
+def onto(mask: NDArray[Value], shape: Sequence[int]) -> NDArray[Value]:
+    """A finer or coarser raster on the grid (y, x) that `shape` ends with: nearest pixels."""
+    of, to = mask.shape[-1], shape[-1]
+    if of > to:
+        return mask[..., :: of // to, :: of // to]
+    return mask.repeat(to // of, axis=-2).repeat(to // of, axis=-1)
 
 
 # --- simulated truth ---------------------------------------------------------------------------
@@ -102,7 +104,7 @@ class World:
     surface: Pixels
     """(n, band, y, x) the same dates without cloud, shadow, noise or swath edge."""
     truth: NDArray[np.uint8]
-    """(n, y / 2, x / 2) true mask: 0 clear, 1 thin, 2 thick cloud, 3 shadow."""
+    """(n, v, u) true mask at 20 m: 0 clear, 1 thin, 2 thick cloud, 3 shadow."""
 
     def cloudless(self) -> Stack:
         """The surface as a stack whose SCL is clear everywhere: for references.
@@ -127,31 +129,23 @@ class World:
         Against its median the sampling of the season by real clouds cancels; what is left of an
         error comes from the mask and the screen.
         """
-        return replace(self.true_mask(), pixels=np.where(self._unseen, NODATA, self.surface))
-
-    @property
-    def _unseen(self) -> Mask:
-        return np.asarray(self.seen.pixels == NODATA)
-
-    def uncontaminated(self, valid: Mask) -> Mask:
-        """Pixels (y, x) that have observations, all of them truly clear; valid (n, y, x)."""
-        dirty = replicate(self.truth != CLEAR)
-        return np.asarray(valid.any(axis=0) & ~(valid & dirty).any(axis=0))
-
-    def envelope(self) -> tuple[Pixels, Pixels]:
-        """Darkest and brightest surface of any date, each (band, y, x)."""
-        return self.surface.min(axis=0), self.surface.max(axis=0)
+        unseen = self.seen.pixels == NODATA
+        return replace(self.true_mask(), pixels=np.where(unseen, NODATA, self.surface))
 
 
 def make_world(options: SimulationOptions) -> World:
-    """The dates of a simulation as one mosaic; SCL and noise are those of its western granule."""
+    """The dates of a simulation as one mosaic; SCL and noise are those of its western granule.
+
+    Pixels are the upper left ones of each 2 × 2: composites work pixel by pixel, and neighbours
+    tell little new.
+    """
     landscape = make_landscape(options.size, options.seed)
     code = landscape.landcover[::2, ::2]
     classifier = make_classifier(
         landscape.visible_brightness(), code == _WATER_CODE, code == _BUILT_CODE, options.seed
     )
     overpasses = options.overpasses()
-    shape = (len(overpasses), len(options.bands), options.size, options.size)
+    shape = (len(overpasses), len(options.bands), options.size // 2, options.size // 2)
     seen, surface = np.empty(shape, np.int16), np.empty(shape, np.int16)
     scl, truth = [], []
     for i, overpass in enumerate(overpasses):
@@ -167,9 +161,9 @@ def make_world(options: SimulationOptions) -> World:
             image = sky.seen_through(band, ground) + np.float32(NOISE) * noise.standard_normal(
                 ground.shape, dtype=np.float32
             )
-            surface[i, b] = _on_10_m(ground, options.size)
-            seen[i, b] = _on_10_m(np.rint(np.clip(image, -32767, 32767)), options.size)
-        seen[i][:, ~replicate(inside)] = NODATA
+            surface[i, b] = onto(ground, shape)
+            seen[i, b] = onto(np.rint(np.clip(image, -32767, 32767)), shape)
+        seen[i][:, ~inside] = NODATA
     dates = np.array([o.time.date() for o in overpasses], dtype="datetime64[D]")
     stack = Stack(options.bands, dates, seen, np.array(scl, dtype=np.uint8))
     return World(stack, surface, np.array(truth))
@@ -181,19 +175,15 @@ def _inside(options: SimulationOptions, overpass: Overpass) -> Mask:
     return overpass.swath.seen(Mosaic(options.size))
 
 
-def _on_10_m(image: NDArray[np.generic], size: int) -> NDArray[np.generic]:
-    return image if image.shape[0] == size else replicate(image)
-
-
 # --- real truth --------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """One clear date and the other dates of its calendar month."""
+    """One clear date of a series, and the series without it."""
 
     date: np.datetime64
-    training: Stack
+    series: Stack
     observation: Pixels
     """(band, y, x)."""
     where: Mask
@@ -224,14 +214,12 @@ def held_out(
             continue
         chosen = rng.choice(candidates, min(per_month, candidates.size), replace=False)
         for i in np.sort(chosen):
-            others = inside.copy()
-            others[i] = False
             scl = stack.scl[i]
             sure = np.isin(scl, CLEAR_CLASSES) & (_distance_to_cloud(scl) > distance)
-            where = replicate(sure) & (stack.pixels[i] != NODATA).all(axis=0)
+            where = onto(sure, stack.pixels.shape) & (stack.pixels[i] != NODATA).all(axis=0)
             if where.any():
-                case = HeldOut(stack.dates[i], stack.take(others), stack.pixels[i], where)
-                cases.append(case)
+                others = stack.take(np.arange(stack.dates.size) != i)
+                cases.append(HeldOut(stack.dates[i], others, stack.pixels[i], where))
     return cases
 
 
@@ -242,11 +230,6 @@ def _distance_to_cloud(scl: NDArray[np.uint8]) -> NDArray[np.float64]:
         return np.full(scl.shape, np.inf)
     distance: NDArray[np.float64] = distance_transform_edt(~cloud, sampling=20.0)
     return distance
-
-
-def predict(cases: Sequence[HeldOut], contender: Contender) -> Pixels:
-    """The composite of every case's month without it, (case, band, y, x)."""
-    return np.array([contender(case.training) for case in cases])
 
 
 def observations(cases: Sequence[HeldOut]) -> tuple[Pixels, Mask]:

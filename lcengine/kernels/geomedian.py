@@ -48,7 +48,7 @@ _TINY: Final = np.float32(1e-30)
 _RIDGE: Final = np.float32(1 + 1e-5)  # tells two nearly parallel secants apart
 _SLACK: Final = np.float32(1 + 2e-6)  # rounding in a sum of distances
 _SHARP: Final = np.float32(3e-7)  # of the mean distance: smaller steps are rounding
-_NEAR: Final = np.float32(4)  # times eps: a solution so near to a spectrum may be that spectrum
+_NEAR: Final = np.float32(32)  # times eps: a solution so near to a spectrum may be that spectrum
 
 # Rows of a block's state, as offsets.
 _N: Final = 0 * _BLOCK  # valid observations
@@ -62,13 +62,13 @@ _BEFORE: Final = 7 * _BLOCK  # sum of the distances before the step
 _BACK: Final = 8 * _BLOCK  # 1 = the step has failed
 _LINKED: Final = 9 * _BLOCK  # 1 = this residual and the last make a secant
 _INVERSE: Final = 10 * _BLOCK  # 1 / sum of the weights
-_GG: Final = 11 * _BLOCK  # inner products of the residual r, the new secant u and the old one v
+_RR: Final = 11 * _BLOCK  # inner products of the residual r, the new secant u and the old one v
 _UU: Final = 12 * _BLOCK
 _VV: Final = 13 * _BLOCK
 _UV: Final = 14 * _BLOCK
-_UG: Final = 15 * _BLOCK
-_VG: Final = 16 * _BLOCK
-_OF_G: Final = 17 * _BLOCK  # how much of them the step takes
+_UR: Final = 15 * _BLOCK
+_VR: Final = 16 * _BLOCK
+_OF_R: Final = 17 * _BLOCK  # how much of them the step takes
 _OF_U: Final = 18 * _BLOCK
 _OF_V: Final = 19 * _BLOCK
 _STEP: Final = 20 * _BLOCK  # squared length of the step
@@ -82,14 +82,13 @@ _STATE_ROWS: Final = 24
 _ROW: Final = _PAIR * _BLOCK
 _Y: Final = 0 * _ROW  # estimate
 _TOTAL: Final = 1 * _ROW  # weighted sum
-_G: Final = 2 * _ROW  # descent: sum of the unit vectors towards the spectra
-_TARGET: Final = 3 * _ROW  # where Weiszfeld's step leads
-_OLD: Final = 4 * _ROW  # estimate before
-_DU: Final = 5 * _ROW  # secant: last difference of the descents, and of the estimates
-_DY: Final = 6 * _ROW
-_DV: Final = 7 * _ROW  # the differences before these
-_DZ: Final = 8 * _ROW
-_RECORD: Final = 9 * _ROW
+_R: Final = 2 * _ROW  # residual: Weiszfeld's step
+_TARGET: Final = 3 * _ROW  # where it leads
+_DU: Final = 4 * _ROW  # last difference of the residuals, and of the targets
+_DT: Final = 5 * _ROW
+_DV: Final = 6 * _ROW  # the differences before these
+_DW: Final = 7 * _ROW
+_RECORD: Final = 8 * _ROW
 
 
 class _Block(NamedTuple):
@@ -185,39 +184,37 @@ def _prepare(state: Floats, begun: bool) -> None:
         state[_LINKED + p] = _ONE if linked else _ZERO
         state[_VV + p] = state[_UU + p]
     state[_UU : _UU + _BLOCK] = _ZERO
-    state[_GG : _GG + _BLOCK] = _ZERO
-    state[_UV : _VG + _BLOCK] = _ZERO
+    state[_RR : _RR + _BLOCK] = _ZERO
+    state[_UV : _VR + _BLOCK] = _ZERO
     state[_STEP : _STEP + _BLOCK] = _ZERO
 
 
 @kernel
-def _descend(record: Floats, state: Floats) -> None:
+def _residual(record: Floats, state: Floats) -> None:
     """Weiszfeld's step and the secant in two bands, and their part in the inner products."""
     for p in range(_BLOCK):
         linked, back = state[_LINKED + p] > _ZERO, state[_BACK + p] > _ZERO
-        weight, inverse = state[_WEIGHT + p], state[_INVERSE + p]
         for at in (p, _BLOCK + p):
-            y, v = record[_Y + at], record[_DU + at]
-            g = record[_TOTAL + at] - weight * y
-            u = g - record[_G + at] if linked else _ZERO
+            reached = record[_TOTAL + at] * state[_INVERSE + p]
+            r = reached - record[_Y + at]
+            v, u = record[_DU + at], r - record[_R + at] if linked else _ZERO
             record[_DV + at], record[_DU + at] = v, u
-            record[_DZ + at] = record[_DY + at]
-            record[_DY + at] = y - record[_OLD + at] if linked else _ZERO
-            record[_G + at] = record[_G + at] if back else g
-            record[_OLD + at] = record[_OLD + at] if back else y
-            record[_TARGET + at] = record[_TARGET + at] if back else y + g * inverse
-            state[_GG + p] += g * g
+            record[_DW + at] = record[_DT + at]
+            record[_DT + at] = reached - record[_TARGET + at] if linked else _ZERO
+            record[_R + at] = record[_R + at] if back else r
+            record[_TARGET + at] = record[_TARGET + at] if back else reached
+            state[_RR + p] += r * r
             state[_UU + p] += u * u
             state[_UV + p] += u * v
-            state[_UG + p] += u * g
-            state[_VG + p] += v * g
+            state[_UR + p] += u * r
+            state[_VR + p] += v * r
 
 
 @kernel
 def _choose_step(state: Floats, stretch: np.float32) -> None:
     """How much of the residual and of the secants the step takes, beyond the target."""
     for p in range(_BLOCK):
-        met, pull = state[_MET + p], np.sqrt(state[_GG + p])
+        met, pull = state[_MET + p], np.sqrt(state[_RR + p]) * state[_WEIGHT + p]
         solved = met > _ZERO and pull <= met * _SLACK and state[_DONE + p] == _ZERO
         state[_SNAP + p] = _ONE if solved else state[_SNAP + p]
         state[_DONE + p] = _ONE if solved else state[_DONE + p]
@@ -225,10 +222,10 @@ def _choose_step(state: Floats, stretch: np.float32) -> None:
         uu = state[_UU + p] * _RIDGE + _TINY
         vv = state[_VV + p] * _RIDGE + _TINY
         slope = state[_UV + p] / uu
-        v = (state[_VG + p] - slope * state[_UG + p]) / (vv - slope * state[_UV + p])
-        u = (state[_UG + p] - v * state[_UV + p]) / uu
+        v = (state[_VR + p] - slope * state[_UR + p]) / (vv - slope * state[_UV + p])
+        u = (state[_UR + p] - v * state[_UV + p]) / uu
         back, plain = state[_BACK + p] > _ZERO, state[_LINKED + p] == _ZERO
-        state[_OF_G + p] = _ZERO if back else (-held if met > _ZERO else stretch)
+        state[_OF_R + p] = _ZERO if back else (-held if met > _ZERO else stretch)
         state[_OF_U + p] = _ZERO if plain else -u
         state[_OF_V + p] = _ZERO if plain else -v
         state[_BEFORE + p] = _INF if back or met > _ZERO else state[_SUM + p]
@@ -237,15 +234,11 @@ def _choose_step(state: Floats, stretch: np.float32) -> None:
 @kernel
 def _move(record: Floats, state: Floats) -> None:
     for p in range(_BLOCK):
-        of_g, of_u, of_v = state[_OF_G + p], state[_OF_U + p], state[_OF_V + p]
-        inverse, done = state[_INVERSE + p], state[_DONE + p] > _ZERO
         for at in (p, _BLOCK + p):
-            y = record[_Y + at]
-            g = of_g * record[_G + at] + of_u * record[_DU + at] + of_v * record[_DV + at]
-            to = record[_TARGET + at] + g * inverse
-            to += of_u * record[_DY + at] + of_v * record[_DZ + at]
+            y, to = record[_Y + at], record[_TARGET + at] + state[_OF_R + p] * record[_R + at]
+            to += state[_OF_U + p] * record[_DT + at] + state[_OF_V + p] * record[_DW + at]
             state[_STEP + p] += (to - y) * (to - y)
-            record[_Y + at] = y if done else to
+            record[_Y + at] = y if state[_DONE + p] > _ZERO else to
 
 
 @kernel
@@ -254,11 +247,11 @@ def _settle(state: Floats, eps: np.float32) -> int:
     going = np.int32(0)
     for p in range(_BLOCK):
         limit = max(eps, _SHARP * state[_SUM + p] / max(state[_N + p], _ONE))
-        shift = state[_GG + p] * state[_INVERSE + p] * state[_INVERSE + p]
-        moved = max(state[_STEP + p], shift)
+        moved = max(state[_STEP + p], state[_RR + p])
         done = state[_DONE + p] > _ZERO
         still = moved < limit * limit and state[_LINKED + p] > _ZERO and not done
-        beside = still and state[_WEIGHT + p] * eps * _NEAR > _ONE
+        weight, n = state[_WEIGHT + p], state[_N + p]
+        beside = still and weight * eps * _NEAR > _ONE and weight * state[_SUM + p] > 2 * n * n
         state[_CHECK + p] = _ONE if beside else state[_CHECK + p]
         state[_DONE + p] = _ONE if still else state[_DONE + p]
         going |= np.int32(0) if still or done else np.int32(1)
@@ -285,7 +278,7 @@ def _iterate(block: _Block, groups: int, steps: int, eps: np.float32) -> None:
         _evaluate(block, groups)
         _prepare(state, number > 0)
         for at in range(0, records.size, _RECORD):
-            _descend(records[at : at + _RECORD], state)
+            _residual(records[at : at + _RECORD], state)
         _choose_step(state, _STRETCH if number == 0 else _ZERO)
         for at in range(0, records.size, _RECORD):
             _move(records[at : at + _RECORD], state)
@@ -451,13 +444,14 @@ def _try_nearest(block: _Block, groups: int, bands: int, tried: Ints) -> None:
     _find_nearest(block, groups)
     for p in range(_BLOCK):
         nearest = int(state[_INDEX + p])
-        if nearest == tried[block.pixels[p]]:
-            state[_DONE + p] = max(state[_DONE + p], state[_ASKED + p])
+        asked = state[_ASKED + p] > _ZERO
+        if asked and nearest == tried[block.pixels[p]]:
+            state[_DONE + p] = _ONE
         elif state[_DONE + p] == _ZERO:
             for band in range(bands):
                 at = band // _PAIR * _RECORD + _Y + band % _PAIR * _BLOCK
                 records[at + p] = _row(block, nearest, band)[p]
-            tried[block.pixels[p]] = nearest
+            tried[block.pixels[p]] = nearest if asked else -1
     _iterate(block, groups, 1, _ZERO)
     for record in range(0, records.size, _RECORD):
         for at in range(record + _Y, record + _Y + _ROW, _BLOCK):

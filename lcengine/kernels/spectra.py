@@ -92,7 +92,7 @@ def _invert(total: Floats) -> None:
 
 
 @kernel
-def _add_chord(  # noqa: PLR0913, PLR0917 - rows
+def _add_chord(
     raw: NDArray[np.int16],
     inverse: Floats,
     centre: Floats,

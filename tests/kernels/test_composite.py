@@ -47,6 +47,8 @@ def same(got, expected, at=...):
 
 
 def agrees(cube, row, screen):
+    if row.oracle is oracles.geomedian and cube.n_out is None:
+        cube = replace(cube, n_out=5)  # metres and reflectance have no distance in common
     got = cube.composite(row.methods, screen)
     oracles.assert_agrees(got, cube, [(method, row.oracle) for method in row.methods], screen)
     return got

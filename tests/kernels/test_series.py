@@ -222,11 +222,14 @@ def listed(band, valid):
     masked=st.sampled_from([0.0, 0.3, 0.6, 1.0]),
     members=st.sampled_from([1, 1, 3]),
     dtype=st.sampled_from(DTYPES),
+    years=st.sampled_from([0.02, 1.5]),  # several observations a day, or not
     ratios=st.sampled_from([(3, 1), (2, 2), (1.5, 0.5), (1, 1), (4, 0)]),
 )
-def test_despike_equals_the_oracle(seed, observations, shape, masked, members, dtype, ratios):
+def test_despike_equals_the_oracle(  # noqa: PLR0917
+    seed, observations, shape, masked, members, dtype, years, ratios
+):
     (values, _), clear, valid, groups, days = make(
-        seed, observations, shape, masked, members, dtype
+        seed, observations, shape, masked, members, dtype, years
     )
     if dtype == np.float32:
         values.ravel()[::13] = np.nan
@@ -422,13 +425,18 @@ def test_tmask_of_one_day_is_about_the_mean():
     assert [i for i, flag in enumerate(flags(got)) if not flag] == [8]
 
 
-def test_tmask_of_an_isolated_observation_long_after():
-    green, _ = seasonal(20, noise=30.0)
-    days = np.r_[np.arange(19) * 7 + 16_000.0, 16_900.0]  # two columns of five are nearly dependent
-    columns = [[float(value) for value in green]] * 2
-    expected, close = tmask_oracle(columns, np.ones(20), range(20), days, 4.89)
-    assert not close
-    assert flags(tmask(column(green), column(green), ones(green), None, days)) == expected
+@pytest.mark.parametrize(
+    "days",
+    [np.r_[np.arange(19) * 7, 900], np.r_[np.arange(19), 900], np.r_[:10, 400:410] * 2],
+    ids=["isolated", "isolated from few weeks", "few weeks of two years"],
+)
+def test_tmask_of_nearly_dependent_columns(days):
+    for seed in range(30):
+        series = np.random.default_rng(seed).normal(600, 30, (2, 20)).round()
+        series[:, seed % 20] += 120
+        expected, close = tmask_oracle(series.tolist(), np.ones(20), range(20), days, 3)
+        got = tmask(*(column(y) for y in series), ones(days), None, days, multiple=3)
+        assert all(a == b or i in close for i, (a, b) in enumerate(zip(flags(got), expected)))
 
 
 def test_sentinel_values_are_no_data():
