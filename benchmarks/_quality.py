@@ -238,7 +238,9 @@ def _intervals(
     point: dict[str, NDArray[np.float64]],
     spread: dict[str, NDArray[np.float64]],
 ) -> dict[str, Interval]:
-    return {
-        name: Interval(float(value[0]), *np.nanpercentile(spread[name], [2.5, 97.5]).tolist())
-        for name, value in point.items()
-    }
+    found = {}
+    for name, value in point.items():
+        known = spread[name][~np.isnan(spread[name])]
+        ends = np.percentile(known, [2.5, 97.5]) if known.size else np.full(2, np.nan)
+        found[name] = Interval(float(value[0]), *ends.tolist())
+    return found

@@ -33,7 +33,7 @@ import numpy as np
 from _quality import Interval, Pixels, Tally
 from _quality_contenders import DEFAULT, PEERS, SCL_MEDIAN, Bench, Recipe, cut
 from _quality_figure import Point, draw
-from _quality_worlds import NODATA, Mask, Stack, World, held_out, make_world, observations
+from _quality_worlds import Mask, Stack, World, held_out, make_world, observations
 
 from lcengine.simulate import SimulationOptions
 
@@ -80,6 +80,7 @@ METHODS = (
 )
 GRID_SCREENS = ("none", "mad:3/50", CHOSEN, "mad:3:bands/450", "despike:3:0", "tmask")
 GRID_RULE = "92 days"
+OURS = "lcengine's default"
 STATISTICS = {
     "rmse": "RMSE",
     "bias": "bias",
@@ -257,7 +258,7 @@ def score_grid(square: Square, scores: Scores) -> None:
 
 def masks_and_peers() -> dict[str, Recipe]:
     """The peers, lcengine's default, and every mask without and with the chosen screen."""
-    recipes = {**PEERS, "lcengine's default": DEFAULT}
+    recipes = {**PEERS, OURS: DEFAULT}
     for mask in MASKS:
         for screen in ("none", CHOSEN):
             recipe = Recipe(mask, screen)
@@ -306,11 +307,15 @@ def real(folder: Path, report: Report, quick: bool) -> Scores:
 
 
 def points(scores: Scores) -> list[Point]:
-    """What the figure shows of a table."""
+    """What the figure shows of a table: each mask without and with the screen, and peers."""
     found = []
-    for name in scores.tallies:
+    for name, recipe in masks_and_peers().items():
+        if name == OURS:
+            continue
         own = quality.intervals(scores.merged(name))
-        found.append(Point(name, own["residual_cloud"], own["rmse"]))
+        screen = "" if recipe.screens == "none" else recipe.screens
+        peer = name if name in PEERS and recipe != SCL_MEDIAN else ""
+        found.append(Point(recipe.mask, screen, own["residual_cloud"], own["rmse"], peer))
     return found
 
 

@@ -78,12 +78,13 @@ def _screen_series(
     spec: CompositeSpec, block: Block, observable: UINT8 | None
 ) -> tuple[UINT8, UINT8 | None]:
     """The clear masks after the whole-series screens, and what these rejected (item, y, x)."""
-    screens = spec.screens
-    clear, series = block.clear, block.series
-    if not len(clear):
-        return clear, None
+    screens, series = spec.screens, block.series
+    if not screens.whole_series or not len(block.clear):
+        return block.clear, None
+    valid = (block.values != NODATA).all(axis=1)  # as the composite wants its observations
+    seen = (block.clear != 0) & valid
+    clear = seen.astype(np.uint8)
     if screens.despike:
-        valid = (block.values != NODATA).all(axis=1)
         if observable is not None:
             valid &= observable != 0
         blue = block.values[:, block.bands.index("blue")]
@@ -99,9 +100,7 @@ def _screen_series(
             green, swir16, clear, series.groups, series.days, multiple=screens.tmask.multiple
         )
         clear = found.clear
-    if clear is block.clear:
-        return clear, None
-    return clear, ((block.clear != 0) & (clear == 0)).astype(np.uint8)
+    return clear, (seen & (clear == 0)).astype(np.uint8)
 
 
 class _Period:

@@ -117,8 +117,7 @@ class CompositeSpec:
             )
         recipe = masks.preset(self.mask)
         check_resampling(self.resampling)
-        _ = self.screens
-        if recipe is None and DISTANCE in self.needs:
+        if DISTANCE in self.needs and recipe is None:
             raise InputError(
                 "method 'bap' looks at the distance to clouds, and the mask is 'none'; choose one"
             )
@@ -228,8 +227,6 @@ class CompositeSpec:
                 ),
                 Variable(f"date{suffix}", "uint16", NO_DATE, "day of the observation", units=days),
             ]
-        if not out:
-            raise InputError("method 'count' with qa 'none' writes nothing; add a method")
         return tuple(out)
 
     def to_json(self) -> dict[str, Any]:

@@ -185,11 +185,12 @@ def despike(  # noqa: PLR0913 - the options are the recipe
     masks = _mask(clear, values, "clear"), _mask(valid, values, "valid")
     out = _unchanged(masks[0])
     stacks = (_stack(values), _stack(masks[0]), _stack(masks[1]))
-    limits = (np.float32(_missing(values)), float(options.above), float(options.below))
+    missing, limits = np.float32(_missing(values)), (float(options.above), float(options.below))
+    screen = address_of(_screen_spikes, when, limits, _Spikes.empty(1), out, 0)
 
     def run(start: int, stop: int) -> None:
         rows = _Spikes.empty(when.size)
-        _despike_blocks(start, stop, stacks, first, when, limits, rows, out)
+        _despike_blocks(start, stop, stacks, first, missing, screen, when, limits, rows, out)
 
     _spread(run, _WIDE, out, parallel)
     return _screened(out, values)
@@ -255,7 +256,7 @@ def tmask(
     if when.size >= MIN_TMASK:
         stacks = (_stack(green), _stack(swir16), _stack(mask))
         model = _Model.of(when, float(options.multiple))
-        fits = [_variogram, _fit, _leverages] + 4 * [_bisquare, _fit] + [_judge]
+        fits = [_span, _variogram, _fit, _leverages] + 4 * [_bisquare, _fit] + [_judge]
         stages = np.array([address_of(fit, model, _Fit.empty(2), 0) for fit in fits], np.int64)
 
         def run(start: int, stop: int) -> None:
@@ -552,6 +553,19 @@ def _restore(days: NDArray[np.float64], s: _Spikes, m: int, end: int, p: int, bo
 
 
 @kernel
+def _screen_spikes(
+    days: NDArray[np.float64], limits: tuple[float, float], s: _Spikes, out: _Output, at: int
+) -> None:
+    """Judge the observations of a block."""
+    above, below = limits
+    for p in range(min(_WIDE, out.rejected.size - at)):
+        n, masked = _gather(days, p, s)
+        left, noise = _reject(s, n, p, above)
+        out.rejected[at + p] = n - left
+        out.restored[at + p] = _restore(days, s, masked, n + 1, p, below * noise)
+
+
+@kernel
 def _find(
     values: NDArray[Any],
     valid: NDArray[np.uint8],
@@ -602,24 +616,21 @@ def _despike_blocks(  # noqa: PLR0913, PLR0917 - a kernel's arguments
     stop: int,
     stacks: _Stacks,
     first: NDArray[np.int64],
+    missing: np.float32,
+    screen: int,
     days: NDArray[np.float64],
-    limits: tuple[np.float32, float, float],
+    limits: tuple[float, float],
     r: _Spikes,
     out: _Output,
 ) -> None:
-    missing, above, below = limits
+    """Blocks start..stop − 1. screen: address of `_screen_spikes`, the same for all dtypes."""
     rows, clear = _borrowed(stacks), borrow(out.clear)
     values, state = borrow(r.values), borrow(r.state)
     s = _Spikes(values, state, r.v, r.day, r.square, r.at, r.before, r.after, r.masked, r.right)
     for block in range(start, stop):
         at = block * _WIDE
-        count = min(_WIDE, out.rejected.size - at)
-        _load_spikes(rows, first, missing, at, count, s)
-        for p in range(count):
-            n, masked = _gather(days, p, s)
-            left, noise = _reject(s, n, p, above)
-            out.rejected[at + p] = n - left
-            out.restored[at + p] = _restore(days, s, masked, n + 1, p, below * noise)
+        _load_spikes(rows, first, missing, at, min(_WIDE, out.rejected.size - at), s)
+        call(screen, (days, limits, s, out, at))
         _write_spikes(rows, first, missing, at, s, clear)
 
 
@@ -719,8 +730,8 @@ def _load_fit(
 
 
 @kernel
-def _span(model: _Model, s: _Fit) -> Any:
-    """Count the observations, and fill in the slow cycle; the largest count."""
+def _span(model: _Model, s: _Fit, band: int) -> None:
+    """Stage before the bands: count the observations, and fill in the slow cycle."""
     s.seen[:], s.years[:] = 0.0, 0.0
     for t in range(model.days.size):
         day = model.days[t]
@@ -736,7 +747,6 @@ def _span(model: _Model, s: _Fit) -> Any:
         for p in range(_P):
             years = np.int64(s.years[p])
             s.cos[t, p], s.sin[t, p] = model.cosines[t, years], model.sines[t, years]
-    return s.seen.max()
 
 
 @kernel
@@ -949,15 +959,16 @@ def _tmask_blocks(  # noqa: PLR0913, PLR0917 - a kernel's arguments
     s: _Fit,
     out: _Output,
 ) -> None:
-    """Blocks start..stop − 1. stages: addresses of what is done to each band, (model, s, band)."""
+    """Blocks start..stop − 1. stages: addresses of `_span` and of what is done to each band."""
     rows = _borrowed(stacks)
     for block in range(start, stop):
         at = block * _P
         n = min(_P, out.rejected.size - at)
         _load_fit(rows, first, missing, at, n, s)
-        if _span(model, s) < MIN_TMASK:
+        call(stages[0], (model, s, 0))
+        if s.judged.max() == 0.0:
             continue
         for band in range(2):
-            for stage in stages:
+            for stage in stages[1:]:
                 call(stage, (model, s, band))
         _write_outliers(s, first, at, n, out)

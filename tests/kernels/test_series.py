@@ -436,7 +436,8 @@ def test_tmask_of_nearly_dependent_columns(days):
         series[:, seed % 20] += 120
         expected, close = tmask_oracle(series.tolist(), np.ones(20), range(20), days, 3)
         got = tmask(*(column(y) for y in series), ones(days), None, days, multiple=3)
-        assert all(a == b or i in close for i, (a, b) in enumerate(zip(flags(got), expected)))
+        sure = [i for i in range(20) if i not in close]
+        assert [flags(got)[i] for i in sure] == [expected[i] for i in sure]
 
 
 def test_sentinel_values_are_no_data():
