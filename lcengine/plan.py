@@ -253,6 +253,8 @@ def plan_reads(  # noqa: PLR0913 - what to read, onto what, and how
     lattice = product_lattice(grid)
     ordered, observation = observations(items, groupby, lattice.crs)
     needed = tuple(dict.fromkeys((*bands, *(recipe.bands if recipe else ()))))
+    if not needed:
+        raise InputError("no band is named and no mask; expected at least one")
     for name in sorted({item.sensor for item in ordered}):
         masks.check_sensor(recipe, sensor(name))
     for item in ordered:
@@ -272,7 +274,7 @@ def plan_reads(  # noqa: PLR0913 - what to read, onto what, and how
         mask=mask,
         resampling=method,
         block=_block_size(block, grid.tile, most * (2 * (len(bands) + bool(beyond)) + 3)),
-        phase=_phase(ordered, bands[0], lattice),
+        phase=_phase(ordered, needed[0], lattice),
         tiles=tiles,
         starts=starts,
         index=index,

@@ -149,7 +149,7 @@ def test_despike_brings_masked_observations_back(untiled):
 
 
 @pytest.mark.slow
-@settings(max_examples=10)
+@settings(max_examples=6)
 @given(data=st.data())
 def test_tiles_blocks_and_order_change_nothing(archive, untiled, tmp_path_factory, data):
     draw = data.draw
@@ -158,7 +158,7 @@ def test_tiles_blocks_and_order_change_nothing(archive, untiled, tmp_path_factor
     file = tmp_path_factory.mktemp("shuffled") / "items.json"
     features = draw(st.permutations(archive[1]))
     file.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
-    tile, block = draw(st.sampled_from([16, 32, 48, 64])), draw(st.integers(16, 64))
+    tile, block = draw(st.sampled_from([16, 32, 48, 64])), draw(st.integers(20, 64))
     grid = grid_at(epsg, tile)
     plan = plan_composite(lcengine.search(str(file)), grid, spec(outliers), block=block)
     want, arrays = untiled(outliers, epsg)
@@ -169,7 +169,7 @@ def test_tiles_blocks_and_order_change_nothing(archive, untiled, tmp_path_factor
 @pytest.mark.parametrize("outliers", SCREENINGS)
 def test_blocks_of_a_tile_change_nothing(archive, untiled, outliers):
     """A quick one of the property above."""
-    plan = plan_composite(archive[0], grid_at(tile=32), spec(outliers), block=23)
+    plan = plan_composite(archive[0], grid_at(tile=48), spec(outliers), block=33)
     assert differing(assemble(plan), untiled(outliers)[1]) == {}
 
 
@@ -198,11 +198,11 @@ def numbers(chosen, ids, plan):
     return table[np.minimum(chosen, len(ids))]
 
 
-@settings(max_examples=4)
+@settings(max_examples=3)
 @given(
     outliers=st.sampled_from(SCREENINGS),
-    chunks=st.integers(16, 70),
-    again=st.tuples(st.integers(7, 70), st.integers(7, 70)),
+    chunks=st.integers(32, 70),
+    again=st.tuples(st.integers(17, 70), st.integers(17, 70)),
 )
 def test_chunks_of_a_cube_change_nothing(archive, untiled, outliers, chunks, again):
     plan, arrays = untiled(outliers)
@@ -212,7 +212,7 @@ def test_chunks_of_a_cube_change_nothing(archive, untiled, outliers, chunks, aga
     lazy = lcengine.composite(cube, bands=BANDS, method=EVERYTHING, outliers=outliers, qa="full")
     with dask.config.set(scheduler="threads", num_workers=2):
         found = lazy.compute()
-    assert [*found, "lost"] == [*arrays, "lost"] or {*found, "lost"} == {*arrays}
+    assert {*found, "lost"} == {*arrays}
     for name in arrays.keys() - {"lost"}:
         pixels = found[name].values
         if name.startswith("item"):
@@ -464,14 +464,15 @@ def test_a_failed_read_is_never_chosen(tmp_path, monkeypatch, outliers, band):
 # ---------------------------------------------------------------------------------- cloud distance
 
 
-@pytest.mark.parametrize("epsg", [32631, 32632])
-@pytest.mark.parametrize("mask", ["scl", "worldcover"])
+@pytest.mark.parametrize(("epsg", "mask"), [(32631, "worldcover"), (32632, "scl")])
 def test_distances_to_clouds_are_those_of_a_cube(archive, monkeypatch, epsg, mask):
     """What tile tasks hand to the best available pixel, whatever the tile."""
     from lcengine.composite import tile as tasks
 
     plan = plan_composite(archive[0], grid_at(epsg), spec(method="bap", mask=mask))
-    cube = lcengine.load(archive[0], grid_at(epsg, 50 // 16 * 16), ["cloud_distance"], mask=mask)
+    with dask.config.set(scheduler="threads", num_workers=2):
+        cube = lcengine.load(archive[0], grid_at(epsg, 32), ["cloud_distance"], mask=mask)
+        cube = cube.compute()
     want = dict(zip(cube["id"].values, cube.values[:, 0], strict=True))
     assert len(np.unique(cube.values[:, 0])) > 20
     real = tasks.reduce_block
@@ -482,7 +483,7 @@ def test_distances_to_clouds_are_those_of_a_cube(archive, monkeypatch, epsg, mas
         return real(recipe, periods, block, observable)
 
     monkeypatch.setattr(tasks, "reduce_block", spy)
-    for tile, size in ((16, 16), (32, 24), (128, 500)):
+    for tile, size in ((48, 33), (128, 500)):
         plan = plan_composite(
             archive[0], grid_at(epsg, tile), spec(method="bap", mask=mask), block=size
         )

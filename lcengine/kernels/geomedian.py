@@ -242,14 +242,14 @@ def _move(record: Floats, state: Floats) -> None:
 
 
 @kernel
-def _settle(state: Floats, eps: np.float32) -> int:
+def _settle(state: Floats, eps: np.float32, number: int) -> int:
     """Let converged pixels stand still; return nonzero if any pixel goes on."""
     going = np.int32(0)
     for p in range(_BLOCK):
         limit = max(eps, _SHARP * state[_SUM + p] / max(state[_N + p], _ONE))
         moved = max(state[_STEP + p], state[_RR + p])
         done = state[_DONE + p] > _ZERO
-        still = moved < limit * limit and state[_LINKED + p] > _ZERO and not done
+        still = number > 1 and moved < limit * limit and state[_LINKED + p] > _ZERO and not done
         weight, n = state[_WEIGHT + p], state[_N + p]
         beside = still and weight * eps * _NEAR > _ONE and weight * state[_SUM + p] > 2 * n * n
         state[_CHECK + p] = _ONE if beside else state[_CHECK + p]
@@ -282,7 +282,7 @@ def _iterate(block: _Block, groups: int, steps: int, eps: np.float32) -> None:
         _choose_step(state, _STRETCH if number == 0 else _ZERO)
         for at in range(0, records.size, _RECORD):
             _move(records[at : at + _RECORD], state)
-        if _settle(state, eps) == 0:
+        if _settle(state, eps, number) == 0:
             return
     # No later step would take the last one back.
     for at in range(0, records.size, _RECORD):
@@ -451,7 +451,8 @@ def _try_nearest(block: _Block, groups: int, bands: int, tried: Ints) -> None:
             for band in range(bands):
                 at = band // _PAIR * _RECORD + _Y + band % _PAIR * _BLOCK
                 records[at + p] = _row(block, nearest, band)[p]
-            tried[block.pixels[p]] = nearest if asked else -1
+            if asked:
+                tried[block.pixels[p]] = nearest
     _iterate(block, groups, 1, _ZERO)
     for record in range(0, records.size, _RECORD):
         for at in range(record + _Y, record + _Y + _ROW, _BLOCK):

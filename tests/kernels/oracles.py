@@ -61,7 +61,7 @@ class Answer(NamedTuple):
     extras: tuple = ()
     item: int = -1
     slack: float = 0.0
-    extra_slack: float = 0.0
+    extra_slack: float | tuple = 0.0
     also: Callable = lambda _: False
 
 
@@ -286,27 +286,32 @@ def geometric_median(spectra):
 
 
 def deviations(spectra, centre):
-    """SMAD, EMAD and BCMAD of Roberts et al. 2018."""
-    norms = np.sqrt((spectra**2).sum(1) * (centre**2).sum())
-    with np.errstate(all="ignore"):
-        spectral = np.median(1 - (spectra * centre).sum(1) / norms)
-        bray = np.median(np.abs(spectra - centre).sum(1) / np.abs(spectra + centre).sum(1))
-    return (spectral, np.median(np.sqrt(((spectra - centre) ** 2).sum(1))), bray)
+    """SMAD, EMAD and BCMAD of Roberts et al. 2018; zeros are 1 from others and 0 from zeros."""
+    zero, norm = ~spectra.any(1), np.sqrt((centre**2).sum())
+    length = np.where(zero, 1, np.sqrt((spectra**2).sum(1))) * (norm or 1)
+    cosine = np.where(zero == (norm == 0), 1 - (spectra * centre).sum(1) / length, 1)
+    cosine[zero & (norm == 0)] = 0
+    below = np.abs(spectra + centre).sum(1)
+    bray = np.abs(spectra - centre).sum(1) / np.where(below == 0, 1, below)
+    euclidean = np.sqrt(((spectra - centre) ** 2).sum(1))
+    return tuple(np.median(kind) for kind in (cosine, euclidean, np.where(below == 0, 0, bray)))
 
 
 def geomedian(method, seen):
     """Of two spectra the mean; of others in a line any that is as near to all."""
     spectra = seen.spectra[:, : seen.n_out].astype(float)
-    dn = seen.unit / 10_000
-    slack = (20 * method.eps + 0.02) * dn + 0.5 * seen.whole
     centre = spectra.mean(0) if len(spectra) == 2 else geometric_median(spectra)
-    least, line = sum_of_distances(spectra, centre), np.linalg.matrix_rank(spectra - centre) < 2
-    spare = len(spectra) * slack * seen.n_out**0.5 if line and len(spectra) > 2 else least * 1e-8
+    least = sum_of_distances(spectra, centre)
+    wrong = (2 * method.eps + 0.02) * seen.unit / 10_000 + 5e-5 * least / len(spectra)
+    slack, far = wrong + 0.5 * seen.whole, wrong * seen.n_out**0.5
+    relative, spare = 1e-5 + 2 * far / max(np.sqrt((centre**2).sum()), 1e-9), least * 1e-8
+    if len(spectra) > 2 and np.linalg.matrix_rank(spectra - centre) < 2:
+        far, relative, spare = np.inf, np.inf, len(spectra) * slack * seen.n_out**0.5
     return Answer(
-        (np.rint(centre) if seen.whole else centre).tolist(),
+        centre.tolist(),
         deviations(spectra, centre) if method.extras else (),
         slack=slack,
-        extra_slack=slack,
+        extra_slack=(relative, far, relative) if method.extras else 0.0,
         also=lambda values: sum_of_distances(spectra, values) <= least + spare,
     )
 
@@ -317,7 +322,9 @@ def geomedian(method, seen):
 def _agrees(answer, values, extras, item):
     if not np.allclose(values, answer.values, rtol=0, atol=answer.slack, equal_nan=True):
         return answer.also(values)
-    alike = np.allclose(extras, answer.extras, rtol=0, atol=answer.extra_slack, equal_nan=True)
+    known = np.where(np.isnan(answer.extras), np.isnan(extras), np.isfinite(extras))
+    away = np.abs(np.subtract(extras, answer.extras))
+    alike = known.all() and not (away > answer.extra_slack).any()
     return alike and (item is None or item == answer.item)
 
 

@@ -97,8 +97,6 @@ def test_screens_that_reject_much(row, cube, screen):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("observations", [100, 256, 257, 1000, 1024])
 def test_long_series(row, kind, observations):
-    if observations > 256 and row.oracle is oracles.geomedian:
-        pytest.skip("its oracle is too slow")
     screen = list(SCREENS.values())[observations % len(SCREENS)]
     agrees(make(observations, observations, (1, 3), kind=kind), row, screen)
 
