@@ -82,9 +82,10 @@ class Bench:
     def _screened(self, mask: str, screens: Screens) -> Clear:
         if screens == Screens():
             return self._masked(mask)
-        clear, pixels = self.clear(mask, Screens()), self.stack.pixels
+        pixels = self.stack.pixels
+        valid = (pixels != NODATA).all(axis=1)
+        clear = self.clear(mask, Screens()) * valid
         if spikes := screens.despike:
-            valid = (pixels != NODATA).all(axis=1)
             blue = pixels[:, self.stack.band("blue")]
             options = {"above": spikes.above, "below": spikes.below}
             clear = despike(blue, clear, valid, None, self.days, **options).clear

@@ -54,6 +54,8 @@ def draw(panels: Mapping[str, Sequence[Point]], path: Path) -> None:
 
 def _panel(axis: Any, points: Sequence[Point]) -> None:
     """Arrows lead from no screen to the screen; thin bars are the 95 % intervals."""
+    from matplotlib import ticker
+
     plain = {p.mask: p for p in points if not p.screen and not p.peer}
     for p in points:
         colour = COLOURS[p.mask]
@@ -74,8 +76,11 @@ def _panel(axis: Any, points: Sequence[Point]) -> None:
             axis.annotate("", xy=(x, y), xytext=start, arrowprops=arrow)
     axis.tick_params(labelsize=8)
     axis.grid(alpha=0.25, lw=0.5)
-    axis.set_xlim(left=0)
-    axis.set_ylim(bottom=0)
+    for scale, along in ((axis.set_xscale, axis.xaxis), (axis.set_yscale, axis.yaxis)):
+        scale("log")
+        along.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+        along.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
+        along.set_minor_formatter(ticker.NullFormatter())
 
 
 def _sides(interval: Interval, scale: float) -> list[list[float]]:

@@ -20,6 +20,7 @@ Intervals are 95 % of a block bootstrap; against the baseline of a table both ar
 from __future__ import annotations
 
 import argparse
+import datetime as dt
 import json
 import sys
 import time
@@ -276,9 +277,9 @@ def real(folder: Path, report: Report, quick: bool) -> Scores:
     cases = held_out(stack)[:: 5 if quick else 1]
     benches = []
     for case in cases:
-        periods = cut(case.series, "month")
-        day = case.date.item()
-        own = [p for p in periods if p.start.date() <= day < p.stop.date()]
+        day = dt.date.fromisoformat(str(case.date))
+        months = cut(case.series, "month")
+        own = [month for month in months if month.start.date() <= day < month.stop.date()]
         benches.append(Bench(case.series, own))
     expected, where = observations(cases)
 

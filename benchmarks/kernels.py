@@ -22,6 +22,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -109,7 +110,7 @@ def ours(row: Row, cube: Cube) -> list[Contender]:
     """Threaded, serial, and serial calls side by side as Dask's worker threads make them."""
     threads = usable_cpus()
     ends = np.linspace(0, cube.values.shape[2], threads + 1).astype(int)
-    parts = [cube.part(slice(*end)) for end in zip(ends[:-1], ends[1:], strict=True)]
+    parts = [cube.part(slice(*end)) for end in pairwise(ends)]
 
     def side_by_side() -> None:
         with ThreadPoolExecutor(threads) as pool:

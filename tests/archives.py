@@ -64,7 +64,8 @@ def without(plan, *ids):
     from lcengine.composite import plan_composite
 
     kept = tuple(item for item in plan.items if item.id not in ids)
-    return plan_composite(replace(plan.items, items=kept), plan.grid, plan.spec)
+    items = replace(plan.items, items=kept)
+    return plan_composite(items, plan.grid, plan.spec, interval=plan.interval)
 
 
 def arrays(product):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import lru_cache
 
 import archives
@@ -166,7 +167,7 @@ def test_tiles_blocks_and_order_change_nothing(archive, untiled, tmp_path_factor
     assert differing(assemble(plan), arrays) == {}
 
 
-@pytest.mark.parametrize("outliers", SCREENINGS)
+@pytest.mark.parametrize("outliers", ["none", "mad:3:dark:bands", "despike,tmask,mad:3"])
 def test_blocks_of_a_tile_change_nothing(archive, untiled, outliers):
     """A quick one of the property above."""
     plan = plan_composite(archive[0], grid_at(tile=48), spec(outliers), block=33)
@@ -198,6 +199,7 @@ def numbers(chosen, ids, plan):
     return table[np.minimum(chosen, len(ids))]
 
 
+@pytest.mark.slow
 @settings(max_examples=3)
 @given(
     outliers=st.sampled_from(SCREENINGS),
@@ -479,7 +481,7 @@ def test_distances_to_clouds_are_those_of_a_cube(archive, monkeypatch, epsg, mas
     seen = []
 
     def spy(recipe, periods, block, observable=None):
-        seen.append(block)
+        seen.append(replace(block, values=block.values.copy()))  # the memory is used again
         return real(recipe, periods, block, observable)
 
     monkeypatch.setattr(tasks, "reduce_block", spy)

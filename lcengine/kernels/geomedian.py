@@ -36,9 +36,10 @@ _PAIR: Final = 2  # bands that one loop works on
 _CELL: Final = _GROUP * _PAIR * _BLOCK  # values of a group's pair of bands
 _LINE: Final = 16  # float32 values in a cache line
 
-_FIRST_STEPS: Final = 8  # before the pixels that are left are gathered
-_LATER_STEPS: Final = 16  # before they are gathered again
+_STEPS: Final = 8  # until the pixels that are left are gathered
 _STRETCH: Final = np.float32(0.5)  # the first step goes farther than Weiszfeld's by this part
+
+_FARTHEST: Final = np.float32(1000)  # so many times farther a step goes at most
 
 _ZERO: Final = np.float32(0)
 _ONE: Final = np.float32(1)
@@ -47,36 +48,38 @@ _NAN: Final = np.float32(np.nan)
 _TINY: Final = np.float32(1e-30)
 _RIDGE: Final = np.float32(1 + 1e-5)  # tells two nearly parallel secants apart
 _SLACK: Final = np.float32(1 + 2e-6)  # rounding in a sum of distances
-_SHARP: Final = np.float32(3e-7)  # of the mean distance: smaller steps are rounding
+_SHARP: Final = np.float32(1e-7)  # of the mean distance: smaller steps are rounding
 _NEAR: Final = np.float32(32)  # times eps: a solution so near to a spectrum may be that spectrum
 
 # Rows of a block's state, as offsets.
 _N: Final = 0 * _BLOCK  # valid observations
-_WEIGHT: Final = 1 * _BLOCK  # sum of the weights
-_SUM: Final = 2 * _BLOCK  # sum of the distances
-_MET: Final = 3 * _BLOCK  # spectra at the estimate
-_DONE: Final = 4 * _BLOCK  # 1 = stands still
-_SNAP: Final = 5 * _BLOCK  # 1 = stands on a spectrum that is the solution
-_CHECK: Final = 6 * _BLOCK  # 1 = converged so near to a spectrum that it may be the solution
-_BEFORE: Final = 7 * _BLOCK  # sum of the distances before the step
-_BACK: Final = 8 * _BLOCK  # 1 = the step has failed
-_LINKED: Final = 9 * _BLOCK  # 1 = this residual and the last make a secant
-_INVERSE: Final = 10 * _BLOCK  # 1 / sum of the weights
-_RR: Final = 11 * _BLOCK  # inner products of the residual r, the new secant u and the old one v
-_UU: Final = 12 * _BLOCK
-_VV: Final = 13 * _BLOCK
-_UV: Final = 14 * _BLOCK
-_UR: Final = 15 * _BLOCK
-_VR: Final = 16 * _BLOCK
-_OF_R: Final = 17 * _BLOCK  # how much of them the step takes
-_OF_U: Final = 18 * _BLOCK
-_OF_V: Final = 19 * _BLOCK
-_STEP: Final = 20 * _BLOCK  # squared length of the step
-_BEST: Final = 21 * _BLOCK  # squared distance and number of the nearest spectrum
-_INDEX: Final = 22 * _BLOCK
-_ASKED: Final = 23 * _BLOCK  # 1 = was left because of `_CHECK`
-_STATE_ROWS: Final = 24
-
+_DONE: Final = 1 * _BLOCK  # 1 = stands still
+_SNAP: Final = 2 * _BLOCK  # 1 = stands on a spectrum that is the solution
+_CHECK: Final = 3 * _BLOCK  # 1 = converged so near to a spectrum that it may be the solution
+_ASKED: Final = 4 * _BLOCK  # 1 = is here because of that
+_BEST: Final = 5 * _BLOCK  # squared distance and number of the nearest spectrum
+_INDEX: Final = 6 * _BLOCK
+_WEIGHT: Final = 7 * _BLOCK  # sum of the weights
+_SUM: Final = 8 * _BLOCK  # sum of the distances
+_MET: Final = 9 * _BLOCK  # spectra at the estimate
+_BEFORE: Final = 10 * _BLOCK  # sum of the distances before the step
+_BACK: Final = 11 * _BLOCK  # 1 = the step has failed
+_LINKED: Final = 12 * _BLOCK  # 1 = this residual and the last make a secant
+_INVERSE: Final = 13 * _BLOCK  # 1 / sum of the weights
+_REACH: Final = 14 * _BLOCK  # how much farther than Weiszfeld's a step goes without secants
+_OF_R: Final = 15 * _BLOCK  # how much of the residual and of the secants the step adds
+_OF_U: Final = 16 * _BLOCK
+_OF_V: Final = 17 * _BLOCK
+_STEP: Final = 18 * _BLOCK  # squared length of the step
+_VV: Final = 19 * _BLOCK  # inner products of the residual r, its differences u (new) and v (old),
+_UU: Final = 20 * _BLOCK  # and the targets' differences s (new) and t (old)
+_UV: Final = 21 * _BLOCK
+_UR: Final = 22 * _BLOCK
+_VR: Final = 23 * _BLOCK
+_RR: Final = 24 * _BLOCK
+_SR: Final = 25 * _BLOCK
+_TR: Final = 26 * _BLOCK
+_STATE_ROWS: Final = 27
 
 # Rows of a pair of bands, two pixel rows each, as offsets.
 _ROW: Final = _PAIR * _BLOCK
@@ -85,9 +88,9 @@ _TOTAL: Final = 1 * _ROW  # weighted sum
 _R: Final = 2 * _ROW  # residual: Weiszfeld's step
 _TARGET: Final = 3 * _ROW  # where it leads
 _DU: Final = 4 * _ROW  # last difference of the residuals, and of the targets
-_DT: Final = 5 * _ROW
+_DS: Final = 5 * _ROW
 _DV: Final = 6 * _ROW  # the differences before these
-_DW: Final = 7 * _ROW
+_DT: Final = 7 * _ROW
 _RECORD: Final = 8 * _ROW
 
 
@@ -183,10 +186,8 @@ def _prepare(state: Floats, begun: bool) -> None:
         linked = begun and not back and state[_MET + p] == _ZERO
         state[_LINKED + p] = _ONE if linked else _ZERO
         state[_VV + p] = state[_UU + p]
-    state[_UU : _UU + _BLOCK] = _ZERO
-    state[_RR : _RR + _BLOCK] = _ZERO
-    state[_UV : _VR + _BLOCK] = _ZERO
     state[_STEP : _STEP + _BLOCK] = _ZERO
+    state[_UU : _TR + _BLOCK] = _ZERO
 
 
 @kernel
@@ -198,9 +199,9 @@ def _residual(record: Floats, state: Floats) -> None:
             reached = record[_TOTAL + at] * state[_INVERSE + p]
             r = reached - record[_Y + at]
             v, u = record[_DU + at], r - record[_R + at] if linked else _ZERO
+            t, s = record[_DS + at], reached - record[_TARGET + at] if linked else _ZERO
             record[_DV + at], record[_DU + at] = v, u
-            record[_DW + at] = record[_DT + at]
-            record[_DT + at] = reached - record[_TARGET + at] if linked else _ZERO
+            record[_DT + at], record[_DS + at] = t, s
             record[_R + at] = record[_R + at] if back else r
             record[_TARGET + at] = record[_TARGET + at] if back else reached
             state[_RR + p] += r * r
@@ -208,6 +209,8 @@ def _residual(record: Floats, state: Floats) -> None:
             state[_UV + p] += u * v
             state[_UR + p] += u * r
             state[_VR + p] += v * r
+            state[_SR + p] += s * r
+            state[_TR + p] += t * r
 
 
 @kernel
@@ -224,10 +227,15 @@ def _choose_step(state: Floats, stretch: np.float32) -> None:
         slope = state[_UV + p] / uu
         v = (state[_VR + p] - slope * state[_UR + p]) / (vv - slope * state[_UV + p])
         u = (state[_UR + p] - v * state[_UV + p]) / uu
-        back, plain = state[_BACK + p] > _ZERO, state[_LINKED + p] == _ZERO
-        state[_OF_R + p] = _ZERO if back else (-held if met > _ZERO else stretch)
-        state[_OF_U + p] = _ZERO if plain else -u
-        state[_OF_V + p] = _ZERO if plain else -v
+        back, linked = state[_BACK + p] > _ZERO, state[_LINKED + p] > _ZERO
+        # Secants that lead away from where Weiszfeld's step leads are of no use but to say that the
+        # residual grows on the way: a longer and longer step then.
+        ahead = linked and state[_RR + p] > u * state[_SR + p] + v * state[_TR + p]
+        reach = min(state[_REACH + p] * 2 + _ONE, _FARTHEST) if linked and not ahead else stretch
+        state[_REACH + p] = reach if linked else _ZERO
+        state[_OF_R + p] = _ZERO if back or ahead else (-held if met > _ZERO else reach)
+        state[_OF_U + p] = -u if ahead else _ZERO
+        state[_OF_V + p] = -v if ahead else _ZERO
         state[_BEFORE + p] = _INF if back or met > _ZERO else state[_SUM + p]
 
 
@@ -236,7 +244,7 @@ def _move(record: Floats, state: Floats) -> None:
     for p in range(_BLOCK):
         for at in (p, _BLOCK + p):
             y, to = record[_Y + at], record[_TARGET + at] + state[_OF_R + p] * record[_R + at]
-            to += state[_OF_U + p] * record[_DT + at] + state[_OF_V + p] * record[_DW + at]
+            to += state[_OF_U + p] * record[_DS + at] + state[_OF_V + p] * record[_DT + at]
             state[_STEP + p] += (to - y) * (to - y)
             record[_Y + at] = y if state[_DONE + p] > _ZERO else to
 
@@ -271,6 +279,7 @@ def _iterate(block: _Block, groups: int, steps: int, eps: np.float32) -> None:
     """Take steps until all pixels stand still, or so many."""
     state, records = block.state, block.records
     state[_UU : _UU + _BLOCK] = _ZERO
+    state[_REACH : _REACH + _BLOCK] = _ZERO
     state[_BEFORE : _BEFORE + _BLOCK] = _INF
     for at in range(0, records.size, _RECORD):
         records[at + _DU : at + _RECORD] = _ZERO
@@ -556,10 +565,10 @@ def geomedian(
             block.pixels[p] = min(start + p, width - 1)
         _start(block, tally, n)
         groups = _load(raw, take, start, centre, block)
-        _iterate(block, groups, min(_FIRST_STEPS, maxiter), eps)
+        _iterate(block, groups, min(_STEPS, maxiter), eps)
         _finish(raw, take, block, n, centre)
         count = _list_left(block, n, left, count)
-    spent = _FIRST_STEPS
+    spent = _STEPS
     while count > 0 and spent < maxiter:
         kept = 0
         for start in range(0, count, _BLOCK):
@@ -568,11 +577,11 @@ def geomedian(
             _start(block, tally, n)
             groups = _gather(raw, take, centre, block)
             _try_nearest(block, groups, bands, tried)
-            _iterate(block, groups, min(_LATER_STEPS, maxiter - spent), eps)
+            _iterate(block, groups, min(_STEPS, maxiter - spent), eps)
             _finish(raw, take, block, n, centre)
             kept = _list_left(block, n, left, kept)
         count = kept
-        spent += _LATER_STEPS
+        spent += _STEPS
 
 
 @kernel
