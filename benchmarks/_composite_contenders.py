@@ -82,7 +82,7 @@ def lcengine(job: Job) -> Iterator[Runner]:
     """Search the items file, plan, run, publish the Zarr product: everything but the imports."""
     from lcengine import CompositeSpec, Grid, plan_composite, run_composite, search
 
-    spec = CompositeSpec(bands=job.bands, mask=job.mask)
+    spec = CompositeSpec(bands=job.bands, mask=job.mask, outliers="none")
 
     def fetch(path: Path) -> NDArray[np.int16]:
         import zarr

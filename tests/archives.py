@@ -32,7 +32,9 @@ COLLECTION = "sentinel-2-l2a"
 
 def spec(*bands, **changes):
     """A recipe with a plain mask, whose effect on one item does not depend on the others."""
-    return CompositeSpec(bands or ("blue", "swir16"), **{"mask": "scl", **changes})
+    return CompositeSpec(
+        bands or ("blue", "swir16"), **{"mask": "scl", "outliers": "none", **changes}
+    )
 
 
 def request(source, *bands, tile=64, allow_hosts=(), **changes):

@@ -220,7 +220,7 @@ def test_two_zones_equal_the_oracle(archive, grid, resampling, request):
 @pytest.mark.parametrize("mask", ["geomad", "pacific", "s2mosaic", "scl", "none"])
 def test_masks_in_two_zones_equal_the_oracle(hard, mask):
     catalog, raw = hard
-    spec = CompositeSpec(("red", "swir16"), mask=mask, method="mean")
+    spec = CompositeSpec(("red", "swir16"), mask=mask, method="mean", outliers="none")
     for name in ("native", "laea"):
         got = assemble(plan_composite(lcengine.search(str(catalog)), GRIDS[name], spec))
         product = oracle.Product.of(GRIDS[name])
@@ -253,7 +253,9 @@ def test_the_newest_processing_of_a_scene_wins(hard):
 def test_satellites_minutes_apart_are_two_observations(hard):
     """And the three granules of each are one."""
     plan = plan_composite(
-        lcengine.search(str(hard[0])), GRIDS["native"], CompositeSpec(("red",), mask="none")
+        lcengine.search(str(hard[0])),
+        GRIDS["native"],
+        CompositeSpec(("red",), mask="none", outliers="none"),
     )
     assert len(set(plan.reads.observation)) == len(rough.PASSES)
     got = assemble(plan)
@@ -413,7 +415,7 @@ def fiji(tmp_path):
 def test_an_item_across_the_antimeridian_is_on_both_sides(fiji, west):
     items, (left, top) = fiji
     grid = Grid.from_bounds(west, -17.005, west + 0.005, -17.0, 4326, 0.0001, 16)
-    spec = CompositeSpec(("red",), mask="none")
+    spec = CompositeSpec(("red",), mask="none", outliers="none")
     got, failures = archives.in_process(plan_composite(items, grid, spec))
     assert failures == []
     lon, lat = np.meshgrid(grid.x(np.arange(grid.shape[1])), grid.y(np.arange(grid.shape[0])))
@@ -436,7 +438,7 @@ def test_an_area_at_the_antimeridian_does_not_search_the_globe(fiji, monkeypatch
         return items
 
     monkeypatch.setattr(requests, "search_query", search)
-    spec = CompositeSpec(("red",), mask="worldcover")
+    spec = CompositeSpec(("red",), mask="worldcover", outliers="none")
     aoi = lcengine.Aoi.from_bbox("179.5,-17.5,180,-17")
     request = CompositeRequest(Query("items.json"), spec, aoi)
     _, grid = request.items_and_grid()

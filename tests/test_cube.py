@@ -136,8 +136,10 @@ def test_bands_that_are_not_asked_for_change_nothing(archive):
     """A pixel that another band of the cube misses still counts."""
     items, _ = archive
     cube = lcengine.load(items, grid_at(), BANDS, mask="scl")
-    got = lcengine.composite(cube, bands=("swir16",), method="percentile:25").compute()
-    spec = CompositeSpec(("swir16",), mask="scl", method="percentile:25")
+    got = lcengine.composite(
+        cube, bands=("swir16",), method="percentile:25", outliers="none"
+    ).compute()
+    spec = CompositeSpec(("swir16",), mask="scl", method="percentile:25", outliers="none")
     want = assemble(plan_composite(items, grid_at(), spec))
     assert list(got) == ["swir16", "count", "outliers"]
     del want["lost"]
@@ -146,8 +148,10 @@ def test_bands_that_are_not_asked_for_change_nothing(archive):
 
 def test_without_a_mask_every_valid_pixel_is_clear(archive):
     items, _ = archive
-    got = lcengine.composite(lcengine.load(items, grid_at(), ["red"])).compute()
-    want = assemble(plan_composite(items, grid_at(), CompositeSpec(("red",), mask="none")))
+    got = lcengine.composite(lcengine.load(items, grid_at(), ["red"]), outliers="none").compute()
+    want = assemble(
+        plan_composite(items, grid_at(), CompositeSpec(("red",), mask="none", outliers="none"))
+    )
     del want["lost"]
     assert differing(got, want) == {}
 
@@ -156,8 +160,8 @@ def test_groupby_none_takes_every_item_for_itself(archive):
     items, _ = archive
     cube = lcengine.load(items, grid_at(), ["red"], groupby="none")
     assert cube.observation.values.tolist() == list(range(21))
-    got = lcengine.composite(cube).compute()
-    spec = CompositeSpec(("red",), mask="none", groupby="none")
+    got = lcengine.composite(cube, outliers="none").compute()
+    spec = CompositeSpec(("red",), mask="none", groupby="none", outliers="none")
     want = assemble(plan_composite(items, grid_at(), spec))
     del want["lost"]
     assert differing(got, want) == {}
@@ -202,7 +206,7 @@ def test_errors_are_named(archive, tmp_path):
     with pytest.raises(InputError, match="the cube has no band 'blue'; it has red"):
         lcengine.composite(cube, outliers="mad:3")
     with pytest.raises(InputError, match="does not ascend"):
-        lcengine.composite(cube[::-1])
+        lcengine.composite(cube[::-1], outliers="none")
 
 
 def test_a_file_that_cannot_be_read_raises_on_computing(tmp_path):

@@ -364,7 +364,9 @@ class TestWrongCatalogue:
             10.0,
             64,
         )
-        plan = plan_composite(items, grid, CompositeSpec(("blue",), mask="none", method="mean"))
+        plan = plan_composite(
+            items, grid, CompositeSpec(("blue",), mask="none", method="mean", outliers="none")
+        )
         found, failures = archives.in_process(plan)
         assert failures == []
         digital_there = np.arange(n)[None, :] >= n // 2
@@ -399,7 +401,7 @@ class TestImpossibleValues:
             10.0,
             16,
         )
-        return plan_composite(items, grid, CompositeSpec(("blue",), mask="none"))
+        return plan_composite(items, grid, CompositeSpec(("blue",), mask="none", outliers="none"))
 
     @pytest.mark.parametrize(
         ("dtype", "special", "contract"),

@@ -28,7 +28,9 @@ def product(archive, tmp_path_factory):
     """A published product (four tiles), and its raw arrays."""
     output = tmp_path_factory.mktemp("product") / "out.zarr"
     query = Query(str(archive.catalog), ("sentinel-2-l2a",))
-    plan = CompositeRequest(query, CompositeSpec(("nir", "red"), mask="scl"), tile=64).plan()
+    plan = CompositeRequest(
+        query, CompositeSpec(("nir", "red"), mask="scl", outliers="none"), tile=64
+    ).plan()
     layout = Layout.at(output)
     layout.home.mkdir()
     staging = Staging.create(layout, {}, plan.run_id, plan.to_json(), plan.grid, plan.variables())

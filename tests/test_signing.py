@@ -108,7 +108,7 @@ def hook(written):
 def plan_of(archive, base, access, **changes):
     items = Items.of([normalise(f) for f in items_collection(archive.path, base)["features"]])
     grid = Grid.from_bounds(*_bounds(items), 32631, 10)
-    spec = lcengine.CompositeSpec(("red",), mask="none", **changes)
+    spec = lcengine.CompositeSpec(("red",), mask="none", outliers="none", **changes)
     return lcengine.plan_composite(replace(items, access=access), grid, spec)
 
 
@@ -163,7 +163,7 @@ def test_the_planetary_computers_hook_is_found():
 
 def test_a_remote_catalogue_without_an_area_is_refused_without_its_secrets():
     query = Query("https://me:secret@example.com/v1?key=secret", ("sentinel-2-l2a",))
-    request = CompositeRequest(query, lcengine.CompositeSpec(("red",)))
+    request = CompositeRequest(query, lcengine.CompositeSpec(("red",), outliers="none"))
     with pytest.raises(InputError, match="not a local catalogue and no area") as caught:
         request.plan()
     assert "secret" not in str(caught.value)

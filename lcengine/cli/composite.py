@@ -15,7 +15,7 @@ from lcengine.cli import options
 from lcengine.cli.options import takes
 from lcengine.cli.output import emit, progress, say
 from lcengine.errors import InputError
-from lcengine.kernels.methods import FORMS, SCREENS
+from lcengine.kernels.methods import DEFAULT_SCREEN, FORMS, SCREENS
 
 if TYPE_CHECKING:
     from lcengine.composite import CompositeRequest
@@ -87,7 +87,7 @@ def _request(
     where: options.Where = None,
     bands: Bands = None,
     mask: Mask = "worldcover",
-    outliers: Outliers = "none",
+    outliers: Outliers = DEFAULT_SCREEN,
     method: Method = "median",
     period: Period = None,
     min_clear: MinClear = 0,

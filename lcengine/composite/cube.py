@@ -16,7 +16,7 @@ from lcengine.composite.block import EPOCH, Block, Series, days_of, reduce_block
 from lcengine.composite.spec import CompositeSpec, Qa
 from lcengine.cube import CLEAR
 from lcengine.errors import InputError
-from lcengine.kernels.methods import DISTANCE
+from lcengine.kernels.methods import DEFAULT_SCREEN, DISTANCE
 from lcengine.periods import Period, PeriodRule
 
 
@@ -25,7 +25,7 @@ def composite(  # noqa: PLR0913 - the options of `lcengine composite`
     *,
     bands: Sequence[str] | None = None,
     method: str = "median",
-    outliers: str = "none",
+    outliers: str = DEFAULT_SCREEN,
     period: str | PeriodRule | None = None,
     min_clear: int = 0,
     qa: Qa = "basic",
@@ -60,7 +60,12 @@ def composite(  # noqa: PLR0913 - the options of `lcengine composite`
     order += [DISTANCE] if DISTANCE in spec.needs else []
     missing = [name for name in order if name not in names]
     if missing:
-        raise InputError(f"the cube has no band {missing[0]!r}; it has {', '.join(values)}")
+        remedy = "load it as well"
+        if missing[0] in spec.screens.needs:
+            remedy += f", or pass another screen than outliers={outliers!r}, such as 'none'"
+        raise InputError(
+            f"the cube has no band {missing[0]!r}; it has {', '.join(values)}: {remedy}"
+        )
     periods = _periods(cube, rule, interval)
     kernel = _Chunk(
         spec=spec,

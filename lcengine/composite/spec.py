@@ -11,6 +11,7 @@ from lcengine.errors import InputError
 from lcengine.items import GroupBy
 from lcengine.kernels import NODATA
 from lcengine.kernels.methods import (
+    DEFAULT_SCREEN,
     DISTANCE,
     SCREENS,
     Count,
@@ -95,7 +96,7 @@ class CompositeSpec:
 
     bands: tuple[str, ...]
     mask: str = "worldcover"
-    outliers: str = "none"
+    outliers: str = DEFAULT_SCREEN
     method: str = "median"
     period: PeriodRule | None = None
     min_clear: int = 0

@@ -275,15 +275,23 @@ def _fall_back(record: Floats, state: Floats) -> None:
 
 
 @kernel
-def _iterate(block: _Block, groups: int, steps: int, eps: np.float32) -> None:
-    """Take steps until all pixels stand still, or so many."""
+def _go_home(y: Floats, state: Floats) -> None:
+    """Back to the centre, where the trial of a spectrum neither solved nor was asked for."""
+    for p in range(_BLOCK):
+        stays = state[_DONE + p] + state[_ASKED + p] > _ZERO
+        y[p] = y[p] if stays else _ZERO
+
+
+@kernel
+def _iterate(block: _Block, groups: int, first: int, steps: int, eps: np.float32) -> None:
+    """Take steps until all pixels stand still, or so many; `first` is −1 for a trial, else 0."""
     state, records = block.state, block.records
     state[_UU : _UU + _BLOCK] = _ZERO
     state[_REACH : _REACH + _BLOCK] = _ZERO
     state[_BEFORE : _BEFORE + _BLOCK] = _INF
     for at in range(0, records.size, _RECORD):
         records[at + _DU : at + _RECORD] = _ZERO
-    for number in range(steps):
+    for number in range(first, steps):
         _evaluate(block, groups)
         _prepare(state, number > 0)
         for at in range(0, records.size, _RECORD):
@@ -291,7 +299,11 @@ def _iterate(block: _Block, groups: int, steps: int, eps: np.float32) -> None:
         _choose_step(state, _STRETCH if number == 0 else _ZERO)
         for at in range(0, records.size, _RECORD):
             _move(records[at : at + _RECORD], state)
-        if _settle(state, eps, number) == 0:
+        if number < 0:
+            for at in range(0, records.size, _RECORD):
+                _go_home(records[at : at + _BLOCK], state)
+                _go_home(records[at + _BLOCK : at + _ROW], state)
+        elif _settle(state, eps, number) == 0:
             return
     # No later step would take the last one back.
     for at in range(0, records.size, _RECORD):
@@ -374,7 +386,7 @@ def _load(
     Observations without a valid pixel in the block are left out.
     """
     bands, observations, width = raw.shape
-    stop, slots = min(start + _BLOCK, width), 0
+    stop, slots = min(start + _BLOCK, width), np.int64(0)
     for i in range(observations):
         clear = block.clear[slots * _BLOCK : (slots + 1) * _BLOCK]
         if _load_clear(take[i, start:stop], clear):
@@ -444,30 +456,23 @@ def _find_nearest(block: _Block, groups: int) -> None:
 
 @kernel
 def _try_nearest(block: _Block, groups: int, bands: int, tried: Ints) -> None:
-    """Let pixels stand still whose nearest spectrum is the solution.
+    """Move the estimates to the nearest spectra, to try whether they are the solution.
 
-    A pixel that was left only because it converged beside a spectrum starts a step away from it,
-    as it may have been held there; if that spectrum was tried before, it stands still.
+    A pixel that was left only because it converged beside a spectrum goes on from there, as it may
+    have been held; if it did so before, it stands still.
     """
-    state, records = block.state, block.records
+    state = block.state
     _find_nearest(block, groups)
     for p in range(_BLOCK):
-        nearest = int(state[_INDEX + p])
-        asked = state[_ASKED + p] > _ZERO
-        if asked and nearest == tried[block.pixels[p]]:
+        nearest, pixel, asked = int(state[_INDEX + p]), block.pixels[p], state[_ASKED + p] > _ZERO
+        if asked and nearest == tried[pixel]:
             state[_DONE + p] = _ONE
         elif state[_DONE + p] == _ZERO:
             for band in range(bands):
                 at = band // _PAIR * _RECORD + _Y + band % _PAIR * _BLOCK
-                records[at + p] = _row(block, nearest, band)[p]
+                block.records[at + p] = _row(block, nearest, band)[p]
             if asked:
-                tried[block.pixels[p]] = nearest
-    _iterate(block, groups, 1, _ZERO)
-    for record in range(0, records.size, _RECORD):
-        for at in range(record + _Y, record + _Y + _ROW, _BLOCK):
-            for p in range(_BLOCK):
-                moved = state[_DONE + p] + state[_ASKED + p] > _ZERO
-                records[at + p] = records[at + p] if moved else _ZERO
+                tried[pixel] = nearest
 
 
 @kernel
@@ -558,26 +563,27 @@ def geomedian(
     tried[:] = -1
     eps = np.float32(eps)
     _means(raw, take, tally, centre)
-    count = 0
+    zero = np.int64(0)  # typed: callees would be compiled once more for a literal
+    count = zero
     for start in range(0, width, _BLOCK):
         n = min(_BLOCK, width - start)
         for p in range(_BLOCK):
             block.pixels[p] = min(start + p, width - 1)
         _start(block, tally, n)
         groups = _load(raw, take, start, centre, block)
-        _iterate(block, groups, min(_STEPS, maxiter), eps)
+        _iterate(block, groups, zero, min(_STEPS, maxiter), eps)
         _finish(raw, take, block, n, centre)
         count = _list_left(block, n, left, count)
     spent = _STEPS
     while count > 0 and spent < maxiter:
-        kept = 0
+        kept = zero
         for start in range(0, count, _BLOCK):
             n = min(_BLOCK, count - start)
             _read_list(left[start : start + n], block)
             _start(block, tally, n)
             groups = _gather(raw, take, centre, block)
             _try_nearest(block, groups, bands, tried)
-            _iterate(block, groups, min(_STEPS, maxiter - spent), eps)
+            _iterate(block, groups, zero - 1, min(_STEPS, maxiter - spent), eps)
             _finish(raw, take, block, n, centre)
             kept = _list_left(block, n, left, kept)
         count = kept

@@ -251,6 +251,9 @@ FORMS: Final = {
 """Every method with what it is for."""
 
 
+DEFAULT_SCREEN: Final = "mad:3:bright"
+"""What `lcengine composite` screens with unless told otherwise; docs/compositing.md says why."""
+
 SCREENS: Final = {
     "none": "trust the mask",
     "mad[:K][:bright|:dark][:bands]": "drop observations K robust deviations off the median",

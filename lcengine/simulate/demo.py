@@ -74,7 +74,7 @@ def _request(world: Simulation, api: str) -> CompositeRequest:
         box = rasterio.warp.transform_bounds(truth.crs, "EPSG:4326", *truth.bounds)
     return CompositeRequest(
         query=Query(source=api, collections=("sentinel-2-l2a",), datetime=world.options.period),
-        spec=CompositeSpec(bands=BANDS, mask="worldcover", outliers="mad:3"),
+        spec=CompositeSpec(bands=BANDS),
         aoi=Aoi.from_bbox(box),
         crs="EPSG:32631",
     )
