@@ -190,7 +190,9 @@ class ReadPlan:
                 key = (int(number), source, is_mask, shapes[kind])
                 if key not in cost:
                     windows = whole if is_mask else list(self.blocks(tile))
-                    margin = masks.margin(self.recipe, source) if is_mask else self._margin(source)
+                    margin = self._margin(source)
+                    if is_mask:
+                        margin = masks.margin(self.recipe, source, self.beyond)
                     cost[key] = sum(
                         _block_bytes(self.lattice, w, source, margin, *shapes[kind])
                         for w in windows

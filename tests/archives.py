@@ -31,7 +31,7 @@ COLLECTION = "sentinel-2-l2a"
 
 
 def spec(*bands, **changes):
-    """A recipe with a plain mask, whose effect on one item does not depend on the others."""
+    """A recipe with a plain mask and no screen: its effect on one item depends on no other."""
     return CompositeSpec(
         bands or ("blue", "swir16"), **{"mask": "scl", "outliers": "none", **changes}
     )

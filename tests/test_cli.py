@@ -14,14 +14,17 @@ import archives
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import rasterio
 import xarray as xr
 from PIL import Image
 
 import lcengine
 from lcengine import catalog, cli, engine, errors
+from lcengine.periods import PeriodRule
 from lcengine.simulate import FileServer, SimulationOptions, items_collection, simulate
 
-OPTIONS = ("-c", "sentinel-2-l2a", "--bands", "blue,swir16", "--mask", "scl")
+OPTIONS = ("-c", "sentinel-2-l2a", "--bands", "blue,swir16")
+OPTIONS += ("--mask", "scl", "--outliers", "none")
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +68,18 @@ def product(world, cluster, tmp_path_factory):
     return output, done
 
 
+@pytest.fixture(scope="module")
+def monthly(world, cluster, tmp_path_factory):
+    """A product with a time axis: (path, what the command said)."""
+    output = tmp_path_factory.mktemp("monthly") / "out.zarr"
+    command = [sys.executable, "-m", "lcengine", "composite", world.catalog, *OPTIONS]
+    command += ["--method", "median,percentile:10", "--period", "month", "--min-clear", "2"]
+    command += ["--qa", "full", "-o", output, "--scheduler", cluster, "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return output, json.loads(done.stdout)
+
+
 def one_line(err):
     """The message of an error that is one line and no traceback."""
     lines = err.splitlines()
@@ -101,7 +116,17 @@ class TestExitCodes:
         ("options", "code", "message"),
         [
             (("--mask", "fog"), 2, "no mask is called 'fog'; expected one of"),
-            (("--method", "best"), 2, "best"),
+            (("--method", "best"), 2, "method is 'best', expected one of median, mean, "),
+            (("--method", "median,median"), 2, "expected each method once"),
+            (("--method", "bap"), 2, "has no band 'red'"),
+            (("--outliers", "fog"), 2, "expected 'none' or some of mad[:K][:bright|:dark][:bands]"),
+            (("--outliers", "mad,mad:2"), 2, "joined by commas, each once"),
+            (("--outliers", "despike:1"), 2, "expected 'despike' or 'despike:ABOVE:BELOW'"),
+            (("--period", "weekly"), 2, "expected year, season, month, dekad, PnD such as P16D"),
+            (("--period", "P0D"), 2, "expected P1D to P366D"),
+            (("--period", "custom.json"), 2, "is no rule and no readable file"),
+            (("--min-clear", "3"), 2, "state one with --period, such as month"),
+            (("--qa", "all"), 2, "qa is 'all', expected one of none, basic, full"),
             (("--max-lost", "2"), 2, "max_lost is 2"),
             (("--bands", "blue,nir"), 2, "has no band 'nir'; it has blue"),
             (("--bands", "blue,purple"), 2, "no band 'purple'"),
@@ -269,6 +294,30 @@ class TestErrors:
 
 
 class TestHelp:
+    def test_of_a_composite_names_all_choices(self, run, monkeypatch):
+        """Those of the library, and none that it does not have."""
+        from lcengine import masks
+        from lcengine.cli.composite import MASKS, choices
+        from lcengine.kernels.methods import FORMS, SCREENS
+
+        def bare(forms):
+            return {form.split(":")[0].split("[")[0] for form in forms}
+
+        assert bare(", ".join(MASKS).split(", ")) == bare(masks.NAMES)
+        assert {form for form in MASKS if ":" in form} == {
+            "cldprb[:PERCENT]",
+            "csplus[:SCORE], cs[:SCORE]",
+        }
+        monkeypatch.setenv("COLUMNS", "200")
+        code, out, _ = run("composite", "--help")
+        assert code == 0
+        options = {"--mask": MASKS, "--outliers": SCREENS, "--method": FORMS}
+        for option, forms in options.items():
+            listed = out[out.rindex(f" {option} ") :]
+            for form, text in forms.items():
+                assert f"{form}: {text}" in listed
+        assert choices().count("[cyan]") == sum(map(len, options.values()))
+
     def test_names_every_command(self, run):
         code, out, _ = run("--help")
         assert code == 0
@@ -450,6 +499,94 @@ class TestComposite:
         expected = archives.arrays(product[0])
         for name, pixels in archives.arrays(output).items():
             np.testing.assert_array_equal(pixels, expected[name])
+
+
+class TestPeriods:
+    """A product with a time axis, from the command to the picture and the raster."""
+
+    def test_info(self, run, monthly):
+        output, facts = monthly
+        assert facts["bands"] == ["blue_median", "swir16_median", "blue_p10", "swir16_p10"]
+        assert facts["qa"] == ["count", "outliers", "lost", "widened"]
+        assert facts["periods"] == ["2023-07", "2023-08", "2023-09"]
+        assert facts["shape"] == [96, 96]
+        assert facts["recipe"] == {
+            "mask": "scl",
+            "outliers": "none",
+            "method": "median,percentile:10",
+            "period": "month",
+            "min_clear": 2,
+        }
+        assert run("info", output, "--json")[:2] == (0, json.dumps(facts) + "\n")
+        assert re.search(r"^periods +2023-07, 2023-08, 2023-09$", run("info", output)[1], re.M)
+
+    def test_pixels_are_those_of_the_tile_task(self, world, monthly):
+        rule = PeriodRule.parse("month")
+        options = {"method": "median,percentile:10", "period": rule, "min_clear": 2, "qa": "full"}
+        expected, _ = archives.in_process(archives.request(world.catalog, **options).plan())
+        stored = archives.arrays(monthly[0])
+        assert stored.keys() == expected.keys()
+        for name, pixels in expected.items():
+            assert pixels.shape == (3, 96, 96)
+            np.testing.assert_array_equal(stored[name], pixels)
+
+    def test_plan(self, run, world):
+        options = ("--period", "month", "--datetime", "2023-05/2023-10", "--json")
+        code, out, err = run("plan", world.catalog, *OPTIONS, *options)
+        assert (code, err) == (0, "")
+        facts = json.loads(out)
+        assert facts["periods"] == [f"2023-{month:02}" for month in range(5, 11)]
+        assert facts["output_bytes"] == 6 * 96 * 96 * (2 * 2 + 6)
+
+    def test_quicklook(self, run, monthly, tmp_path):
+        output, picture = monthly[0], tmp_path / "q.png"
+        code, out, err = run("quicklook", output, "-o", picture, "--bands", "swir16_p10")
+        assert (code, out) == (2, "")
+        assert one_line(err) == (
+            "error: the product has 3 periods; choose one with --time: 2023-07, 2023-08, 2023-09"
+        )
+        code, _, err = run("quicklook", output, "-o", picture, "--time", "2023-10")
+        assert code == 2
+        assert "has no period '2023-10'; choose one with --time: 2023-07" in one_line(err)
+        options = ("--bands", "swir16_p10", "--time", "2023-08")
+        assert run("quicklook", output, "-o", picture, *options)[0] == 0
+        with Image.open(picture) as image:
+            shown = np.asarray(image)
+        nodata = archives.arrays(output)["swir16_p10"][1] == -32768
+        np.testing.assert_array_equal(shown[..., 3] == 0, nodata)
+
+    def test_export(self, run, monthly, tmp_path):
+        output, raster = monthly[0], tmp_path / "out.tif"
+        options = ("--bands", "swir16_p10,blue_median", "--time", "2023-09", "--json")
+        code, out, err = run("export", output, raster, *options)
+        assert code == 0, err
+        assert json.loads(out)["bands"] == ["swir16_p10", "blue_median"]
+        stored = archives.arrays(output)
+        with rasterio.open(raster) as file:
+            np.testing.assert_array_equal(file.read(1), stored["swir16_p10"][2])
+            np.testing.assert_array_equal(file.read(2), stored["blue_median"][2])
+            assert file.tags(1)["period"] == "2023-09"
+        assert run("export", output, raster)[0] == 0
+        with rasterio.open(raster) as file:
+            assert file.descriptions[0] == "blue_median_2023-07"
+            assert file.count == 3 * 4
+
+    def test_a_product_of_one_period_needs_no_choice(self, run, world, cluster, tmp_path):
+        output, picture = tmp_path / "out.zarr", tmp_path / "q.png"
+        options = ("--period", "year", "--method", "count", "--scheduler", cluster)
+        code, _, err = run("composite", world.catalog, *OPTIONS, *options, "-o", output)
+        assert code == 0, err
+        assert archives.arrays(output)["count"].shape == (1, 96, 96)
+        code, out, _ = run("quicklook", output, "-o", picture, "--json")
+        assert code == 0
+        assert json.loads(out)["shape"] == [96, 96]
+
+    def test_another_period_is_another_request(self, run, world, monthly):
+        arguments = ("--method", "median,percentile:10", "--min-clear", 2, "--qa", "full")
+        arguments += ("--period", "season", "-o", monthly[0])
+        code, out, err = run("composite", world.catalog, *OPTIONS, *arguments)
+        assert (code, out) == (7, "")
+        assert "period: 'month' -> 'season'" in one_line(err)
 
 
 class TestProduct:

@@ -509,4 +509,4 @@ def test_best_pixels_need_a_mask(archive, cube):
     with pytest.raises(InputError, match="'cloud_distance' needs a mask; pass mask="):
         lcengine.load(archive[0], grid_at(), ["red", "cloud_distance"])
     with pytest.raises(InputError, match="the cube has no band 'cloud_distance'"):
-        lcengine.composite(cube.sel(band=["red", "blue"]), method="bap")
+        lcengine.composite(cube.sel(band=["red", "blue"]), outliers="none", method="bap")

@@ -32,6 +32,7 @@ from lcengine.composite.tile import compute_tile
 from lcengine.errors import InputError, MissingBandError
 from lcengine.grid import Grid
 from lcengine.items import Access, Asset, Items
+from lcengine.periods import PeriodRule
 from lcengine.plan import MEMORY_TARGET
 from lcengine.simulate import FileServer, SimulationOptions, items_collection, simulate
 
@@ -76,6 +77,40 @@ class TestNumbers:
         }
         assert {name: facts[name] for name in expected} == expected
         assert set(facts) == {*expected, "block", "memory_per_task"}
+
+    def test_of_periods(self):
+        """Five items, five days apart from 1 April on; the output has a slice for every dekad."""
+        spec = archives.spec(*BANDS, period=PeriodRule.parse("dekad"), qa="full", min_clear=2)
+        plan = plan_composite(virtual(5, BANDS), grid_of(1024, 512), spec)
+        facts = plan.explain(decoded_bytes=False)
+        assert json.loads(json.dumps(facts)) == facts
+        assert facts["periods"] == ["2023-04-d1", "2023-04-d2", "2023-04-d3"]
+        assert facts["output_bytes"] == 3 * 1024 * 1024 * (2 * 2 + 6 + 1)
+        plain = plan_composite(virtual(5, BANDS), grid_of(1024, 512), archives.spec(*BANDS))
+        less = plain.explain(decoded_bytes=False)
+        more = facts["memory_per_task"] - less["memory_per_task"]
+        assert more == 512 * 512 * (3 * 11 - 10)
+        assert set(facts) == {*less, "periods"}
+        again = CompositePlan.from_json(json.loads(json.dumps(plan.to_json())))
+        assert again.run_id == plan.run_id
+        assert again.periods == plan.periods
+
+    def test_of_the_distance_to_clouds(self):
+        """Masks are read three kilometres around a tile, and their distances are kept."""
+        items = virtual(5, ("blue", "red"))
+        grid, recipe = grid_of(1024, 256), {"mask": "scl", "outliers": "none"}
+        near, far = (
+            plan_composite(items, grid, CompositeSpec(("blue", "red"), method=method, **recipe))
+            for method in ("medoid", "bap")
+        )
+        assert far.reads.beyond == 3000
+        assert far.reads.bands == near.reads.bands
+        pixel = [plan.reads.decoded_bytes(lambda _: ((1, 1), 1)) for plan in (near, far)]
+        # of the masks of 16 tiles, 300 pixels around each as far as the raster goes
+        edges = [min(1024, 256 * n + 556) - max(0, 256 * n - 300) for n in range(4)]
+        assert pixel[1] - pixel[0] == 5 * (sum(edges) ** 2 - 1024**2)
+        needs = [plan.explain(decoded_bytes=False)["memory_per_task"] for plan in (near, far)]
+        assert needs[1] - needs[0] > 5 * (856**2 * 3 - 256**2)
 
     def test_bands_of_the_screen_are_read_but_not_written(self):
         items = virtual(2, ("blue", "green", "red", "nir"))
@@ -167,6 +202,27 @@ class TestAssignment:
         away = replace(four[3].asset("blue"), transform=(10.0, 0.0, 0.0, 0.0, -10.0, 5_600_000.0))
         elsewhere = replace(four[3], assets=dict.fromkeys(("blue", "scl"), away))
         plan_composite(replace(four, items=(*four.items[:3], elsewhere)), grid, spec)
+
+    @pytest.mark.parametrize(
+        ("period", "more", "fits"),
+        [
+            ("P10D", {}, True),  # two a period
+            ("P10D", {"min_clear": 1}, False),  # and those of two neighbours on each side
+            ("P10D", {"outliers": "tmask", "bands": ("blue", "green", "swir16")}, False),
+            ("month", {}, False),
+        ],
+    )
+    def test_observations_are_counted_where_they_meet(self, monkeypatch, period, more, fits):
+        """In one period and what may help it out, or in a screen of the whole series."""
+        monkeypatch.setattr(planning, "MAX_OBSERVATIONS", 3)
+        bands = more.pop("bands", ("blue",))
+        spec = archives.spec(*bands, period=PeriodRule.parse(period), **more)
+        items, grid = virtual(6, bands), grid_of(1024, 512)
+        if fits:
+            assert len(plan_composite(items, grid, spec).items) == 6
+        else:
+            with pytest.raises(InputError, match=r"tile 0 has \d observations, at most 3 fit"):
+                plan_composite(items, grid, spec)
 
     def test_a_missing_band_names_the_item(self):
         items = virtual(2)
@@ -286,7 +342,10 @@ def bytes_read():
 
 def measure(folder, case):
     """Print what a plan says of itself, and the bytes and memory that computing it takes."""
-    spec = CompositeSpec(tuple(case["bands"]), **{"outliers": "none", **case["spec"]})
+    options = {"outliers": "none", **case["spec"]}
+    if "period" in options:
+        options["period"] = PeriodRule.parse(options["period"])
+    spec = CompositeSpec(tuple(case["bands"]), **options)
     small = archives.series(Path(folder) / "small", 3, spec.bands, 64, block=64)
     kind = {k: v for k, v in case["grid"].items() if k in ("crs", "resolution")}
     archives.in_process(plan_composite(small, grid_of(64, 64, **kind), spec))  # warm up
@@ -323,6 +382,17 @@ FOUR = ["blue", "green", "red", "nir"]
         {"bands": FOUR, "spec": {"mask": "none"}, "grid": {"tile": 1280, "crs": "EPSG:32632"}},
         {"bands": FOUR, "spec": {"resampling": "bilinear"}, "grid": {"tile": 1024, "shift": 3}},
         {"bands": ["blue", "swir16"], "spec": {"mask": "scl"}, "grid": {"tile": 1024}},
+        {
+            "bands": FOUR,
+            "spec": {"method": "median,percentile:10,percentile:90", "period": "dekad"},
+            "grid": {"tile": 1024},
+        },
+        {
+            "bands": FOUR,
+            "spec": {"outliers": "despike,mad:3", "period": "month", "min_clear": 5},
+            "grid": {"tile": 512},
+        },
+        {"bands": FOUR, "spec": {"method": "bap", "qa": "full"}, "grid": {"tile": 512}},
         # The first row of 60 m has its centre beyond the edge of a source block, its top not.
         {
             "bands": FOUR,
@@ -330,7 +400,10 @@ FOUR = ["blue", "green", "red", "nir"]
             "grid": {"tile": 1024, "shift": 254, "resolution": 60.0},
         },
     ],
-    ids=["masked", "misaligned", "other-zone", "bilinear", "20-m-band", "average"],
+    ids=[
+        *("masked", "misaligned", "other-zone", "bilinear", "20-m-band"),
+        *("periods", "series", "best-pixel", "average"),
+    ],
 )
 def test_a_plan_predicts_bytes_and_memory(tmp_path, case):
     """Decoded bytes: an upper bound within 25 %. Memory: within 1.5 times, both ways.

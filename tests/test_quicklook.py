@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime as dt
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -9,6 +11,7 @@ from PIL import Image
 from lcengine import quicklook
 from lcengine.errors import InputError
 from lcengine.grid import Grid
+from lcengine.periods import PeriodRule
 from lcengine.store import Layout, Staging, Variable
 
 HEIGHT, WIDTH = 40, 64
@@ -31,6 +34,28 @@ def product(tmp_path_factory):
     for pixels in arrays.values():
         pixels[:10] = -32768
     arrays["count"] = np.full((HEIGHT, WIDTH), 3, np.uint16)
+    staging.write(grid.tile_at(0), arrays)
+    staging.mark(0, {"failures": []})
+    return staging.publish([0], {"items": 0, "failed_reads": 0}, {})
+
+
+@pytest.fixture(scope="module")
+def monthly(tmp_path_factory):
+    """Ramps of two months; `red_p10` and so on only in June. Float extras hold NaN."""
+    layout = Layout.at(tmp_path_factory.mktemp("monthly") / "out.zarr")
+    layout.home.mkdir()
+    grid = Grid.from_bounds(0, 0, WIDTH * 10, HEIGHT * 10, "EPSG:32631", 10.0, 64)
+    bands = [f"{b}_{m}" for m in ("median", "p10") for b in ("blue", "green", "red")]
+    variables = [Variable(b, "int16", -32768, b, scale=1e-4, units="1") for b in bands]
+    variables.append(Variable("score", "float32", None, "score"))
+    moments = [dt.datetime(2023, month, 1, tzinfo=dt.UTC) for month in (5, 7)]
+    periods = PeriodRule.parse("month").periods(moments[0], moments[0] + dt.timedelta(40))
+    staging = Staging.create(layout, {}, "run", {}, grid, variables, periods)
+    ramp = np.tile(np.arange(WIDTH) * 50, (2, HEIGHT, 1)).astype(np.int16)
+    ramp[0, :10], ramp[1, 20:] = -32768, -32768
+    arrays = dict.fromkeys(bands, ramp)
+    arrays["red_p10"] = np.where(ramp == -32768, ramp, 9000)
+    arrays["score"] = np.where(ramp == -32768, np.nan, ramp / 5000).astype(np.float32)
     staging.write(grid.tile_at(0), arrays)
     staging.mark(0, {"failures": []})
     return staging.publish([0], {"items": 0, "failed_reads": 0}, {})
@@ -83,6 +108,37 @@ def test_a_picture_can_borrow_the_stretch_of_another():
     dark = np.linspace(0, 0.1, 20, dtype=np.float32).reshape(1, 4, 5)
     bright = dark + 1
     assert (quicklook.colour(bright, like=dark)[..., 0] == 255).all()
+
+
+class TestPeriods:
+    """Products with a time axis and with several methods."""
+
+    def test_one_is_drawn(self, monthly, tmp_path):
+        for time, rows in (("2023-05", slice(10, None)), ("2023-06", slice(0, 20))):
+            seen = picture(monthly, tmp_path / "q.png", time=time)
+            assert seen.shape == (HEIGHT, WIDTH, 4)
+            assert set(seen[rows, :, 3].ravel()) == {255}
+            assert (seen[..., 3] == 255).sum() == WIDTH * (30 if time == "2023-05" else 20)
+            # by default the colours of the first method, whose red is no plane
+            np.testing.assert_array_equal(seen[..., 0], seen[..., 2])
+
+    def test_bands_of_a_method_by_name(self, monthly, tmp_path):
+        names = ["red_p10", "green_p10", "blue_p10"]
+        seen = picture(monthly, tmp_path / "q.png", time="2023-05", bands=names)
+        assert set(seen[10:, :, 0].ravel()) == {255}
+
+    def test_floats_without_a_scale(self, monthly, tmp_path):
+        seen = picture(monthly, tmp_path / "q.png", time="2023-05", bands=["score"])
+        assert set(seen[:10, :, 3].ravel()) == {0}
+        assert len(np.unique(seen[20, :, 0])) > 30
+
+    def test_which_one_must_be_said(self, monthly, product, tmp_path):
+        with pytest.raises(InputError, match=r"has 2 periods; .*--time: 2023-05, 2023-06"):
+            quicklook.draw(monthly, tmp_path / "q.png")
+        with pytest.raises(InputError, match=r"no period '2023'; .*--time: 2023-05, 2023-06"):
+            quicklook.draw(monthly, tmp_path / "q.png", time="2023")
+        with pytest.raises(InputError, match="'2023-05' is asked for, and the product has no"):
+            quicklook.draw(product, tmp_path / "q.png", time="2023-05")
 
 
 @pytest.mark.parametrize("bands", [["swir16"], ["red", "green"], ["red", "green", "x"]])

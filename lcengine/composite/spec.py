@@ -111,16 +111,19 @@ class CompositeSpec:
         if not 0 <= self.max_lost <= 1:
             raise InputError(f"max_lost is {self.max_lost}, expected a share between 0 and 1")
         check_qa(self.qa)
-        if self.min_clear < 0 or (self.min_clear and self.period is None):
+        if self.min_clear < 0:
+            raise InputError(f"min_clear is {self.min_clear}, expected 0 or more observations")
+        if self.min_clear and self.period is None:
             raise InputError(
-                f"min_clear is {self.min_clear} and period {self.period}; expected at least 0, "
-                "and a period whose neighbours can help out"
+                f"min_clear is {self.min_clear}, and there is no period whose neighbours could "
+                "help out; state one with --period, such as month"
             )
         recipe = masks.preset(self.mask)
         check_resampling(self.resampling)
         if DISTANCE in self.needs and recipe is None:
             raise InputError(
-                "method 'bap' looks at the distance to clouds, and the mask is 'none'; choose one"
+                "method 'bap' looks at the distance to clouds, and the mask is 'none'; "
+                "choose a mask such as worldcover"
             )
 
     @property

@@ -1,4 +1,4 @@
-"""Geometric median, and the median absolute deviations about it, of one strip of pixels.
+"""The geometric median of every pixel of a strip.
 
 The geometric median (Roberts, Mueller & McIntyre 2017, IEEE TGRS 55(11), 6254-6264) minimises the
 sum of the distances to a pixel's spectra. It is the fixed point of Weiszfeld's step, the mean of
@@ -386,7 +386,7 @@ def _load(
     Observations without a valid pixel in the block are left out.
     """
     bands, observations, width = raw.shape
-    stop, slots = min(start + _BLOCK, width), np.int64(0)
+    stop, slots = min(start + _BLOCK, width), int(np.int64(0))
     for i in range(observations):
         clear = block.clear[slots * _BLOCK : (slots + 1) * _BLOCK]
         if _load_clear(take[i, start:stop], clear):
@@ -524,10 +524,16 @@ def _read_list(left: Ints, block: _Block) -> None:
 
 
 @kernel
+def _aligned(work: Floats) -> int:
+    """First value that starts a cache line; vectors that straddle two lines take twice as long."""
+    return int(-(np.int64(work.ctypes.data) // 4) % _LINE)
+
+
+@kernel
 def _cut(work: Floats, bands: int, observations: int) -> _Block:
     """The scratch as a block, from a cache line's start on."""
     groups, pairs = -(-observations // _GROUP), -(-bands // _PAIR)
-    at = -(np.int64(work.ctypes.data) // 4) % _LINE
+    at = _aligned(work)
     x = work[at : at + groups * pairs * _CELL]
     at += x.size
     clear = work[at : at + groups * _GROUP * _BLOCK]
@@ -554,6 +560,21 @@ def geomedian(
     work: Floats,
     centre: Floats,
 ) -> None:
+    """Geometric median of the valid spectra of every pixel of a strip.
+
+    Converged to a step shorter than `eps`; float32 bounds what a small `eps` can reach (about 1e-7
+    of the mean distance, more where the spectra lie almost on a line). No valid observation: NaN.
+    One: it. Two: their mean. A solution that is an observed spectrum is exactly that spectrum.
+
+    Args:
+        raw: (band, observation, pixel) int16 or float32; anything where not valid.
+        take: (observation, pixel) int16, 0 = not valid, else −1.
+        tally: (pixel,) int16, number of valid observations.
+        eps: in units of `raw`.
+        maxiter: most steps of a pixel, beside one for each trial of a spectrum.
+        work: float32 scratch, at least `geomedian_work(...)` values.
+        centre: (band, pixel) float32, written, in stored units: add the origin for true numbers.
+    """
     raw, take, tally = borrow(raw), borrow(take), borrow(tally)
     work, centre = borrow(work), borrow(centre)
     bands, observations, width = raw.shape
@@ -563,7 +584,7 @@ def geomedian(
     tried[:] = -1
     eps = np.float32(eps)
     _means(raw, take, tally, centre)
-    zero = np.int64(0)  # typed: callees would be compiled once more for a literal
+    zero = int(np.int64(0))  # callees would be compiled once more for a literal
     count = zero
     for start in range(0, width, _BLOCK):
         n = min(_BLOCK, width - start)
