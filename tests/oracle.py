@@ -334,9 +334,9 @@ def twice_median(values, valid):
 
 
 def mad_outliers(index, valid, k):
-    """Where 0.6745 |x - median| / max(MAD, 50) > k among at least five observations, exactly."""
+    """Where 0.6745 |x - median| / max(MAD, 450) > k among at least five observations, exactly."""
     distance = np.abs(2 * index - twice_median(index, valid))  # 2 |x - m|
-    spread = np.maximum(twice_median(distance, valid), 4 * 50)  # 4 MAD
+    spread = np.maximum(twice_median(distance, valid), 4 * 450)  # 4 MAD
     k = Fraction(str(k))
     beyond = 6745 * 2 * distance * k.denominator > 10000 * spread * k.numerator
     return valid & beyond & (valid.sum(axis=0) >= 5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from dataclasses import replace
 from functools import lru_cache
 
 import archives
@@ -24,6 +25,7 @@ from lcengine.composite import run as running
 from lcengine.errors import InputError, RunError, StoreError
 from lcengine.grid import Grid
 from lcengine.kernels.methods import DISTANCE
+from lcengine.kernels.series import despike, tmask
 from lcengine.periods import PeriodRule
 
 BANDS = ("red", "swir16")
@@ -227,6 +229,48 @@ def test_pixels_with_too_little_borrow_from_the_neighbours(
     assert set(np.unique(got["widened"])) <= levels
     if rule in ("month", "dekad") and min_clear > 1:
         assert set(np.unique(got["widened"])) == levels
+
+
+@pytest.mark.parametrize("outliers", ["despike:2:0.5", "tmask:2", "despike:2:1,tmask:2,mad:2"])
+@pytest.mark.parametrize("period", ["month", None])
+def test_whole_series_come_before_their_periods(archive, outliers, period):
+    """Screens of the series see all that is valid; the others what is left, period by period."""
+    bands = ("red", "swir16", "green", "blue")
+    recipe = replace(spec(period, outliers=outliers), bands=bands)
+    got = assemble(plan_composite(archive[1], grid_at(), recipe, interval=INTERVAL))
+    product = oracle.Product.of(grid_at())
+    groups = oracle.overpasses(oracle.newest(archive[2]), 32631)
+    groups.sort(key=lambda group: min(map(oracle.when, group)))
+    members = [(g, item) for g, group in enumerate(groups) for item in group]
+    values = np.array(
+        [
+            [oracle.nearest(oracle.reflectance(i, b), product, oracle.NODATA) for b in bands]
+            for _, i in members
+        ]
+    ).astype(np.int16)
+    began = [min(map(oracle.when, groups[g])).timestamp() / 86400 for g, _ in members]
+    order = np.array([g for g, _ in members]), np.array(began)
+    valid = (values != oracle.NODATA).all(axis=1)
+    seen = oracle.clear_masks(groups, product, "scl") & valid
+    clear = seen
+    if "despike" in outliers:
+        below = float(outliers.split(",")[0].split(":")[2])
+        clear = despike(values[:, 3], clear, valid, *order, above=2, below=below).clear
+    if "tmask" in outliers:
+        clear = tmask(values[:, 2], values[:, 1], clear, *order, multiple=2).clear
+    clear = clear != 0
+    assert (seen & ~clear).any()
+    assert (clear & ~seen).any() == ("despike" in outliers)
+    left = oracle.Observed(*oracle.first_clear(values, clear & valid, groups), bands, groups)
+    gone = np.array([(seen & ~clear)[order[0] == g].any(axis=0) for g in range(len(groups))])
+    parts = []
+    for _, start, stop in spans(period) if period else [("all", *INTERVAL)]:
+        chosen = [n for n, moment in enumerate(left.began()) if start <= moment < stop]
+        part = oracle.summarise(left.only(chosen), bands, mad=2 if "mad" in outliers else None)
+        part["outliers"] += gone[chosen].sum(axis=0).astype(np.uint16)
+        parts.append(part)
+    want = {name: np.stack([part[name] for part in parts]) for name in parts[0]}
+    assert differing(got, want if period else {k: v[0] for k, v in want.items()}) == {}
 
 
 def test_tiles_and_blocks_of_periods_change_nothing(archive):

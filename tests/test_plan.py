@@ -215,8 +215,9 @@ class TestAssignment:
     def test_observations_are_counted_where_they_meet(self, monkeypatch, period, more, fits):
         """In one period and what may help it out, or in a screen of the whole series."""
         monkeypatch.setattr(planning, "MAX_OBSERVATIONS", 3)
-        bands = more.pop("bands", ("blue",))
-        spec = archives.spec(*bands, period=PeriodRule.parse(period), **more)
+        options = {"period": PeriodRule.parse(period), **more}
+        bands = options.pop("bands", ("blue",))
+        spec = archives.spec(*bands, **options)
         items, grid = virtual(6, bands), grid_of(1024, 512)
         if fits:
             assert len(plan_composite(items, grid, spec).items) == 6

@@ -40,6 +40,7 @@ _STEPS: Final = 8  # until the pixels that are left are gathered
 _STRETCH: Final = np.float32(0.5)  # the first step goes farther than Weiszfeld's by this part
 
 _FARTHEST: Final = np.float32(1000)  # so many times farther a step goes at most
+_ENOUGH: Final = np.float32(10)  # a step that goes so many times farther and is short has arrived
 
 _ZERO: Final = np.float32(0)
 _ONE: Final = np.float32(1)
@@ -49,6 +50,7 @@ _TINY: Final = np.float32(1e-30)
 _RIDGE: Final = np.float32(1 + 1e-5)  # tells two nearly parallel secants apart
 _SLACK: Final = np.float32(1 + 2e-6)  # rounding in a sum of distances
 _SHARP: Final = np.float32(1e-7)  # of the mean distance: smaller steps are rounding
+_UNEVEN: Final = np.float32(1.5)
 _NEAR: Final = np.float32(32)  # times eps: a solution so near to a spectrum may be that spectrum
 
 # Rows of a block's state, as offsets.
@@ -257,9 +259,11 @@ def _settle(state: Floats, eps: np.float32, number: int) -> int:
         limit = max(eps, _SHARP * state[_SUM + p] / max(state[_N + p], _ONE))
         moved = max(state[_STEP + p], state[_RR + p])
         done = state[_DONE + p] > _ZERO
-        still = number > 1 and moved < limit * limit and state[_LINKED + p] > _ZERO and not done
+        reach = state[_REACH + p]  # a residual that grows on the way is small for no reason
+        sure = number > 1 and state[_LINKED + p] > _ZERO and (reach == _ZERO or reach > _ENOUGH)
+        still = sure and moved < limit * limit and not done
         weight, n = state[_WEIGHT + p], state[_N + p]
-        beside = still and weight * eps * _NEAR > _ONE and weight * state[_SUM + p] > 2 * n * n
+        beside = still and weight * eps * _NEAR > _ONE and weight * state[_SUM + p] > _UNEVEN * n * n
         state[_CHECK + p] = _ONE if beside else state[_CHECK + p]
         state[_DONE + p] = _ONE if still else state[_DONE + p]
         going |= np.int32(0) if still or done else np.int32(1)
@@ -276,10 +280,10 @@ def _fall_back(record: Floats, state: Floats) -> None:
 
 @kernel
 def _go_home(y: Floats, state: Floats) -> None:
-    """Back to the centre, where the trial of a spectrum neither solved nor was asked for."""
+    """Back to the centre, if the sum of distances is less there than at the spectrum tried."""
     for p in range(_BLOCK):
-        stays = state[_DONE + p] + state[_ASKED + p] > _ZERO
-        y[p] = y[p] if stays else _ZERO
+        home = state[_BACK + p] > _ZERO and state[_DONE + p] == _ZERO
+        y[p] = _ZERO if home else y[p]
 
 
 @kernel
@@ -288,7 +292,6 @@ def _iterate(block: _Block, groups: int, first: int, steps: int, eps: np.float32
     state, records = block.state, block.records
     state[_UU : _UU + _BLOCK] = _ZERO
     state[_REACH : _REACH + _BLOCK] = _ZERO
-    state[_BEFORE : _BEFORE + _BLOCK] = _INF
     for at in range(0, records.size, _RECORD):
         records[at + _DU : at + _RECORD] = _ZERO
     for number in range(first, steps):
@@ -340,6 +343,7 @@ def _start(block: _Block, tally: NDArray[np.int16], n: int) -> None:
         # Up to two spectra, their mean is the solution.
         state[_DONE + p] = _ONE if valid <= 2 or p >= n else _ZERO
     state[_SNAP : _CHECK + _BLOCK] = _ZERO
+    state[_BEFORE : _BEFORE + _BLOCK] = _INF
     for at in range(0, records.size, _RECORD):
         records[at + _Y : at + _Y + _ROW] = _ZERO
 
@@ -431,18 +435,21 @@ def _gather(raw: NDArray[Any], take: NDArray[np.int16], centre: Floats, block: _
 
 @kernel
 def _closest(q: Floats, clear: Floats, first: np.float32, state: Floats) -> None:
+    """Keep the nearest spectrum, and add up the distances."""
     for p in range(_BLOCK):
         for i in range(_GROUP):
-            square = q[i * _BLOCK + p]
-            closer = clear[i * _BLOCK + p] > _ZERO and square < state[_BEST + p]
+            square, valid = q[i * _BLOCK + p], clear[i * _BLOCK + p]
+            state[_BEFORE + p] += valid * np.sqrt(square)
+            closer = valid > _ZERO and square < state[_BEST + p]
             state[_BEST + p] = square if closer else state[_BEST + p]
             state[_INDEX + p] = first + np.float32(i) if closer else state[_INDEX + p]
 
 
 @kernel
 def _find_nearest(block: _Block, groups: int) -> None:
-    """Number of the spectrum nearest to the centre, where the estimate is."""
+    """The nearest spectrum to the centre, where the estimate is, and the sum of distances."""
     state, q, cell = block.state, block.q, 0
+    state[_BEFORE : _BEFORE + _BLOCK] = _ZERO
     state[_BEST : _BEST + _BLOCK] = _INF
     state[_INDEX : _INDEX + _BLOCK] = _ZERO
     for group in range(groups):
@@ -458,21 +465,20 @@ def _find_nearest(block: _Block, groups: int) -> None:
 def _try_nearest(block: _Block, groups: int, bands: int, tried: Ints) -> None:
     """Move the estimates to the nearest spectra, to try whether they are the solution.
 
-    A pixel that was left only because it converged beside a spectrum goes on from there, as it may
-    have been held; if it did so before, it stands still.
+    None is tried twice running. A pixel that is left only because it has converged beside one that
+    was tried stands still.
     """
     state = block.state
     _find_nearest(block, groups)
     for p in range(_BLOCK):
-        nearest, pixel, asked = int(state[_INDEX + p]), block.pixels[p], state[_ASKED + p] > _ZERO
-        if asked and nearest == tried[pixel]:
-            state[_DONE + p] = _ONE
+        nearest, pixel = int(state[_INDEX + p]), block.pixels[p]
+        if nearest == tried[pixel]:
+            state[_DONE + p] = max(state[_DONE + p], state[_ASKED + p])
         elif state[_DONE + p] == _ZERO:
+            tried[pixel] = nearest
             for band in range(bands):
                 at = band // _PAIR * _RECORD + _Y + band % _PAIR * _BLOCK
                 block.records[at + p] = _row(block, nearest, band)[p]
-            if asked:
-                tried[pixel] = nearest
 
 
 @kernel
