@@ -30,6 +30,7 @@ from rasterio.windows import Window
 
 from lcengine import store
 from lcengine.errors import InputError, StoreError
+from lcengine.quicklook import natural
 
 Pixels = npt.NDArray[Any]
 
@@ -382,9 +383,8 @@ def _colours(layers: Sequence[Layer]) -> list[ColorInterp]:
     """Which bands a viewer shows as red, green and blue: the first of each name."""
     out = [ColorInterp.gray if len(layers) == 1 else ColorInterp.undefined] * len(layers)
     names = [str(layer.variable.name) for layer in layers]
-    if {"red", "green", "blue"} <= set(names):
-        for name in ("red", "green", "blue"):
-            out[names.index(name)] = ColorInterp[name]
+    for name, colour in zip(natural(names), ("red", "green", "blue"), strict=False):
+        out[names.index(name)] = ColorInterp[colour]
     return out
 
 

@@ -41,7 +41,8 @@ class ReadPlan:
 
     `block`: edge of the sub-blocks a tile is processed in, cut along `phase` (row, column), where
     the sources' own blocks begin, so that none is decoded twice within a tile. `beyond`: metres
-    around a tile in which masks are read too, for the distance to clouds; 0 without it.
+    around a tile in which masks are read too, for the distance to clouds; 0 without it. `working`:
+    bytes per pixel and item that screens need beside the observations.
     """
 
     grid: Grid
@@ -56,6 +57,7 @@ class ReadPlan:
     starts: npt.NDArray[np.int64]
     index: npt.NDArray[np.int32]
     beyond: float = 0.0
+    working: int = 0
 
     @cached_property
     def lattice(self) -> Lattice:
@@ -116,7 +118,7 @@ class ReadPlan:
     @property
     def observation_bytes(self) -> int:
         """Bytes of one pixel of one item while a block is processed: bands, flags, clear mask."""
-        return 2 * (len(self.bands) + bool(self.beyond)) + 3
+        return _observation_bytes(len(self.bands), self.beyond, self.working)
 
     def memory(self, outputs: int, threads: int) -> int:
         """Peak bytes of a tile task that writes `outputs` bytes per pixel by `threads` readers.
@@ -239,6 +241,7 @@ def plan_reads(  # noqa: PLR0913 - what to read, onto what, and how
     resampling: str = "nearest",
     block: int | None = None,
     beyond: float = 0.0,
+    working: int = 0,
 ) -> ReadPlan:
     """Freeze what to read for a product on `grid`.
 
@@ -275,13 +278,19 @@ def plan_reads(  # noqa: PLR0913 - what to read, onto what, and how
         bands=tuple(bands),
         mask=mask,
         resampling=method,
-        block=_block_size(block, grid.tile, most * (2 * (len(bands) + bool(beyond)) + 3)),
+        block=_block_size(block, grid.tile, most * _observation_bytes(len(bands), beyond, working)),
         phase=_phase(ordered, needed[0], lattice),
         tiles=tiles,
         starts=starts,
         index=index,
         beyond=beyond,
+        working=working,
     )
+
+
+def _observation_bytes(bands: int, beyond: float, working: int) -> int:
+    """Bands, the distance to clouds, flags and clear mask, and what screens need."""
+    return 2 * (bands + bool(beyond)) + 3 + working
 
 
 def product_lattice(grid: Grid) -> Lattice:

@@ -35,7 +35,7 @@ def draw(
     """
     dataset = store.pick(store.open(product), time)
     names = [str(name) for name in dataset.data_vars]
-    chosen = list(bands or _natural(names) or names[:1])
+    chosen = list(bands or natural(names) or names[:1])
     unknown = [name for name in chosen if name not in dataset.data_vars]
     if unknown or len(chosen) not in (1, 3):
         raise InputError(
@@ -53,7 +53,7 @@ def draw(
     return stack.shape[1], stack.shape[2]
 
 
-def _natural(names: Sequence[str]) -> list[str]:
+def natural(names: Sequence[str]) -> list[str]:
     """Red, green and blue, of the first method where there are several; empty without them."""
     for name in names:
         suffix = name.removeprefix("red")

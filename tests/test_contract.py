@@ -257,6 +257,5 @@ def test_registry_finds_a_sensor_by_name_and_collection():
     assert sensor("sentinel-2-c1-l2a") is sensor("sentinel-2-l2a")
     for entry in registry().values():
         assert all(entry.band(band).kind == "reflectance" for band in entry.default_bands)
-        assert all(entry.band(band).kind == "reflectance" for band in entry.brightness)
     with pytest.raises(InputError, match="no band 'purple'; it has coastal"):
         sensor("sentinel-2-l2a").band("purple")

@@ -422,7 +422,7 @@ def test_chosen_items_are_numbered_in_the_list_of_items(archive, tmp_path):
 def run_in_process(plan, output):
     with (
         distributed.LocalCluster(
-            n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None
+            n_workers=1, threads_per_worker=2, processes=False, dashboard_address="127.0.0.1:0"
         ) as cluster,
         distributed.Client(cluster) as client,
     ):

@@ -1,4 +1,4 @@
-"""The command line: `lcengine search | plan | composite | info | quicklook | simulate | demo`.
+"""The command line: from searching imagery to composites, pictures and rasters.
 
 Heavy libraries are imported inside the commands, so `--help` answers at once. Results go to stdout
 (as JSON with `--json`), progress and messages to stderr. Errors are one line and have stable exit

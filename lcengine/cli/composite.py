@@ -210,8 +210,8 @@ MASKS = {
     "cldprb[:PERCENT]": "cloud probability of Sen2Cor, at most 40 %",
     "csplus[:SCORE], cs[:SCORE]": "Cloud Score+ of at least 0.60",
     "s2cloudless": "clouds of Sentinel-2 L1C from its bands, no shadows",
-    "qa_pixel": "Landsat",
-    "udm2": "PlanetScope",
+    "qa_pixel": "Landsat (no such sensor yet)",
+    "udm2": "PlanetScope (no such sensor yet)",
     "none": "every pixel counts",
 }
 """What `--mask` takes."""

@@ -81,7 +81,9 @@ def _screen_series(
     screens, series = spec.screens, block.series
     if not screens.whole_series or not len(block.clear):
         return block.clear, None
-    valid = (block.values != NODATA).all(axis=1)  # as the composite wants its observations
+    valid = block.values[:, 0] != NODATA  # in all bands, as the composite wants its observations
+    for band in range(1, block.values.shape[1]):
+        valid &= block.values[:, band] != NODATA
     seen = (block.clear != 0) & valid
     clear = seen.astype(np.uint8)
     if screens.despike:
@@ -191,4 +193,5 @@ def at_period(method: Method, period: Period) -> Method:
         return method
     middle = period.start + (period.stop - period.start) / 2
     target = method.target or middle.timetuple().tm_yday
-    return replace(method, target=target, year=middle.year)
+    ahead = round((middle.timetuple().tm_yday - target) / 365.25)
+    return replace(method, target=target, year=middle.year + ahead)

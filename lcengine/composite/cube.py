@@ -44,6 +44,11 @@ def composite(  # noqa: PLR0913 - the options of `lcengine composite`
     Returns what `lcengine composite` writes, (y, x) or (time, y, x), but for `lost`: here a file
     that cannot be read is an error. `item` is the position along the cube's time.
     """
+    if cube.dtype != np.int16:
+        raise InputError(
+            f"the cube is {cube.dtype}, expected int16 reflectance x 10000 as load() gives; for "
+            "other arrays there is lcengine.kernels.composite.composite"
+        )
     names = [str(name) for name in cube["band"].values]
     values = [name for name in names if name not in (CLEAR, DISTANCE)]
     rule = PeriodRule.parse(period) if isinstance(period, str) else period
@@ -96,7 +101,9 @@ class _Chunk:
         found.pop("lost", None)
         return found
 
-    def __call__(self, pixels: npt.NDArray[np.int16]) -> tuple[npt.NDArray[Any], ...]:
+    def __call__(
+        self, pixels: npt.NDArray[np.int16]
+    ) -> npt.NDArray[Any] | tuple[npt.NDArray[Any], ...]:
         """(y, x, time, band), as xarray hands it, -> the variables, (y, x) or (y, x, time)."""
         cube = np.moveaxis(pixels, (2, 3), (0, 1))
         shape = (cube.shape[0], *cube.shape[2:])
@@ -106,8 +113,10 @@ class _Chunk:
         block = Block(np.ascontiguousarray(cube[:, self.positions]), clear, self.series, self.bands)
         found = list(reduce_block(self.spec, self.periods, block))
         if self.spec.period is None:
-            return tuple(found[0][name] for name in self.names)
-        return tuple(np.stack([part[name] for part in found], axis=-1) for name in self.names)
+            out = tuple(found[0][name] for name in self.names)
+        else:
+            out = tuple(np.stack([p[name] for p in found], axis=-1) for name in self.names)
+        return out if len(out) > 1 else out[0]  # xarray takes a tuple for several outputs
 
 
 def _apply(cube: xr.DataArray, kernel: _Chunk) -> xr.Dataset:
@@ -180,7 +189,9 @@ def _periods(
     if interval is None:
         first, last = EPOCH, EPOCH
         if "time" in cube.coords and cube.sizes["time"]:
-            times = cube["time"].values.astype("M8[us]").astype(object)
+            # An observation counts from when it began, maybe before the first item of the cube.
+            names = [name for name in ("time", "began") if name in cube.coords]
+            times = [m for n in names for m in cube[n].values.astype("M8[us]").astype(object)]
             first, last = (m.replace(tzinfo=dt.UTC) for m in (min(times), max(times)))
         interval = first, last
     if rule is None:

@@ -30,6 +30,11 @@ from lcengine.plan import ReadPlan, describe, plan_reads, product_lattice
 from lcengine.sensors import Sensor, sensor
 from lcengine.store import Variable
 
+MAX_OUTPUT = 2**31
+"""Bytes of results that a tile may take, all periods together."""
+SCREEN_BYTES = 5
+"""What screens of whole series need per pixel and item: masks before, between and after them."""
+
 Interval = tuple[dt.datetime, dt.datetime]
 """First and last moment, both included."""
 
@@ -180,10 +185,24 @@ def plan_composite(
         resampling=spec.resampling,
         block=block,
         beyond=FARTHEST if DISTANCE in spec.needs else 0.0,
+        working=SCREEN_BYTES if spec.screens.whole_series else 0,
     )
     plan = CompositePlan(spec, reads, found, interval)
     _check_series(plan)
+    _check_output(plan)
     return plan
+
+
+def _check_output(plan: CompositePlan) -> None:
+    """`InputError` where one tile of all periods would not fit into a worker's memory."""
+    edge = min(plan.grid.tile, max(plan.grid.shape))
+    needed = plan.output_bytes * edge**2
+    if needed > MAX_OUTPUT:
+        fitting = int((MAX_OUTPUT / plan.output_bytes) ** 0.5) // 16 * 16
+        raise InputError(
+            f"a tile of {edge} pixels with {len(plan.periods)} periods takes "
+            f"{needed / 2**30:.1f} GiB of results; take --tile {fitting} or fewer periods"
+        )
 
 
 def _in_periods(items: Items, spec: CompositeSpec, interval: Interval, crs: str) -> list[Item]:

@@ -263,7 +263,9 @@ def _settle(state: Floats, eps: np.float32, number: int) -> int:
         sure = number > 1 and state[_LINKED + p] > _ZERO and (reach == _ZERO or reach > _ENOUGH)
         still = sure and moved < limit * limit and not done
         weight, n = state[_WEIGHT + p], state[_N + p]
-        beside = still and weight * eps * _NEAR > _ONE and weight * state[_SUM + p] > _UNEVEN * n * n
+        beside = (
+            still and weight * eps * _NEAR > _ONE and weight * state[_SUM + p] > _UNEVEN * n * n
+        )
         state[_CHECK + p] = _ONE if beside else state[_CHECK + p]
         state[_DONE + p] = _ONE if still else state[_DONE + p]
         going |= np.int32(0) if still or done else np.int32(1)

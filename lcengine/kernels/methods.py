@@ -8,7 +8,7 @@ takes the spectrum of a real observation.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Final, Literal
 
@@ -18,6 +18,8 @@ DISTANCE: Final = "cloud_distance"
 """Name of the band that holds metres to the nearest cloud, for the best available pixel."""
 FARTHEST: Final = 3000
 """Metres beyond which a cloud does not matter (Frantz et al. 2017)."""
+YEAR: Final = 365
+"""Days of a year as seasons count it; day 366 counts as day 1."""
 SEASON_SIDE: Final = 90
 """Days before and after the target day at which the best available pixel's season ends."""
 BRIGHTNESS: Final = ("blue", "green", "red")
@@ -218,6 +220,8 @@ class BestPixel(Method):
         for day in (self.target, self.low, self.high):
             if day is not None and not 1 <= day <= 366:
                 raise InputError(f"got day of year {day}, expected 1 to 366")
+        if self.target is not None and self.low is not None and self.high is not None:
+            season_sides(self.target, self.low, self.high)
 
     def __str__(self) -> str:
         if self.target is None:
@@ -233,6 +237,21 @@ class Count(Method):
 
     def __str__(self) -> str:
         return "count"
+
+
+def season_sides(target: float, low: float, high: float) -> tuple[float, float]:
+    """Days from low to target and from target to high, within a year of 365 days.
+
+    Raises:
+        InputError: they do not follow each other within a year.
+    """
+    before, after = (target - low) % YEAR, (high - target) % YEAR
+    if not (before > 0 and after > 0 and before + after <= YEAR):
+        raise InputError(
+            f"got season low {low:g}, target {target:g}, high {high:g}, expected three different "
+            "days of the year in this order"
+        )
+    return before, after
 
 
 FORMS: Final = {
@@ -315,12 +334,6 @@ def parse_methods(text: str) -> tuple[Method, ...]:
     if len(set(labels)) != len(labels):
         raise InputError(f"method is {text!r}, expected each method once")
     return found
-
-
-def layer_name(band: str, method: Method, methods: Sequence[Method]) -> str:
-    """Name of a product's variable: the band, with the method's label if there are several."""
-    with_bands = [m for m in methods if not isinstance(m, Count)]
-    return band if len(with_bands) == 1 else f"{band}_{method.label}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -184,7 +184,9 @@ class Recipe:
         seasons = scores.season_score(day_of_year, method.target, low, high)
         yearly = np.ones(len(seasons))
         if method.year is not None:
-            yearly = scores.year_score(years.astype(np.int64) + 1970, method.year)
+            # Of the season: the last days of December belong to a target in January.
+            ahead = np.rint((day_of_year - method.target) / 365.25).astype(np.int64)
+            yearly = scores.year_score(years.astype(np.int64) + 1970 + ahead, method.year)
         terms = scores.bap_terms(seasons, yearly)
         series = np.array([*terms.season, terms.cloud, terms.haze, terms.reach], np.float32)
         return self.job(self.out_bands, numbers=self.positions(method.needs), series=series)

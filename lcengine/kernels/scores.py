@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from lcengine.errors import InputError
 from lcengine.kernels._jit import kernel
+from lcengine.kernels.methods import YEAR, season_sides
 
 BLUE: Final = 0
 HOT: Final = 1
@@ -21,7 +22,6 @@ NDVI: Final = 2
 NDWI: Final = 3
 RATIO: Final = 4
 
-DAYS: Final = 365  # of a year; day 366 counts as day 1
 EDGE_SCORE: Final = 0.01  # of a day at either end of the season
 
 _ONE: Final = np.float32(1.0)
@@ -187,14 +187,9 @@ def season_score(days: ArrayLike, target: float, low: float, high: float) -> NDA
     Raises:
         InputError: low, target and high do not follow each other within a year.
     """
-    before, after = (target - low) % DAYS, (high - target) % DAYS
-    if not (before > 0 and after > 0 and before + after <= DAYS):
-        raise InputError(
-            f"got season low {low:g}, target {target:g}, high {high:g}, expected three different "
-            "days of the year in this order"
-        )
+    before, after = season_sides(target, low, high)
     day = np.asarray(days, np.float64)
-    early, late = (target - day) % DAYS / before, (day - target) % DAYS / after
+    early, late = (target - day) % YEAR / before, (day - target) % YEAR / after
     score: NDArray[np.float64] = EDGE_SCORE ** np.minimum(early, late) ** 2
     return score
 

@@ -51,8 +51,8 @@ def _load_band(
     for p in range(values.size):
         value = _stored(values[p])
         raw[p] = value
-        # The second comparison finds NaN, and is folded away for integers.
-        missing = (value == nodata) | (value != value)  # noqa: PLR0124
+        # The second comparison finds NaN and infinity, and is folded away for integers.
+        missing = (value == nodata) | (value - value != 0)
         before = take[p]
         take[p] = NONE if missing else before
 

@@ -37,7 +37,7 @@ class Sensor:
     """One registry entry.
 
     `anchor` is the offset of the native pixel grid in pixels (0: edges at multiples of the
-    resolution); `brightness` the bands whose sum is the index of the outlier screen.
+    resolution).
     """
 
     name: str
@@ -45,7 +45,6 @@ class Sensor:
     collections: tuple[str, ...]
     bands: tuple[Band, ...]
     default_bands: tuple[str, ...]
-    brightness: tuple[str, ...]
     anchor: float
     normalise: Normaliser
 

@@ -212,7 +212,6 @@ SENSOR = Sensor(
     collections=("sentinel-2-l2a", "sentinel-2-c1-l2a"),
     bands=BANDS,
     default_bands=("blue", "green", "red", "nir"),
-    brightness=("blue", "green", "red"),
     anchor=0.0,
     normalise=normalise,
 )

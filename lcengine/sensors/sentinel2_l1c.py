@@ -28,7 +28,6 @@ SENSOR = Sensor(
     collections=("sentinel-2-l1c",),
     bands=(*BANDS, *SCORES),
     default_bands=("blue", "green", "red", "nir"),
-    brightness=("blue", "green", "red"),
     anchor=0.0,
     normalise=normalise,
 )
