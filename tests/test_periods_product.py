@@ -586,3 +586,61 @@ def test_losses_are_counted_in_their_period(tmp_path, monkeypatch, damage, band)
     want = assemble(archives.without(plan, victim))
     del want["lost"]
     assert differing(found, want) == {}
+
+
+# ---------------------------------------------------------------------------------- what once failed
+
+
+def test_a_cube_without_the_first_item_keeps_its_observation(archive):
+    cube = lcengine.load(archive[1], grid_at(), list(BANDS), mask="scl").compute()
+    groups = cube["observation"].values
+    later = int(np.flatnonzero(np.diff(groups) == 0)[0]) + 1  # a second item of an observation
+    cut = cube.isel(time=slice(later, None))
+    first = cut["began"].values.min()
+    assert first < cut["time"].values.min()
+    alone = composited(cut.isel(time=slice(0, 1)))["count"].values
+    assert alone.max() == 1
+
+
+def test_one_variable_of_a_cube(archive):
+    cube = lcengine.load(archive[1], grid_at(), list(BANDS), mask="scl")
+    for period in (None, "month"):
+        got = lcengine.composite(
+            cube, bands=BANDS[:1], qa="none", outliers="none", period=period
+        ).compute()
+        assert list(got.data_vars) == [BANDS[0]]
+
+
+def test_a_float_cube_is_refused(archive):
+    cube = lcengine.load(archive[1], grid_at(), list(BANDS))
+    with pytest.raises(InputError, match="float32, expected int16"):
+        lcengine.composite(cube.astype(np.float32), outliers="none")
+
+
+def test_a_season_across_the_year_is_one_season():
+    from lcengine.composite.block import at_period
+    from lcengine.kernels.composite import composite as kernel
+    from lcengine.kernels.methods import BestPixel
+
+    (winter,) = PeriodRule.parse("season").periods(*(dt.datetime(2018, 1, 1, tzinfo=dt.UTC),) * 2)
+    method = at_period(BestPixel(target=15), winter)
+    december, february = (
+        (dt.date(*day) - dt.date(1970, 1, 1)).days for day in ((2017, 12, 31), (2018, 2, 24))
+    )
+    values = np.full((2, 3, 1, 1), 500, np.int16)
+    got = kernel(
+        values,
+        np.ones((2, 1, 1), np.uint8),
+        methods=(method,),
+        bands=("blue", "red", "cloud_distance"),
+        days=np.array([december, february], float),
+    )
+    assert got.chosen.item() == 0  # 15 days off, not 40
+
+
+def test_too_many_periods_for_a_tile_are_refused(archive, monkeypatch):
+    from lcengine.composite import planning
+
+    monkeypatch.setattr(planning, "MAX_OUTPUT", 10_000)
+    with pytest.raises(InputError, match=r"takes .* GiB of results; take --tile \d+ or fewer"):
+        plan_composite(archive[1], grid_at(), spec("month"))

@@ -22,7 +22,6 @@ from lcengine.kernels.methods import (
     Median,
     Medoid,
     Percentile,
-    layer_name,
     parse_method,
     parse_methods,
 )
@@ -104,8 +103,6 @@ def test_bad_methods_are_named(text):
 def test_several_methods_have_names_of_their_own():
     methods = parse_methods("median, percentile:10,percentile:90 ,count")
     assert methods == (Median(), Percentile(10.0), Percentile(90.0), Count())
-    assert [layer_name("red", m, methods) for m in methods[:2]] == ["red_median", "red_p10"]
-    assert layer_name("red", Median(), (Median(), Count())) == "red"
     for text in ("median,median", "percentile:10,percentile:10.0", "median,"):
         with pytest.raises(InputError, match="expected"):
             parse_methods(text)
@@ -163,3 +160,9 @@ def test_bad_screens_are_named(text):
 def test_bad_values_are_named(make):
     with pytest.raises(InputError, match=r"got .* expected"):
         make()
+
+
+def test_seasons_out_of_order_are_refused():
+    for text in ("bap:200-100-250", "bap:100-100-100"):
+        with pytest.raises(InputError, match="got season low"):
+            parse_method(text)
