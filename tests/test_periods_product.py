@@ -588,7 +588,7 @@ def test_losses_are_counted_in_their_period(tmp_path, monkeypatch, damage, band)
     assert differing(found, want) == {}
 
 
-# ---------------------------------------------------------------------------------- what once failed
+# ------------------------------------------------------------------------------- what once failed
 
 
 def test_a_cube_without_the_first_item_keeps_its_observation(archive):

@@ -50,8 +50,8 @@ _TINY: Final = np.float32(1e-30)
 _RIDGE: Final = np.float32(1 + 1e-5)  # tells two nearly parallel secants apart
 _SLACK: Final = np.float32(1 + 2e-6)  # rounding in a sum of distances
 _SHARP: Final = np.float32(1e-7)  # of the mean distance: smaller steps are rounding
-_UNEVEN: Final = np.float32(1.5)
-_NEAR: Final = np.float32(32)  # times eps: a solution so near to a spectrum may be that spectrum
+_NEAR: Final = np.float32(32)  # times eps: a solution so near to a spectrum may be that spectrum,
+_UNEVEN: Final = np.float32(1.5)  # if mean distance × mean weight is so much, else 1 to 1.4
 
 # Rows of a block's state, as offsets.
 _N: Final = 0 * _BLOCK  # valid observations
@@ -259,13 +259,13 @@ def _settle(state: Floats, eps: np.float32, number: int) -> int:
         limit = max(eps, _SHARP * state[_SUM + p] / max(state[_N + p], _ONE))
         moved = max(state[_STEP + p], state[_RR + p])
         done = state[_DONE + p] > _ZERO
-        reach = state[_REACH + p]  # a residual that grows on the way is small for no reason
-        sure = number > 1 and state[_LINKED + p] > _ZERO and (reach == _ZERO or reach > _ENOUGH)
+        # Short steps tell that the solution is near, unless their residuals grow on the way.
+        reach, linked = state[_REACH + p], state[_LINKED + p] > _ZERO
+        sure = number > 1 and linked and (reach == _ZERO or reach > _ENOUGH)
         still = sure and moved < limit * limit and not done
         weight, n = state[_WEIGHT + p], state[_N + p]
-        beside = (
-            still and weight * eps * _NEAR > _ONE and weight * state[_SUM + p] > _UNEVEN * n * n
-        )
+        uneven = weight * state[_SUM + p] > _UNEVEN * n * n
+        beside = still and uneven and weight * eps * _NEAR > _ONE
         state[_CHECK + p] = _ONE if beside else state[_CHECK + p]
         state[_DONE + p] = _ONE if still else state[_DONE + p]
         going |= np.int32(0) if still or done else np.int32(1)
@@ -274,6 +274,7 @@ def _settle(state: Floats, eps: np.float32, number: int) -> int:
 
 @kernel
 def _fall_back(record: Floats, state: Floats) -> None:
+    """Plain steps for accelerated ones, where the pixel does not stand still."""
     for p in range(_BLOCK):
         for at in (p, _BLOCK + p):
             plain = state[_DONE + p] == _ZERO and state[_MET + p] == _ZERO
@@ -310,7 +311,7 @@ def _iterate(block: _Block, groups: int, first: int, steps: int, eps: np.float32
                 _go_home(records[at + _BLOCK : at + _ROW], state)
         elif _settle(state, eps, number) == 0:
             return
-    # No later step would take the last one back.
+    # Nobody would find out that an accelerated last step has failed.
     for at in range(0, records.size, _RECORD):
         _fall_back(records[at : at + _RECORD], state)
 
@@ -509,6 +510,17 @@ def _store(block: _Block, n: int, centre: Floats) -> None:
 
 
 @kernel
+def _finish(
+    raw: NDArray[Any], take: NDArray[np.int16], block: _Block, n: int, centre: Floats
+) -> None:
+    """Write the first n pixels' results."""
+    _store(block, n, centre)
+    for p in range(n):
+        if block.state[_SNAP + p] > _ZERO:
+            _snap(raw, take, block.pixels[p], centre)
+
+
+@kernel
 def _list_left(block: _Block, n: int, left: Ints, count: int) -> int:
     """List the pixels that go on after `left[:count]`, as ~pixel where only to be checked."""
     state = block.state
@@ -592,7 +604,7 @@ def geomedian(
     tried[:] = -1
     eps = np.float32(eps)
     _means(raw, take, tally, centre)
-    zero = int(np.int64(0))  # callees would be compiled once more for a literal
+    zero = int(np.int64(0))  # for a literal, the callees would be compiled once more
     count = zero
     for start in range(0, width, _BLOCK):
         n = min(_BLOCK, width - start)
@@ -617,13 +629,3 @@ def geomedian(
             kept = _list_left(block, n, left, kept)
         count = kept
         spent += _STEPS
-
-
-@kernel
-def _finish(
-    raw: NDArray[Any], take: NDArray[np.int16], block: _Block, n: int, centre: Floats
-) -> None:
-    _store(block, n, centre)
-    for p in range(n):
-        if block.state[_SNAP + p] > _ZERO:
-            _snap(raw, take, block.pixels[p], centre)
