@@ -197,8 +197,11 @@ def composite(
             restart=restart,
             listener=listener,
         )
-    emit(summary(path), json)
-    say(f"next: lcengine quicklook {output} -o {output.stem}.png")
+    facts = summary(path)
+    emit(facts, json)
+    periods = facts.get("periods", [])
+    time = f" --time {periods[len(periods) // 2]}" if len(periods) > 1 else ""
+    say(f"next: lcengine quicklook {output}{time} -o {output.stem}.png")
 
 
 MASKS = {

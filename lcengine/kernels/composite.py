@@ -22,6 +22,8 @@ from lcengine.kernels.recipe import Recipe
 
 MAX_OBSERVATIONS: Final = 1024
 """Most observations of one pixel: sums stay in 32 bits and the scratch in the second cache."""
+MAX_ITEMS: Final = 32767
+"""Most items, so that the chosen one fits into int16."""
 NO_ITEM: Final = -1
 """Code of `Composite.chosen` where nothing was chosen."""
 
@@ -146,6 +148,8 @@ def _first_members(items: int, groups: NDArray[Any] | None) -> NDArray[np.int64]
             raise InputError("got groups that decrease, expected items sorted by observation")
         starts = np.flatnonzero(index[1:] != index[:-1]) + 1
         first = np.r_[0, starts, items].astype(np.int64) if items else np.zeros(1, np.int64)
+    if items > MAX_ITEMS:
+        raise InputError(f"got {items} items, expected at most {MAX_ITEMS}; take a shorter period")
     if first.size - 1 > MAX_OBSERVATIONS:
         raise InputError(
             f"got {first.size - 1} observations, expected at most {MAX_OBSERVATIONS}; composite a "

@@ -264,7 +264,8 @@ FORMS: Final = {
     "max-ndvi": "the greenest real observation: peak of the season",
     "index:NAME[:P]": "real observation by blue, hot, ndvi, ndwi or ratio (eo-learn)",
     "bap[:DAY|LOW-DAY-HIGH]": "best real observation: near a day of year, far from clouds and haze",
-    "first-clear": "the earliest real observation; last-clear: the latest",
+    "first-clear": "the earliest real observation",
+    "last-clear": "the latest real observation",
     "count": "how many clear observations there are, no bands",
 }
 """Every method with what it is for."""

@@ -99,7 +99,9 @@ class Recipe:
     @singledispatchmethod
     def stage(self, method: Method) -> Bound:
         """The kernel of a method and its job."""
-        raise InputError(f"no kernel is known for the method {method}")
+        raise InputError(
+            f"got the method {method!r}, expected a value such as those of parse_methods('median')"
+        )
 
     @stage.register
     def _(self, method: Mean) -> Bound:

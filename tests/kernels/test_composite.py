@@ -467,7 +467,6 @@ def test_count_alone_and_no_items():
         ({"methods": [BestPixel(182)]}, "needs .* `days`"),
         ({"methods": [BestPixel()], "days": np.zeros(3)}, "target day"),
         ({"methods": [BestPixel(182)], "days": np.zeros(2)}, "got days"),
-        ({"methods": [BestPixel(200, 182, 240)], "days": np.zeros(3)}, "got season low 200"),
     ],
 )
 def test_bad_input_is_named(change, message):

@@ -155,6 +155,7 @@ def test_bad_screens_are_named(text):
         lambda: ByIndex("blue", 101.0),
         lambda: BestPixel(0),
         lambda: BestPixel(182, 90, 367),
+        lambda: BestPixel(182, 200, 240),
     ],
 )
 def test_bad_values_are_named(make):
