@@ -227,6 +227,7 @@ class Driver:
 
     def __init__(self, catalog, output, *options):
         command = [sys.executable, "-m", "lcengine", "composite", str(catalog)]
+        command += ["--outliers", "none"]
         command += ["-o", str(output), "--bands", "blue,swir16", "--tile", "16", *options]
         self.home = output.parent / f".{output.name}.lcengine"
         # A background job ignores Ctrl-C, and so would its children: start as a shell would.

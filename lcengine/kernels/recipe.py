@@ -92,6 +92,8 @@ class Recipe:
         stage, job = self.stage(method)
         self.methods.append(method)
         self.stages.append((stage, job))
+        if isinstance(method, Geomad):
+            self.stages.append((spectra.deviate, job))  # from where the geomedian has left it
         self.layers += self.n_out
         self.extras += len(method.extras)
         self.slots += method.chooses
@@ -120,10 +122,6 @@ class Recipe:
     @stage.register
     def _(self, method: Geomedian) -> Bound:
         return spectra.reduce_geomedian, self.geomedian(method)
-
-    @stage.register
-    def _(self, method: Geomad) -> Bound:
-        return spectra.reduce_geomad, self.geomedian(method)
 
     @stage.register
     def _(self, method: Medoid) -> Bound:

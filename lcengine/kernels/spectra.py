@@ -34,13 +34,20 @@ def geomad_work(observations: int, width: int) -> int:
 
 
 @kernel
-def _solve(job: Job, s: Scratch, out: Output, at: int, n: int) -> Floats:
-    """Put out the geomedian of `job.bands`, which come first in the cube; (band, pixel) as it is.
+def _centre(job: Job, s: Scratch) -> Floats:
+    """Where a strip's geomedian lies, (band, pixel), not rounded and without the origin."""
+    bands, width = job.bands.size, s.tally.size
+    return s.floats[: bands * width].reshape((bands, width))
 
-    It lies at the head of `s.floats`, without the origin.
+
+@kernel
+def reduce_geomedian(job: Job, s: Scratch, out: Output, at: int, n: int) -> None:
+    """Stage: the geomedian of `job.bands`, which come first in the cube.
+
+    job.numbers: eps in stored units. Leaves the unrounded one at the head of `s.floats`.
     """
     bands, width, nodata = job.bands.size, s.tally.size, s.limits[2]
-    centre = s.floats[: bands * width].reshape((bands, width))
+    centre = _centre(job, s)
     work, eps = s.floats[bands * width :], np.float32(job.numbers[0])
     geomedian(s.raw[:bands], s.take, s.tally, eps, MAX_STEPS, work, centre)
     for band in range(bands):
@@ -48,13 +55,6 @@ def _solve(job: Job, s: Scratch, out: Output, at: int, n: int) -> Floats:
         for p in range(n):
             value = row[p] if s.tally[p] > 0 else _ZERO
             target[p] = rounded(value, nodata) if s.tally[p] > 0 else nodata
-    return centre
-
-
-@kernel
-def reduce_geomedian(job: Job, s: Scratch, out: Output, at: int, n: int) -> None:
-    """Stage: the geomedian. job.numbers: eps in stored units."""
-    _solve(job, s, out, at, n)
 
 
 @kernel
@@ -162,13 +162,13 @@ def _zero_where_none(centre: Floats, tally: NDArray[np.int16]) -> None:
 
 
 @kernel
-def reduce_geomad(job: Job, s: Scratch, out: Output, at: int, n: int) -> None:
-    """Stage: the geomedian and smad, emad, bcmad. job.numbers: eps. job.ranks: of the median.
+def deviate(job: Job, s: Scratch, out: Output, at: int, n: int) -> None:
+    """Stage, right after `reduce_geomedian`: smad, emad, bcmad. job.ranks: of the median.
 
     A spectrum of zeros is at cosine distance 1 from any other, and zeros are at Bray-Curtis
     distance 0 from zeros.
     """
-    centre = _solve(job, s, out, at, n)
+    centre = _centre(job, s)
     bands, width = centre.shape
     rows = s.take.shape[0]
     free = s.floats[bands * width :]
