@@ -28,6 +28,7 @@ from lcengine.composite import (
     plan_composite,
     planning,
 )
+from lcengine.composite.planning import read_threads
 from lcengine.composite.tile import compute_tile
 from lcengine.errors import InputError, MissingBandError
 from lcengine.grid import Grid
@@ -134,6 +135,23 @@ class TestNumbers:
         output, cache = 8 * 4096 * 4096, 64 * 2**20
         assert max(needs) <= MEMORY_TARGET + output + cache
         assert [plan.reads.block for plan in plans] == [4096, 4096, 1024, 256]
+
+    def test_a_task_of_little_memory_takes_smaller_blocks(self):
+        spec = archives.spec("blue", mask="none")
+        plan = plan_composite(virtual(100, size=4096), grid_of(4096, 4096), spec)
+        assert plan.reads.block == 1024
+
+        def need(found):
+            return found.reads.memory(found.output_bytes, read_threads())
+
+        whole = need(plan)
+        assert plan.fitting(None).reads.block == plan.fitting(whole).reads.block == 1024
+        assert plan.fitting(whole - 1).reads.block == 512
+        assert need(plan.fitting(whole - 1)) < whole
+        assert plan.fitting(None, 1).reads.block == 512
+        assert plan.fitting(whole - 1, 2).reads.block == 256
+        assert plan.fitting(1).reads.block == 128  # too much all the same: it is tried
+        assert plan.fitting(None, 20).reads.block == 128
 
     def test_a_coarse_product_of_fine_masks_needs_what_is_read(self):
         """Masks are read whole: 100 m pixels of a 10 m classification are a hundred bytes each."""
