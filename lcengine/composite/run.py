@@ -20,7 +20,7 @@ from lcengine import engine
 from lcengine.addresses import redact
 from lcengine.composite.planning import CompositePlan
 from lcengine.composite.tile import compute_tile
-from lcengine.errors import StoreError
+from lcengine.errors import RunError, StoreError
 from lcengine.store import Layout, Staging, differences, exclusive
 
 Planner = Callable[[], CompositePlan]
@@ -78,7 +78,7 @@ def run_composite(
         )
 
 
-def run_tile(output: str, version: str, number: int) -> engine.Receipt:
+def run_tile(output: str, version: str, number: int, _attempt: int = 0) -> engine.Receipt:
     """The tile task: compute, write, verify, mark; a late or repeated run is harmless."""
     staging = Staging(Layout(Path(output)), version)
     plan = load_plan(str(staging.plan_file))
@@ -149,8 +149,15 @@ def _run_tiles(
         opened = nullcontext(client)
     else:
         opened = client()
+    hears = engine.Listener(on_done=heard, on_workers=progress.staff)
     with opened as cluster:
-        engine.run(todo, function, cluster, name=name, listener=heard)
+        outcome = engine.run(todo, function, cluster, name=name, listener=hears)
+    if outcome.failed:
+        first = outcome.failed[0]
+        raise RunError(
+            f"{len(outcome.failed)} of {len(todo)} tiles failed, the first: tile {first.tile}: "
+            f"{first.error}; what is finished is kept, run the same command again"
+        )
 
 
 def _items(plan: CompositePlan) -> bytes:
