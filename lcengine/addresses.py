@@ -11,7 +11,11 @@ from urllib.parse import urlsplit, urlunsplit
 
 from lcengine.errors import HrefError
 
-_SECRET = re.compile(r"(?<=://)[^/@\s]+@|(?<==)[^&\s\"')]+(?=[&\s\"')]|$)")
+_SECRET = re.compile(
+    r"(?<=://)[^/@\s]+@"  # a user and password
+    r"|(?<==)[^&\s\"')]+(?=[&\s\"')]|$)"  # the value of a parameter
+    r"|(?<=\.tif\?)[^=&\s\"':]+(?=[:,\s\"']|$)"  # a bare token after what GDAL calls a file
+)
 _URL = re.compile(r"https?://[^\s\"'<>]+")
 
 

@@ -48,14 +48,23 @@ class MissingBandError(InputError):
     """A band that an item or sensor does not have."""
 
 
-class HrefError(LcengineError):
+class AssetError(LcengineError):
+    """Base of what happens to one asset: `href` (redacted), and how often it was tried."""
+
+    def __init__(self, message: str, *, href: str = "", attempts: int = 0) -> None:
+        super().__init__(message)
+        self.href = href
+        self.attempts = attempts
+
+
+class HrefError(AssetError):
     """An address that lcengine refuses to open."""
 
     exit_code = 5
     permanent = True
 
 
-class ReadError(LcengineError):
+class ReadError(AssetError):
     """An asset that could not be read after all retries."""
 
     exit_code = 6

@@ -7,44 +7,55 @@ turns what stays unreadable into `ReadError`, which callers record: never silent
 
 from __future__ import annotations
 
+import atexit
 import os
+import re
 import threading
-import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import numpy.typing as npt
 import rasterio
+from rasterio.enums import Interleaving
 from rasterio.errors import CRSError, RasterioError
 from rasterio.windows import Window as RasterioWindow
 
 from lcengine.addresses import check_host, redact, scrub
-from lcengine.errors import HrefError, InputError, LcengineError, ReadError
+from lcengine.errors import AssetError, HrefError, InputError, LcengineError, ReadError
 from lcengine.items import Access, Asset
 from lcengine.kernels import convert, gather
 from lcengine.locate import Footing, Lattice, Locator, SourceGrid, Window
+from lcengine.remote import RefusedError, Trial, resolve
 from lcengine.signing import sign
 
 Resampling = Literal["nearest", "bilinear", "average"]
 
-ATTEMPTS = 4
-GONE = "HTTP response code: 404"
-"""What GDAL says of an address that another attempt will not bring back."""
-BACKOFF = 0.25
+ATTEMPTS = 5
+BACKOFF = 0.5
+"""Seconds before the second attempt, doubled before each further one."""
+PATIENCE = 120.0
+"""Seconds after which a read is not tried again, or where a server asks to wait beyond them."""
 HANDLES = 256
+BLOCK_BYTES = 2**28
+RASTER_BYTES = 2**40
+"""Largest decoded block and raster of a file that is opened: more is a mistake or a bomb."""
 NODATA = convert.NODATA
+
+STATUS = re.compile(r"HTTP response code: (\d{3})")
+_LUCK = re.compile(r"(after )\d+ milliseconds|(got )\d+ bytes| at 0x[0-9a-f]+|\d+( bytes received)")
+"""What differs in the same failure from time to time."""
 
 GDAL_OPTIONS: dict[str, Any] = {
     # No sidecar files and no directory listing: one request per open, and no surprises.
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
     "GDAL_HTTP_CONNECTTIMEOUT": "10",
     "GDAL_HTTP_TIMEOUT": "60",
-    "GDAL_HTTP_LOW_SPEED_TIME": "30",
+    "GDAL_HTTP_LOW_SPEED_TIME": "20",
     "GDAL_HTTP_LOW_SPEED_LIMIT": "1000",
     "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
     "GDAL_HTTP_MULTIPLEX": "YES",
@@ -53,7 +64,15 @@ GDAL_OPTIONS: dict[str, Any] = {
     "GDAL_CACHEMAX": 64 * 2**20,
 }
 
+"""Options of GDAL; those that the environment sets, too, are taken from there."""
+
 INT16 = npt.NDArray[np.int16]
+T = TypeVar("T")
+
+
+def gdal_options() -> dict[str, Any]:
+    """`GDAL_OPTIONS`, but for what the user's environment says."""
+    return {name: os.environ.get(name, value) for name, value in GDAL_OPTIONS.items()}
 
 
 def check_resampling(name: str) -> Resampling:
@@ -123,7 +142,7 @@ class Handles:
         key = (path, _version(path), asset.crs, asset.transform, asset.shape)
         dataset = None if fresh else self._take(key)
         if dataset is None:
-            dataset = _open(asset, access, path)
+            dataset = _open(asset, access, path, fresh)
         try:
             if dataset.count < asset.band:
                 raise ReadError(
@@ -153,8 +172,16 @@ class Handles:
         for old in surplus:
             old.close()
 
+    def close(self) -> None:
+        """Close what is idle."""
+        # Outside an environment of rasterio GDAL's messages, addresses and all, go to the terminal.
+        with self._lock, rasterio.Env():
+            while self._idle:
+                self._idle.popitem()[1].close()
+
 
 handles = Handles(HANDLES)
+atexit.register(handles.close)
 
 
 def _version(path: str) -> tuple[int, int] | None:
@@ -168,18 +195,48 @@ def _version(path: str) -> tuple[int, int] | None:
     return status.st_mtime_ns, status.st_size
 
 
-def _open(asset: Asset, access: Access, path: str) -> Any:
-    if access.signer is not None and path.startswith("/vsicurl/"):
-        path = gdal_path(sign(asset.href, access.signer), access)
+def _open(asset: Asset, access: Access, path: str, fresh: bool) -> Any:
     # Naming the driver keeps GDAL from taking the content for something else, such as a VRT.
     driver = "JP2OpenJPEG" if urlsplit(asset.href).path.endswith(".jp2") else "GTiff"
-    dataset = rasterio.open(path, driver=driver, sharing=False)
+    options = {}
+    if path.startswith("/vsicurl/"):
+        path = _resolved(asset, access)
+    if fresh:
+        # GDAL remembers failures per URL: without this a retry never leaves the process. The
+        # prefix without the query also covers the address under every signature.
+        options["CPL_VSIL_CURL_NON_CACHED"] = path.partition("?")[0]
+    with rasterio.Env(**options):
+        dataset = rasterio.open(path, driver=driver, sharing=False)
     try:
+        _check_size(dataset, asset)
         _check_dataset(dataset, asset)
     except LcengineError:
         dataset.close()
         raise
     return dataset
+
+
+def _resolved(asset: Asset, access: Access) -> str:
+    """GDAL's path of a web address, signed and behind its redirects."""
+    href = asset.href if access.signer is None else sign(asset.href, access.signer)
+    gdal_path(href, access)  # what is not allowed is refused before anybody is asked
+    options = gdal_options()
+    limits = [options[f"GDAL_HTTP_{name}"] for name in ("CONNECTTIMEOUT", "LOW_SPEED_TIME")]
+    return gdal_path(resolve(href, access.hosts, (float(limits[0]), float(limits[1]))), access)
+
+
+def _check_size(dataset: Any, asset: Asset) -> None:
+    """Refuse what would fill the memory when GDAL decodes a single block of it."""
+    item = max(np.dtype(name).itemsize for name in dataset.dtypes)
+    together = dataset.count if dataset.interleaving is Interleaving.pixel else 1
+    block = max(h * w for h, w in dataset.block_shapes) * item * together
+    whole = dataset.height * dataset.width * dataset.count * item
+    if block > BLOCK_BYTES or whole > RASTER_BYTES:
+        raise ReadError(
+            f"{redact(asset.href)} has {dataset.count} bands of {dataset.height}x{dataset.width} "
+            f"in blocks of {block} bytes, expected at most {BLOCK_BYTES} a block and "
+            f"{RASTER_BYTES} altogether; leave the item out"
+        )
 
 
 def _check_dataset(dataset: Any, asset: Asset) -> None:
@@ -213,44 +270,59 @@ def read_raw(asset: Asset, access: Access, window: Window, out: Any = None) -> A
     `out`: a writable 2-D int16 array whose memory a file of unsigned 16-bit numbers is read into
     (and returned as uint16), saving a copy. Raises `ReadError` after all retries.
     """
-    remote = gdal_path(asset.href, access).startswith("/vsi")
-    attempts = ATTEMPTS if remote else 1
-    reason = ""
-    for attempt in range(attempts):
-        if attempt:
-            time.sleep(BACKOFF * 2**attempt)
-        try:
-            return _read_once(asset, access, window, out, fresh=attempt > 0)
-        except (RasterioError, OSError) as error:  # OSError: the signer's requests
-            reason = scrub(str(error.__cause__ or error))
-            if GONE in reason:
-                break
-    raise ReadError(f"{redact(asset.href)} could not be read in {attempt + 1} attempts: {reason}")
 
-
-def _read_once(asset: Asset, access: Access, window: Window, out: Any, fresh: bool) -> Any:
-    options = dict(GDAL_OPTIONS)
-    if fresh:
-        # GDAL remembers failures per URL: without this a retry never leaves the process. The
-        # prefix without the query also covers the address under every signature.
-        options["CPL_VSIL_CURL_NON_CACHED"] = gdal_path(asset.href, access).partition("?")[0]
-    with rasterio.Env(**options), handles.borrow(asset, access, fresh) as dataset:
+    def read(dataset: Any) -> Any:
         area = RasterioWindow(window.x0, window.y0, window.width, window.height)
         target = None
         if out is not None and dataset.dtypes[asset.band - 1] == "uint16":
             target = out.view(np.uint16)
         return dataset.read(asset.band, window=area, out=target)
 
+    return _tried(asset, access, read)
+
 
 def block_shape(asset: Asset, access: Access) -> tuple[tuple[int, int], int]:
     """((block height, block width), bytes per pixel) from the file's header; reads no pixel."""
+
+    def read(dataset: Any) -> tuple[tuple[int, int], int]:
+        height, width = dataset.block_shapes[asset.band - 1]
+        return (int(height), int(width)), np.dtype(dataset.dtypes[asset.band - 1]).itemsize
+
+    return _tried(asset, access, read)
+
+
+def _tried(asset: Asset, access: Access, use: Callable[[Any], T]) -> T:
+    """`use(dataset)` of an asset, opened anew after each failure; `ReadError` after the last."""
+    trial = Trial(1, 0.0, PATIENCE)
+    fresh = False
     try:
-        with rasterio.Env(**GDAL_OPTIONS), handles.borrow(asset, access) as dataset:
-            band = asset.band - 1
-            height, width = dataset.block_shapes[band]
-            return (int(height), int(width)), np.dtype(dataset.dtypes[band]).itemsize
-    except (RasterioError, OSError) as error:  # OSError: the signer's requests
-        raise ReadError(f"{redact(asset.href)} could not be opened: {scrub(str(error))}") from error
+        if gdal_path(asset.href, access).startswith("/vsi"):
+            trial = Trial(ATTEMPTS, BACKOFF, PATIENCE)
+        while True:
+            try:
+                with rasterio.Env(**gdal_options()), handles.borrow(asset, access, fresh) as opened:
+                    return use(opened)
+            except (RasterioError, OSError) as error:  # OSError: requests, ours and the signer's
+                reason, refusal = _reason(error), _refusal(error)
+            if not trial.again(refusal):
+                raise ReadError(f"{redact(asset.href)} could not be read: {reason}")
+            fresh = True
+    except AssetError as error:
+        error.href, error.attempts = redact(asset.href), trial.number
+        raise
+
+
+def _reason(error: BaseException) -> str:
+    """What went wrong: the same text for the same failure, without secrets."""
+    return _LUCK.sub(r"\1\2…\3", scrub(str(error.__cause__ or error)))
+
+
+def _refusal(error: BaseException) -> RefusedError | None:
+    """What a server answered, where that is known."""
+    if isinstance(error, RefusedError):
+        return error
+    found = STATUS.search(str(error))
+    return RefusedError(int(found[1])) if found else None
 
 
 def read_band(
@@ -259,8 +331,11 @@ def read_band(
     locator: Locator,
     out: INT16,
     resampling: Resampling = "nearest",
-) -> None:
-    """Fill `out` (int16, y, x) with reflectance * 10000 on the locator's window, nodata -32768."""
+) -> int:
+    """Fill `out` (int16, y, x) with reflectance * 10000 on the locator's window, nodata -32768.
+
+    Returns the bytes that were decoded for it.
+    """
     source = SourceGrid.of(asset)
     k = oversampling(locator.product, source) if resampling == "average" else 1
     footing = locator.footing(source.lattice, k)
@@ -268,29 +343,31 @@ def read_band(
     area = footing.bounds(source.shape, margin)
     if area is None:
         out[...] = NODATA
-    elif k == 1 and resampling != "bilinear" and footing.contiguous:
-        _read_aligned(asset, access, footing, area, out)
-    else:
-        values = _read_reflectance(asset, access, area)
-        resample(values, footing, area, out, resampling, k)
+        return 0
+    if k == 1 and resampling != "bilinear" and footing.contiguous:
+        return _read_aligned(asset, access, footing, area, out)
+    values = np.empty((area.height, area.width), dtype=np.int16)
+    decoded = _read_reflectance(asset, access, area, values)
+    resample(values, footing, area, out, resampling, k)
+    return decoded
 
 
-def _read_aligned(asset: Asset, access: Access, footing: Footing, area: Window, out: INT16) -> None:
+def _read_aligned(asset: Asset, access: Access, footing: Footing, area: Window, out: INT16) -> int:
     """A read that lies on the product grid: straight into place."""
     y = area.y0 - int(footing.row_index[0])
     x = area.x0 - int(footing.col_index[0])
     inner = out[y : y + area.height, x : x + area.width]
     if inner.shape != out.shape:
         out[...] = NODATA
-    raw = read_raw(asset, access, area, inner)
-    convert.to_reflectance(raw, asset.scale, asset.offset, asset.nodata, inner)
+    return _read_reflectance(asset, access, area, inner)
 
 
-def _read_reflectance(asset: Asset, access: Access, area: Window) -> INT16:
-    values = np.empty((area.height, area.width), dtype=np.int16)
-    raw = read_raw(asset, access, area, values)
-    convert.to_reflectance(raw, asset.scale, asset.offset, asset.nodata, values)
-    return values
+def _read_reflectance(asset: Asset, access: Access, area: Window, out: INT16) -> int:
+    """Reflectance of a source window into `out`; the bytes that were decoded."""
+    raw = read_raw(asset, access, area, out)
+    decoded = int(raw.nbytes)
+    convert.to_reflectance(raw, asset.scale, asset.offset, asset.nodata, out)
+    return decoded
 
 
 def oversampling(product: Lattice, source: SourceGrid) -> int:

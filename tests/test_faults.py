@@ -160,7 +160,9 @@ class TestUnreadable:
         plan = archives.request(catalog, max_lost=0.4).plan()
         product = run_composite(plan, tmp_path / "out.zarr", client=client)
         ledger = pq.read_table(product / "failures.parquet").to_pylist()
-        assert set(ledger[0]) == {"tile", "item", "band", "error"}
+        assert set(ledger[0]) == {"tile", "item", "band", "href", "error", "attempts"}
+        assert {row["href"].rpartition("/")[2] for row in ledger} == {"scl.tif"}
+        assert {row["attempts"] for row in ledger} == {1}
         assert {(row["item"], row["band"]) for row in ledger} == {(victim, "scl")}
         assert "scl.tif" in ledger[0]["error"]
         provenance = json.loads((product / "zarr.json").read_text())["attributes"]["lcengine"]
@@ -287,7 +289,7 @@ class TestUnexpected:
             if f"/{victim}/" in asset.href:
                 raise ReadError(f"{asset.href} is gone")
             time.sleep(0.02)
-            real(asset, *arguments)
+            return real(asset, *arguments)
 
         monkeypatch.setattr(reader, "read_band", slow)
         found, failures = archives.in_process(plan)

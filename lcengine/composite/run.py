@@ -27,8 +27,8 @@ Planner = Callable[[], CompositePlan]
 ClientSource = engine.Client | Callable[[], AbstractContextManager[engine.Client]]
 
 
-LEDGER = ("tile", "item", "band", "error")
-"""Columns of the failure ledger."""
+LEDGER = ("tile", "item", "band", "href", "error", "attempts")
+"""Columns of the failure ledger; `attempts` depends on luck, all others on the files."""
 
 
 def run_composite(
@@ -89,6 +89,7 @@ def run_tile(output: str, version: str, number: int, _attempt: int = 0) -> engin
         "tile": number,
         "pixels": tile.height * tile.width,
         "clear": result.clear,
+        "bytes_read": result.bytes_read,
         "failures": [asdict(row) for row in result.failures],
         "sha256": content,
     }

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -19,9 +19,10 @@ import numpy as np
 import numpy.typing as npt
 
 from lcengine import masks, reader
+from lcengine.addresses import redact
 from lcengine.composite.block import Block, Series, days_of, reduce_block
 from lcengine.composite.planning import CompositePlan, read_threads
-from lcengine.errors import HrefError, ReadError, RunError
+from lcengine.errors import AssetError, RunError
 from lcengine.grid import Tile
 from lcengine.items import Asset
 from lcengine.kernels.methods import DISTANCE, FARTHEST
@@ -32,21 +33,27 @@ UINT8 = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A ledger row: an asset that could not be read in a tile."""
+    """A ledger row: an asset that could not be read in a tile, `attempts` times (0: refused)."""
 
     tile: int
     item: str
     band: str
+    href: str
     error: str
+    attempts: int
 
 
 @dataclass(slots=True)
 class TileResult:
-    """A finished tile: arrays (y, x) by variable, and what happened on the way."""
+    """A finished tile: arrays (y, x) by variable, and what happened on the way.
+
+    `bytes_read`: decoded bytes of imagery and masks. What a failed read left is not counted.
+    """
 
     arrays: dict[str, npt.NDArray[Any]]
     failures: list[Failure] = field(default_factory=list)
     clear: int = 0
+    bytes_read: int = 0
 
 
 @lru_cache(maxsize=1)
@@ -81,9 +88,10 @@ def compute_tile(plan: CompositePlan, number: int) -> TileResult:
     Raises `RunError` when more than `max_lost` of the tile's items cannot be read.
     """
     task = _TileTask(plan, plan.grid.tile_at(number))
+    task.check_losses()
     for block in plan.reads.blocks(task.tile):
         task.block(block)
-    task.check_losses()
+        task.check_losses()
     return task.result
 
 
@@ -96,7 +104,8 @@ class _TileTask:
         self.reads = plan.reads
         self.members = self.reads.items_of(self.reads.position(tile.index))
         self.access = plan.items.access
-        self.failed: set[int] = set()
+        self.failed: dict[int, str] = {}
+        """Items of which something could not be read, and the first band that failed."""
         self.distances: dict[int, masks.Distances] = {}
         times = (len(plan.periods),) if plan.time_axis else ()
         shape = (*times, tile.height, tile.width)
@@ -117,35 +126,35 @@ class _TileTask:
             lattice, beyond = self.reads.lattice, self.reads.beyond
             return masks.read_classes(recipe, assets, self.access, lattice, whole, beyond)
 
-        name = recipe.bands[0] if len(recipe.bands) == 1 else recipe.name
-        found = self._gather([int(i) for i in self.members], read, name)
-        return {i: classes for i, classes in found.items() if classes is not None}
-
-    def _gather(self, keys: Sequence[int], read: Callable[[int], Any], band: str) -> dict[int, Any]:
-        """Results of `read` by item; what fails goes to the ledger."""
-        futures: list[tuple[int, Future[Any]]] = [(i, _pool().submit(read, i)) for i in keys]
-        # Whatever happens below, no read may outlive the block it writes to.
-        wait([future for _, future in futures])
+        jobs = {int(i): _pool().submit(read, int(i)) for i in self.members}
+        # Whatever happens below, no read may outlive the task.
+        wait(jobs.values())
         found = {}
-        for i, future in futures:
+        for i, job in jobs.items():
             try:
-                found[i] = future.result()
-            except (ReadError, HrefError) as error:
+                classes = job.result()
+            except AssetError as error:
+                assets = self.reads.mask_assets(self.plan.items[i])
+                hrefs = [redact(asset.href) for asset in assets]
+                band = recipe.bands[hrefs.index(error.href) if error.href in hrefs else 0]
                 self._fail(i, band, error)
+            else:
+                if classes is not None:
+                    found[i] = classes
+                    self.result.bytes_read += classes.decoded
         return found
 
-    def _fail(self, i: int, band: str, error: Exception) -> None:
-        self.failed.add(i)
+    def _fail(self, i: int, band: str, error: AssetError) -> None:
+        self.failed.setdefault(i, band)
         item = self.plan.items[i].id
-        row = Failure(self.tile.index, item, band, str(error))
-        if row not in self.result.failures:
-            self.result.failures.append(row)
+        row = Failure(self.tile.index, item, band, error.href, str(error), error.attempts)
+        self.result.failures.append(row)
 
     def check_losses(self) -> None:
         """Too many lost items make a composite of something else: fail the tile instead."""
         limit = self.plan.spec.max_lost * len(self.members)
         if len(self.failed) > limit:
-            row = self.result.failures[0]
+            row = min(self.result.failures, key=lambda row: (row.item, row.band))
             raise RunError(
                 f"tile {self.tile.index}: {len(self.failed)} of {len(self.members)} items could "
                 f"not be read, more than --max-lost {self.plan.spec.max_lost} allows; the first: "
@@ -228,28 +237,33 @@ class _TileTask:
         window, bands = locator.window, self.reads.bands
         layers = len(bands) + bool(self.reads.beyond)
         values = _cube(len(kept), layers, window.height, window.width)
-        reads: list[tuple[int, int]] = [(n, b) for n in range(len(kept)) for b in range(len(bands))]
+        # What failed in one block of the tile is not waited for again in the next.
+        for k in kept:
+            if int(self.members[k]) in self.failed:
+                self._lose(locator, k, self.failed[int(self.members[k])], clear, lost)
+        tried = [n for n, k in enumerate(kept) if int(self.members[k]) not in self.failed]
+        reads: list[tuple[int, int]] = [(n, b) for n in tried for b in range(len(bands))]
         assets = []
         for n, b in reads:
             asset = self.plan.items[int(self.members[kept[n]])].asset(bands[b])
             self._prepare(locator, asset)
             assets.append(asset)
 
-        def read(job: int) -> None:
+        def read(job: int) -> int:
             n, b = reads[job]
-            reader.read_band(assets[job], self.access, locator, values[n, b], self.reads.resampling)
+            return reader.read_band(
+                assets[job], self.access, locator, values[n, b], self.reads.resampling
+            )
 
         jobs = [_pool().submit(read, job) for job in range(len(reads))]
         # Whatever happens below, no read may outlive the block whose memory it writes to.
         wait(jobs)
         for (n, b), job in zip(reads, jobs, strict=True):
             try:
-                job.result()
-            except (ReadError, HrefError) as error:
-                k = kept[n]
-                self._fail(int(self.members[k]), bands[b], error)
-                reach = self._reach(locator, int(self.members[k]), bands[b])
-                lost[k] = lost.get(k, np.zeros_like(reach)) | (clear[k] & reach)
+                self.result.bytes_read += job.result()
+            except AssetError as error:
+                self._fail(int(self.members[kept[n]]), bands[b], error)
+                self._lose(locator, kept[n], bands[b], clear, lost)
         for n, k in enumerate(kept):
             if k in lost:
                 clear[k] = 0
@@ -257,6 +271,13 @@ class _TileTask:
             if self.reads.beyond:
                 self._place_distances(locator, int(self.members[k]), values[n, -1])
         return values
+
+    def _lose(
+        self, locator: Locator, k: int, band: str, clear: UINT8, lost: dict[int, UINT8]
+    ) -> None:
+        """Note in `lost` where an item was clear and reached, for want of one of its bands."""
+        reach = self._reach(locator, int(self.members[k]), band)
+        lost[k] = lost.get(k, np.zeros_like(reach)) | (clear[k] & reach)
 
     def _place_distances(self, locator: Locator, i: int, out: npt.NDArray[np.int16]) -> None:
         """Metres to the next cloud of an item."""

@@ -23,11 +23,15 @@ METRES_PER_DEGREE = 111_320.0
 
 @dataclass(frozen=True, slots=True)
 class Classes:
-    """The mask of one item: uint8 classes of the window `area` of its native raster."""
+    """The mask of one item: uint8 classes of the window `area` of its native raster.
+
+    `decoded`: the bytes that were read for it.
+    """
 
     values: MASK
     area: Window
     source: SourceGrid
+    decoded: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,11 +119,13 @@ def read_classes(
     if not areas:
         return None
     bands = []
+    decoded = 0
     for asset, area in zip(assets, areas, strict=True):
         raw = reader.read_raw(asset, access, area)
+        decoded += int(raw.nbytes)
         bands.append(_band(raw, asset, area.width // areas[0].width))
     classes = np.ascontiguousarray(recipe.decode(bands))
-    return Classes(classes, areas[0], SourceGrid.of(assets[0]))
+    return Classes(classes, areas[0], SourceGrid.of(assets[0]), decoded)
 
 
 def place_flags(recipe: MaskRecipe, classes: Classes, locator: Locator, out: MASK) -> None:
