@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import socket
 import ssl
+import time
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,6 +93,29 @@ def configured(pem: Pem) -> dict[str, Any]:
     for role in ROLES:
         settings |= {f"{TLS}.{role}.cert": pem.cert, f"{TLS}.{role}.key": pem.key}
     return settings
+
+
+def probe(address: str, security: Security | None, seconds: float) -> None:
+    """Wait for the first byte of a scheduler; `OSError` says what stands between it and a client.
+
+    dask limits the time for a connection, but waits without end for what a scheduler says first.
+    """
+    parts = urlsplit(address)
+    context = security.get_connection_args("client")["ssl_context"] if security else None
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            plain = socket.create_connection((parts.hostname, parts.port), timeout=seconds)
+            break
+        except ConnectionRefusedError:  # a scheduler may still be starting
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+    with plain, context.wrap_socket(plain) if context else plain as stream:
+        if context is None:
+            stream.shutdown(socket.SHUT_WR)  # one that waits for a TLS client gives up at once
+        if not stream.recv(1):
+            raise ConnectionResetError("it closes the connection")
 
 
 def warn_if_open(address: str) -> None:

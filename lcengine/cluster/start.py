@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import signal
+import ssl
 import threading
 import typing
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from lcengine.cluster.security import (
     Pem,
     configured,
     pem_of_environment,
+    probe,
     security_of,
     warn_if_open,
 )
@@ -26,8 +28,8 @@ from lcengine.errors import InputError, RunError
 if TYPE_CHECKING:
     from distributed import Client, Security
 
-CONNECT_TIMEOUT = "10s"
-"""How long a scheduler may take to answer."""
+CONNECT_TIMEOUT = 10.0
+"""Seconds that a scheduler may take to answer."""
 
 PACKAGES: Final = {
     "coiled": "coiled",
@@ -89,26 +91,26 @@ def _join(stack: ExitStack, deployment: Deployment, security: Security | None) -
         security = security_of(deployment.pem or pem_of_environment(address))
     warn_if_open(address)
     try:
+        probe(address, security, CONNECT_TIMEOUT)
         client: Client = stack.enter_context(
             Client(address, security=security, timeout=CONNECT_TIMEOUT)
         )
-    # ValueError: what a plain scheduler does to a TLS client.
-    except (OSError, RuntimeError, ValueError) as error:
+    except OSError as error:
         raise RunError(_refusal(address, error)) from error
     return client
 
 
-def _refusal(address: str, error: Exception) -> str:
+def _refusal(address: str, error: OSError) -> str:
     """Why a scheduler could not be reached, with the remedy."""
-    reason = str(error.__cause__ or "") or str(error)
-    if "CERTIFICATE_VERIFY_FAILED" in reason:
+    reason = str(error.strerror or error)
+    if isinstance(error, ssl.SSLCertVerificationError):
         return (
-            f"the certificate of {address} was not accepted ({reason}); expected one that the "
-            f"authority in {PEM_FILES['ca']} signed"
+            f"the certificate of {address} is not accepted ({error.verify_message}); expected one "
+            f"for servers that the authority in {PEM_FILES['ca']} signed"
         )
-    if "ALERT" in reason:
+    if isinstance(error, ssl.SSLError) and "ALERT" in reason:
         return (
-            f"{address} refused the client's certificate ({reason}); expected one that the "
+            f"{address} refuses the client's certificate ({reason}); expected one that the "
             f"scheduler's own authority signed, in {PEM_FILES['cert']}"
         )
     other = "tcp" if address.startswith("tls://") else "tls"
@@ -143,9 +145,12 @@ def _start(stack: ExitStack, deployment: Deployment, security: Security | None) 
             cluster.adapt(**deployment.adapt)
         client: Client = stack.enter_context(Client(cluster, timeout=CONNECT_TIMEOUT))
     except Exception as error:  # whatever the libraries behind a class raise
+        reason: BaseException = error
+        while reason.__cause__ is not None:
+            reason = reason.__cause__
         raise RunError(
             f"{deployment.cluster} of {deployment.source} does not start: "
-            f"{str(error) or type(error).__name__}"
+            f"{type(reason).__name__}: {reason}"
         ) from error
     warn_if_open(str(cluster.scheduler_address))
     return client
@@ -208,7 +213,7 @@ def _await_worker(client: Client, seconds: float) -> None:
         client.submit(os.getpid, pure=False).result(timeout=seconds)
     except TimeoutError as error:
         raise RunError(
-            f"no worker of {address} came within {seconds:.0f} s (`wait`); see "
+            f"no worker of {address} came within {seconds:g} s (`wait`); see "
             "the queue and the log of its jobs"
         ) from error
 

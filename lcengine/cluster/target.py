@@ -26,6 +26,14 @@ LEAST_MEMORY = 100_000_000
 """Bytes of a worker that holds lcengine and no pixel; less is a slip of the unit."""
 
 LOCAL_KEYS: Final = ("workers", "threads", "memory")
+ADAPT_KEYS: Final = (
+    *(
+        f"{limit}{of}"
+        for limit in ("minimum", "maximum")
+        for of in ("", "_jobs", "_cores", "_memory")
+    ),
+    *("interval", "wait_count", "target_duration"),
+)
 FILE_KEYS: Final = ("cluster", "arguments", "scale", "adapt", "address", "security", "wait")
 
 _VARIABLE = re.compile(r"\$(\$?)\{([^{}]*)\}")
@@ -117,13 +125,19 @@ def _file(path: Path) -> Deployment:
         raise InputError(f"{path}: {', '.join(wrong)} cannot go with `{where}`; remove one")
     source = str(path)
     scale = given.get("scale")
+    adapt = _mapping(given, "adapt", source)
+    unknown = [key for key in adapt or () if key not in ADAPT_KEYS]
+    if unknown:  # dask takes any name, and then there is no limit
+        raise InputError(
+            f"unknown in {source}: adapt: {', '.join(unknown)}; expected {', '.join(ADAPT_KEYS)}"
+        )
     return Deployment(
         source,
         cluster="" if running else str(given["cluster"]),
         address=_address(str(given["address"]), source) if running else "",
         arguments=_mapping(given, "arguments", source) or {},
         scale=None if scale is None else _whole(scale, "scale", source),
-        adapt=_mapping(given, "adapt", source),
+        adapt=adapt,
         pem=_pem_of(given, path),
         wait=_seconds(given["wait"], source) if "wait" in given else None,
     )

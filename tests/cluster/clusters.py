@@ -54,7 +54,7 @@ class Dask:
         options = ["--host", "127.0.0.1", "--port", str(self.port)]
         self.start("scheduler", *options, "--protocol", self.scheme, "--no-dashboard")
         if worker:
-            options = ["--host", "127.0.0.1", "--nthreads", "2", "--no-dashboard"]
+            options = ["--host", "127.0.0.1", "--nthreads", "2", "--no-dashboard", "--no-nanny"]
             self.start("worker", self.address, *options, "--local-directory", str(folder))
 
     def start(self, role, *options):
@@ -76,9 +76,8 @@ class Dask:
         return self
 
     def __exit__(self, *_):
-        for process in reversed(self.processes):
-            process.terminate()
         for process in self.processes:
+            process.kill()
             process.wait(30)
 
 

@@ -175,6 +175,7 @@ class TestFile:
             ("cluster: a.B\narguments: [4]", r"arguments is \[4\]; expected a mapping"),
             ("cluster: a.B\nadapt: 4", "adapt is 4; expected a mapping"),
             ("cluster: a.B\nadapt: {1: 4}", r"adapt is \{1: 4\}; expected a mapping"),
+            ("cluster: a.B\nadapt: {max: 4}", "unknown in .*: adapt: max; expected minimum, "),
             ("cluster: a.B\nwait: soon", "wait is 'soon' .*30min"),
             ("cluster: a.B\nwait: -1s", "wait is '-1s' .*30min"),
             ("cluster: a.B\nwait: [1]", r"wait is \[1\] .*30min"),

@@ -16,7 +16,7 @@ from lcengine.cluster import connect, start
 from lcengine.cluster.security import warn_if_open
 from lcengine.errors import InputError, RunError
 
-pytestmark = pytest.mark.timeout(60)  # a refusal must not hang
+pytestmark = pytest.mark.timeout(25)  # a refusal must not hang
 
 
 @pytest.fixture(scope="module")
@@ -70,17 +70,17 @@ class TestRefusals:
 
     def test_a_certificate_of_another_authority(self, encrypted, use, pem, alien):
         use(pem, alien)
-        refused(encrypted.address, "refused the client's certificate .*LCENGINE_TLS_CERT")
+        refused(encrypted.address, "refuses the client's certificate .*LCENGINE_TLS_CERT")
 
     def test_a_scheduler_of_another_authority(self, encrypted, use, pem, alien):
         use(alien, pem)
-        refused(encrypted.address, r"certificate of tls://.* was not accepted .*LCENGINE_TLS_CA")
+        refused(encrypted.address, r"certificate of tls://.* is not accepted .*LCENGINE_TLS_CA")
 
     def test_a_scheduler_that_shows_the_certificate_of_a_client(self, use, pem, tmp_path):
         """Who only has a client's key cannot pose as the scheduler."""
         use(pem)
         with clusters.Dask(tmp_path, pem, cert="client", worker=False) as impostor:
-            refused(impostor.address, "was not accepted .*unsuitable certificate purpose")
+            refused(impostor.address, "is not accepted .*unsuitable certificate purpose")
 
     def test_plain_tcp_to_an_encrypted_scheduler(self, encrypted):
         refused(f"tcp://127.0.0.1:{encrypted.port}", "no Dask scheduler answers .*use tls://")
@@ -94,20 +94,24 @@ class TestRefusals:
         anybody = ssl.create_default_context()
         anybody.check_hostname, anybody.verify_mode = False, ssl.CERT_NONE
         with socket.create_connection(("127.0.0.1", encrypted.port), 20) as raw:  # noqa: SIM117
-            with pytest.raises(ssl.SSLError, match="(?i)certificate_required|handshake_failure"):
+            with pytest.raises(ssl.SSLError, match=r"(?i)certificate_required|handshake_failure"):
                 with anybody.wrap_socket(raw) as stream:
                     stream.recv(1)
 
     def test_nobody_at_the_address(self, monkeypatch):
-        monkeypatch.setattr(start, "CONNECT_TIMEOUT", "0.3s")
-        refused(f"tcp://127.0.0.1:{clusters.free_port()}", "no Dask scheduler answers .*refused")
+        monkeypatch.setattr(start, "CONNECT_TIMEOUT", 0.3)
+        with socket.socket() as deaf:
+            deaf.bind(("127.0.0.1", 0))
+            address = f"tcp://127.0.0.1:{deaf.getsockname()[1]}"
+            refused(address, "no Dask scheduler answers .*refused")
 
     @pytest.mark.parametrize("scheme", ["tcp", "tls"])
     def test_one_that_accepts_and_says_nothing(self, monkeypatch, use, pem, scheme):
-        monkeypatch.setattr(start, "CONNECT_TIMEOUT", "0.5s")
+        monkeypatch.setattr(start, "CONNECT_TIMEOUT", 0.5)
         use(pem)
         with socket.create_server(("127.0.0.1", 0)) as mute:
-            refused(f"{scheme}://127.0.0.1:{mute.getsockname()[1]}", "no Dask scheduler answers")
+            address = f"{scheme}://127.0.0.1:{mute.getsockname()[1]}"
+            refused(address, "no Dask scheduler answers .*timed out")
 
 
 class TestFiles:
@@ -120,7 +124,7 @@ class TestFiles:
     def test_a_key_of_another_certificate(self, monkeypatch, use, pem, alien):
         use(pem)
         monkeypatch.setenv("LCENGINE_TLS_KEY", str(alien / "client.key"))
-        with pytest.raises(InputError, match="(?i)key values mismatch"), connect("tls://a:1"):
+        with pytest.raises(InputError, match=r"(?i)key values mismatch"), connect("tls://a:1"):
             pass
 
     def test_no_pem_at_all(self, monkeypatch, use, pem, tmp_path):
@@ -157,7 +161,9 @@ class TestScript:
         assert ended.stderr.startswith("error: ")
         assert (pem / "ca.pem").read_bytes() == before
 
-    @pytest.mark.parametrize("arguments", [[], ["a", "0"], ["a", "-1"], ["a", "ten"], ["a", "1", "2"]])
+    @pytest.mark.parametrize(
+        "arguments", [[], ["a", "0"], ["a", "-1"], ["a", "ten"], ["a", "1", "2"]]
+    )
     def test_slips(self, tmp_path, arguments):
         script = clusters.DEPLOYMENTS / "tls" / "certificates.sh"
         ended = subprocess.run(
@@ -184,7 +190,7 @@ class TestWarning:
             warn_if_open(address)
 
     def test_on_the_way_to_a_scheduler(self, monkeypatch):
-        monkeypatch.setattr(start, "CONNECT_TIMEOUT", "0.2s")
+        monkeypatch.setattr(start, "CONNECT_TIMEOUT", 0.2)
         with pytest.warns(UserWarning, match=r"tcp://192\.0\.2\.7:1 is neither"):  # noqa: SIM117
             with pytest.raises(RunError), connect("tcp://192.0.2.7:1"):
                 pass
