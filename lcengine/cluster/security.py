@@ -88,6 +88,7 @@ def configured(pem: Pem) -> dict[str, Any]:
     """The same as configuration of dask, which SSHCluster hands to its processes."""
     settings: dict[str, Any] = {
         "distributed.comm.require-encryption": True,
+        "distributed.comm.default-scheme": "tls",
         f"{TLS}.ca-file": pem.ca,
     }
     for role in ROLES:

@@ -161,13 +161,11 @@ def _settings(pem: Pem | None) -> dict[str, Any]:
     import dask
     import distributed  # noqa: F401 - brings its defaults
 
-    environment = dict(dask.config.get(NANNY_ENVIRONMENT))
-    # dask's threshold turns off glibc's own tuning: every source block that GDAL decodes would be
-    # mapped, faulted in page by page and given back.
-    environment.pop("MALLOC_TRIM_THRESHOLD_", None)
     settings: dict[str, Any] = {
         "distributed.worker.daemon": True,
-        NANNY_ENVIRONMENT: environment,
+        # dask's threshold turns off glibc's own tuning: every source block that GDAL decodes would
+        # be mapped, faulted in page by page and given back. None unsets it.
+        NANNY_ENVIRONMENT: {**dask.config.get(NANNY_ENVIRONMENT), "MALLOC_TRIM_THRESHOLD_": None},
         PRELOAD: [*dask.config.get(PRELOAD), __name__],
     }
     return settings | (configured(pem) if pem else {})
