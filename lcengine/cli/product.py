@@ -17,11 +17,12 @@ RECIPE = ("mask", "outliers", "method", "period", "min_clear")
 """What of a request makes a product what it is."""
 
 
-def summary(path: Path) -> dict[str, Any]:
+def summary(path: Path | str) -> dict[str, Any]:
     """What a product is, from its metadata alone."""
     import json
 
     import lcengine
+    from lcengine import store
 
     product = lcengine.open(path)
     provenance = json.loads(product.attrs["lcengine"])
@@ -29,7 +30,7 @@ def summary(path: Path) -> dict[str, Any]:
     periods = product["period"].values.tolist() if "period" in product.coords else []
     return {
         "product": str(path),
-        "files": str(path.resolve()),
+        "files": store.place(path),
         "bands": [str(n) for n, v in product.data_vars.items() if v.attrs.get("units") == "1"],
         "qa": [str(n) for n, v in product.data_vars.items() if v.attrs.get("units") != "1"],
         **({"periods": periods} if periods else {}),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import io
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -21,7 +20,7 @@ from lcengine.addresses import redact
 from lcengine.composite.planning import CompositePlan
 from lcengine.composite.tile import compute_tile
 from lcengine.errors import StoreError
-from lcengine.store import Layout, Staging, differences, exclusive
+from lcengine.store import Staging, Target, differences, target
 
 Planner = Callable[[], CompositePlan]
 ClientSource = engine.Client | Callable[[], AbstractContextManager[engine.Client]]
@@ -39,28 +38,31 @@ def run_composite(
     request: Mapping[str, Any] | None = None,
     restart: bool = False,
     listener: Callable[[engine.Progress], None] | None = None,
-) -> Path:
+    store: str | None = None,
+) -> Path | str:
     """Compute a composite into `output` (Zarr v3), resuming what an earlier run left unfinished.
 
     `plan`: a plan, or a function that makes one, which is called only when there is nothing to
     resume. `request`: what the user asked for; an equal request resumes or, if its product is
     already published, does nothing; a different one is refused unless `restart`. `client`: any
     `distributed.Client`, or a function that opens one when there is work (default: a LocalCluster).
-    Returns the output path.
+    `output`: a local path or `s3://bucket/key`; `store`: `icechunk` for a versioned repository.
+    Returns the output: a path, or the address.
     """
-    layout = Layout.at(output)
+    place = target(output, store)
     if request is None:
         if not isinstance(plan, CompositePlan):
             raise StoreError("a plan that is made on demand needs `request`, its identity")
         request = {"run_id": plan.run_id}
-    with exclusive(layout):
-        if not restart and _is_published(layout, request):
-            return layout.output
-        staging = None if restart else Staging.find(layout, request)
+    with place.exclusive():
+        if restart:
+            place.replaceable()
+        elif _is_published(place, request):
+            return _named(place)
+        staging = None if restart else place.find(request)
         if staging is None:
             made = plan if isinstance(plan, CompositePlan) else plan()
-            staging = Staging.create(
-                layout,
+            staging = place.create(
                 request,
                 made.run_id,
                 made.to_json(),
@@ -68,49 +70,52 @@ def run_composite(
                 made.variables(),
                 made.time_axis,
             )
-        frozen = load_plan(str(staging.plan_file))
+        frozen = load_plan(staging)
         _run_tiles(frozen, staging, client, listener)
         ledger = _ledger(staging)
-        return staging.publish(
+        staging.publish(
             _tiles(frozen),
             {"items": len(frozen.items), "failed_reads": len(ledger)},
             {"items.parquet": _items(frozen), "failures.parquet": _parquet(ledger, LEDGER)},
         )
+    return _named(place)
 
 
-def run_tile(output: str, version: str, number: int) -> engine.Receipt:
+def _named(place: Target) -> Path | str:
+    """The output as its users name it."""
+    return place.output if place.output.startswith("s3://") else Path(place.output)
+
+
+def run_tile(staging: Staging, number: int) -> engine.Receipt:
     """The tile task: compute, write, verify, mark; a late or repeated run is harmless."""
-    staging = Staging(Layout(Path(output)), version)
-    plan = load_plan(str(staging.plan_file))
+    plan = load_plan(staging)
     result = compute_tile(plan, number)
     tile = plan.grid.tile_at(number)
-    content = staging.write(tile, result.arrays)
+    staging.write(tile, result.arrays)
     receipt = {
         "tile": number,
         "pixels": tile.height * tile.width,
         "clear": result.clear,
         "failures": [asdict(row) for row in result.failures],
-        "sha256": content,
     }
-    staging.mark(number, receipt)
-    return receipt
+    return staging.mark(number, receipt)
 
 
 @lru_cache(maxsize=2)
-def load_plan(path: str) -> CompositePlan:
+def load_plan(staging: Staging) -> CompositePlan:
     """A frozen plan, read once per process."""
-    return CompositePlan.from_json(json.loads(Path(path).read_text()))
+    return CompositePlan.from_json(staging.plan())
 
 
-def _is_published(layout: Layout, request: Mapping[str, Any]) -> bool:
+def _is_published(place: Target, request: Mapping[str, Any]) -> bool:
     """Whether the visible product answers this request; `StoreError` if it answers another."""
-    published = layout.published_request()
-    if published is None or layout.staging_note.exists():
+    published = place.published()
+    if published is None or place.unfinished() is not None:
         return False
-    changed = differences(dict(request), published)
+    changed = differences(dict(request), published.get("request", {}))
     if changed:
         raise StoreError(
-            f"{layout.output} holds the product of a different request ({'; '.join(changed)}); "
+            f"{place.output} holds the product of a different request ({'; '.join(changed)}); "
             "choose another output, or replace it with --restart"
         )
     return True
@@ -126,11 +131,12 @@ def _run_tiles(
     client: ClientSource | None,
     listener: Callable[[engine.Progress], None] | None,
 ) -> None:
-    done = staging.done()
+    done = {receipt["tile"] for receipt in staging.done()}
     todo = [number for number in _tiles(plan) if number not in done]
     progress = engine.Progress(tiles=len(plan.reads.tiles), done=len(done), resumed=len(done))
 
     def heard(receipt: engine.Receipt) -> None:
+        staging.accept(receipt)
         progress.done += 1
         progress.pixels += receipt["pixels"]
         progress.failures += len(receipt["failures"])
@@ -141,7 +147,7 @@ def _run_tiles(
         listener(progress)
     if not todo:
         return
-    function = functools.partial(run_tile, str(staging.layout.output), staging.version)
+    function = functools.partial(run_tile, staging)
     name = f"composite-{staging.version}"
     if client is None:
         opened: AbstractContextManager[engine.Client] = engine.local_client()
@@ -150,7 +156,10 @@ def _run_tiles(
     else:
         opened = client()
     with opened as cluster:
-        engine.run(todo, function, cluster, name=name, listener=heard)
+        try:
+            engine.run(todo, function, cluster, name=name, listener=heard)
+        finally:
+            staging.flush()
 
 
 def _items(plan: CompositePlan) -> bytes:
@@ -177,7 +186,7 @@ def _items(plan: CompositePlan) -> bytes:
 
 def _ledger(staging: Staging) -> list[dict[str, Any]]:
     """The failed reads of all tiles, sorted."""
-    rows = [row for receipt in staging.done().values() for row in receipt["failures"]]
+    rows = [row for receipt in staging.done() for row in receipt["failures"]]
     return sorted(rows, key=lambda row: tuple(row[name] for name in LEDGER))
 
 
