@@ -19,7 +19,8 @@ import xarray as xr
 from PIL import Image
 
 import lcengine
-from lcengine import catalog, cli, engine, errors
+from lcengine import catalog, cli, errors
+from lcengine.cluster import connect
 from lcengine.periods import PeriodRule
 from lcengine.simulate import FileServer, SimulationOptions, items_collection, simulate
 
@@ -35,7 +36,7 @@ def world(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def cluster():
-    with engine.local_client(1, 2) as client:
+    with connect("local:workers=1,threads=2") as client:
         yield client.scheduler.address
 
 
@@ -62,7 +63,7 @@ def product(world, cluster, tmp_path_factory):
     """A product, made through the command line."""
     output = tmp_path_factory.mktemp("product") / "out.zarr"
     command = [sys.executable, "-m", "lcengine", "composite", world.catalog, *OPTIONS]
-    command += ["-o", output, "--scheduler", cluster, "--json"]
+    command += ["-o", output, "--cluster", cluster, "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
     return output, done
@@ -74,7 +75,7 @@ def monthly(world, cluster, tmp_path_factory):
     output = tmp_path_factory.mktemp("monthly") / "out.zarr"
     command = [sys.executable, "-m", "lcengine", "composite", world.catalog, *OPTIONS]
     command += ["--method", "median,percentile:10", "--period", "month", "--min-clear", "2"]
-    command += ["--qa", "full", "-o", output, "--scheduler", cluster, "--json"]
+    command += ["--qa", "full", "-o", output, "--cluster", cluster, "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
     return output, json.loads(done.stdout)
@@ -175,13 +176,12 @@ class TestExitCodes:
         assert f"CRS {code} " in one_line(err)
         assert "correct proj:code of the item" in err
 
-    @pytest.mark.parametrize("own", ["--workers", "--threads"])
-    def test_of_a_cluster_described_twice(self, run, world, tmp_path, own):
+    def test_of_a_cluster_that_is_none(self, run, world, tmp_path):
         output = tmp_path / "out.zarr"
-        arguments = ["composite", world.catalog, *OPTIONS, "-o", output, own, 2]
-        code, out, err = run(*arguments, "--scheduler", "tcp://127.0.0.1:1")
+        arguments = ["composite", world.catalog, *OPTIONS, "-o", output]
+        code, out, err = run(*arguments, "--cluster", "local:cores=2")
         assert (code, out) == (2, "")
-        assert "--scheduler names a running one; give one or the other" in one_line(err)
+        assert "expected workers=…, threads=…, memory=…" in one_line(err)
         assert list(tmp_path.iterdir()) == []
 
     def test_of_an_address_that_is_refused(self, run, world, tmp_path):
@@ -210,7 +210,7 @@ class TestExitCodes:
         for path in catalog.parent.glob("*/*/swir16.tif"):
             archives.empty(path)
         output = tmp_path / "out.zarr"
-        code, out, err = run("composite", catalog, *OPTIONS, "-o", output, "--scheduler", cluster)
+        code, out, err = run("composite", catalog, *OPTIONS, "-o", output, "--cluster", cluster)
         assert (code, out) == (8, "")
         last = err.splitlines()[-1]
         assert last.startswith("error: 1 of 1 tiles failed, the first: tile 0: ")
@@ -353,7 +353,7 @@ class TestSearch:
         assert code == 0
         assert json.loads(out)["written"] == str(items)
         code, _, err = run(
-            "composite", items, *OPTIONS, "-o", output, "--scheduler", cluster, "--json"
+            "composite", items, *OPTIONS, "-o", output, "--cluster", cluster, "--json"
         )
         assert code == 0, err
         expected = archives.arrays(product[0])
@@ -432,7 +432,7 @@ class TestComposite:
                 json.dumps(items_collection(world.path, server.url))
             )
             arguments = ["composite", tmp_path / "items.json", *OPTIONS, "-o", output]
-            arguments += ["--scheduler", cluster]
+            arguments += ["--cluster", cluster]
             code, _, err = run(*arguments)
             assert code == 8
             assert "allow it with --allow-host 127.0.0.1" in err
@@ -455,7 +455,7 @@ class TestComposite:
                     asset["href"] += "?sig=secret"
             (tmp_path / "items.json").write_text(json.dumps(document))
             arguments = [tmp_path / "items.json", *OPTIONS, "--allow-host", "127.0.0.1"]
-            command = ["composite", *arguments, "-o", output, "--scheduler", cluster]
+            command = ["composite", *arguments, "-o", output, "--cluster", cluster]
             for more, expected in ((("--max-lost", 0), 8), (("--max-lost", 1, "--restart"), 0)):
                 code, out, err = run(*command, *more)
                 assert code == expected, err
@@ -482,9 +482,9 @@ class TestComposite:
         """As a user runs it: worker processes, an AOI, no leftovers."""
         output = tmp_path / "out.zarr"
         command = [sys.executable, "-W", "error", "-m", "lcengine", "composite"]
-        command += [world.catalog, *OPTIONS, "--tile", "32", "-o", output, "--workers", "2"]
+        command += [world.catalog, *OPTIONS, "--tile", "32", "-o", output]
         done = subprocess.run(
-            [*map(str, command), "--threads", "1"],
+            [*map(str, command), "--cluster", "local:workers=2,threads=1"],
             capture_output=True,
             text=True,
             check=False,
@@ -573,7 +573,7 @@ class TestPeriods:
 
     def test_a_product_of_one_period_needs_no_choice(self, run, world, cluster, tmp_path):
         output, picture = tmp_path / "out.zarr", tmp_path / "q.png"
-        options = ("--period", "year", "--method", "count", "--scheduler", cluster)
+        options = ("--period", "year", "--method", "count", "--cluster", cluster)
         code, _, err = run("composite", world.catalog, *OPTIONS, *options, "-o", output)
         assert code == 0, err
         assert archives.arrays(output)["count"].shape == (1, 96, 96)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import signal
-from contextlib import AbstractContextManager
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,13 +10,12 @@ from rich.markup import escape
 
 from lcengine.cli import options
 from lcengine.cli.options import takes
-from lcengine.cli.output import emit, progress, say
-from lcengine.errors import InputError
+from lcengine.cli.output import emit, say
+from lcengine.cli.progress import progress
 from lcengine.kernels.methods import DEFAULT_SCREEN, FORMS, SCREENS
 
 if TYPE_CHECKING:
     from lcengine.composite import CompositeRequest
-    from lcengine.engine import Client
 
 Bands = Annotated[
     str | None,
@@ -153,55 +149,40 @@ def composite(
     request: CompositeRequest,
     *,
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Product to write, e.g. out.zarr.")
+        str,
+        typer.Option("--output", "-o", help="Product to write: out.zarr or s3://bucket/out.zarr."),
     ],
-    workers: Annotated[
-        int | None,
-        typer.Option("--workers", help="Local processes (default: one per 4 CPUs)."),
-    ] = None,
-    threads: Annotated[
-        int | None,
-        typer.Option("--threads", help="Threads per process (default: CPUs / workers)."),
-    ] = None,
-    scheduler: Annotated[
-        str | None, typer.Option("--scheduler", help="Running Dask scheduler, tcp://host:8786.")
-    ] = None,
+    cluster: options.Cluster = "local",
+    store: options.Store = None,
+    retries: options.Retries = 2,
+    patience: options.Patience = 3600.0,
     restart: Annotated[
         bool, typer.Option("--restart", help="Discard unfinished work or replace the product.")
     ] = False,
     json: options.AsJson = False,
 ) -> None:
     """Make a cloud-free composite. Interrupted, the same command goes on where it stopped."""
-    from lcengine import engine
     from lcengine.cli.product import summary
+    from lcengine.cluster import connect
     from lcengine.composite import run_composite
+    from lcengine.engine import Policy
 
-    if scheduler is not None and (workers or threads):
-        raise InputError(
-            "--workers and --threads describe a local cluster, --scheduler names a running one; "
-            "give one or the other"
-        )
-    signal.signal(signal.SIGTERM, _interrupt)
-
-    def client() -> AbstractContextManager[Client]:
-        if scheduler is not None:
-            return engine.connect(scheduler)
-        return engine.local_client(workers, threads)
-
-    with progress(json) as listener:
+    with options.terminable(), progress(json) as listener:
         path = run_composite(
             request.plan,
             output,
-            client=client,
+            client=lambda: connect(cluster),
             request=request.to_json(),
             restart=restart,
+            store=store,
+            policy=Policy(retries=retries, patience=patience),
             listener=listener,
         )
     facts = summary(path)
     emit(facts, json)
     periods = facts.get("periods", [])
     time = f" --time {periods[len(periods) // 2]}" if len(periods) > 1 else ""
-    say(f"next: lcengine quicklook {output}{time} -o {output.stem}.png")
+    say(f"next: lcengine quicklook {output}{time} -o {Path(output).stem}.png")
 
 
 MASKS = {
@@ -228,7 +209,3 @@ def choices() -> str:
         lines.append(f"[bold]{option}[/bold]")
         lines += [f"  [cyan]{escape(form)}[/cyan]: {text}" for form, text in forms.items()]
     return "\n\n".join(lines)
-
-
-def _interrupt(_signal: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt

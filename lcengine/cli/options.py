@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
@@ -58,7 +61,38 @@ AllowHost = Annotated[
     list[str] | None,
     typer.Option("--allow-host", help="Private host that assets may lie on; repeatable."),
 ]
+Cluster = Annotated[
+    str,
+    typer.Option(
+        "--cluster",
+        help="Where tiles are computed: local, local:workers=2,threads=4,memory=8GiB, "
+        "tcp://host:8786, tls://host:8786 or a YAML file (see cluster/).",
+    ),
+]
+Store = Annotated[
+    str | None,
+    typer.Option("--store", help="icechunk for a versioned repository (default: plain Zarr)."),
+]
+Retries = Annotated[int, typer.Option("--retries", help="Further attempts of a tile that failed.")]
+Patience = Annotated[
+    float,
+    typer.Option("--patience", help="Seconds without a finished tile before the run gives up."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout, for machines.")]
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """SIGTERM ends a run as Ctrl-C does: what runs is finished, and the same command resumes."""
+
+    def interrupt(_signal: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def takes(build: Callable[..., Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -87,7 +121,7 @@ def takes(build: Callable[..., Any]) -> Callable[[Callable[..., None]], Callable
 def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
     """Parameters with their annotations evaluated; types known to checkers only become Any."""
     module = inspect.getmodule(function)
-    names = dict.fromkeys(("CompositeRequest", "Client"), Any)
+    names = {"CompositeRequest": Any}
     hints = get_type_hints(
         function, globalns={**names, **vars(module)} if module else names, include_extras=True
     )

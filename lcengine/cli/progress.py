@@ -1,4 +1,4 @@
-"""What a run shows while it goes on: a live view in a terminal, lines in a log, JSON for machines."""
+"""What a run shows while it goes on: a live view, lines of a log, or JSON for machines."""
 
 from __future__ import annotations
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from distributed import Client
 
-from lcengine.engine.local import connect, local_client
 from lcengine.engine.policy import (
     Listener,
     Outcome,
@@ -19,6 +18,7 @@ from lcengine.engine.policy import (
 )
 from lcengine.engine.progress import Progress
 from lcengine.engine.run import run
+from lcengine.engine.worker import task_memory
 
 __all__ = [
     "Client",
@@ -29,7 +29,6 @@ __all__ = [
     "Receipt",
     "TileFailure",
     "TileFunction",
-    "connect",
-    "local_client",
     "run",
+    "task_memory",
 ]

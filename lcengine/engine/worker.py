@@ -29,6 +29,10 @@ logger = logging.getLogger(__name__)
 WARMED: deque[str] = deque(maxlen=16)
 """Runs for which this process is warm: a worker may serve many drivers."""
 _WARMING = threading.Lock()
+MEMORY_SHARE = 0.8
+"""Of a worker's memory limit; above it Dask pauses the worker, at 0.95 its nanny ends it."""
+PROCESS_MEMORY = 400 * 2**20
+"""Bytes of a worker that holds all libraries and no pixel."""
 
 
 class VersionError(RunError):
@@ -79,6 +83,18 @@ def execute(job: Job, tile: int, attempt: int) -> None:
         _tell(job, tile, attempt, _describe(error))
         raise
     _tell(job, tile, attempt, {"receipt": receipt})
+
+
+def task_memory() -> int | None:
+    """Bytes that one task may take on the worker it runs on, None where nothing limits it."""
+    try:
+        worker = get_worker()
+    except ValueError:
+        return None
+    limit = worker.memory_manager.memory_limit
+    if not limit:
+        return None
+    return max(0, int((MEMORY_SHARE * limit - PROCESS_MEMORY) / worker.state.nthreads))
 
 
 def _tell(job: Job, tile: int, attempt: int, report: dict[str, Any]) -> None:
