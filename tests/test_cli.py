@@ -106,6 +106,7 @@ class TestExitCodes:
             "NoItemsError": 3,
             "CatalogError": 4,
             "ContractError": 5,
+            "AssetError": 1,
             "HrefError": 5,
             "ReadError": 6,
             "StoreError": 7,
@@ -396,8 +397,12 @@ class TestComposite:
         assert facts["items"] == 6
         assert facts["failed_reads"] == 0
         lines = done.stderr.splitlines()
-        assert lines[0].startswith("tiles 0/1, ")
-        assert lines[1].startswith("tiles 1/1, ")
+        first, last = (json.loads(line) for line in lines[:2])
+        assert (first["tiles"], first["done"], last["done"]) == (1, 0, 1)
+        assert last["pixels"] == 96 * 96
+        assert last["bytes_read"] > 96 * 96 * 2
+        assert 0 < last["clear_fraction"] < 1
+        assert (last["workers"], last["threads"]) == (1, 2)
         assert lines[-1].startswith("next: lcengine quicklook")
         assert len(lines) == 3
 

@@ -163,15 +163,15 @@ def composite(
 ) -> None:
     """Make a cloud-free composite. Interrupted, the same command goes on where it stopped."""
     from lcengine.cli.product import summary
-    from lcengine.cluster import connect
     from lcengine.composite import run_composite
     from lcengine.engine import Policy
 
+    client = options.connector(cluster)
     with options.terminable(), progress(json) as listener:
         path = run_composite(
             request.plan,
             output,
-            client=lambda: connect(cluster),
+            client=client,
             request=request.to_json(),
             restart=restart,
             store=store,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
@@ -79,6 +79,15 @@ Patience = Annotated[
     typer.Option("--patience", help="Seconds without a finished tile before the run gives up."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout, for machines.")]
+
+
+def connector(target: str) -> Callable[[], AbstractContextManager[Any]]:
+    """Opens the cluster when called; a target that is none is refused at once."""
+    from lcengine.cluster import connect
+    from lcengine.cluster.target import parse
+
+    parse(target)
+    return lambda: connect(target)
 
 
 @contextmanager

@@ -46,14 +46,14 @@ def retry(
     json: options.AsJson = False,
 ) -> None:
     """Go on with an unfinished run, the failed tiles included, on its frozen plan."""
-    from lcengine.cluster import connect
     from lcengine.composite import resume_composite
     from lcengine.engine import Policy
 
+    client = options.connector(cluster)
     with options.terminable(), progress(json) as listener:
         path = resume_composite(
             output,
-            client=lambda: connect(cluster),
+            client=client,
             policy=Policy(retries=retries, patience=patience),
             listener=listener,
         )
