@@ -249,6 +249,7 @@ class NotedTarget(ABC):
                 f"({'; '.join(changed)}); repeat that request, or discard it with --restart"
             )
         staging = self.kind(self.output, str(note["version"]), self.area)
+        self.area.guard()
         with self.errors():
             staging.repair()
         return staging
@@ -268,6 +269,7 @@ class NotedTarget(ABC):
         staging area that a kill left behind is in nobody's way, and a task of a discarded run
         cannot write into the next one.
         """
+        self.area.guard()
         self.replaceable()
         old = self.staging()
         with self.errors():

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import zarr
+from zarr.core.sync import sync
 
 from lcengine.errors import StoreError
 from lcengine.grid import Tile
@@ -57,7 +58,7 @@ def write_tile(group: zarr.Group, tile: Tile, arrays: Mapping[str, npt.NDArray[A
         target = member(group, name).with_config({"write_empty_chunks": True})
         check_fits(tile, name, pixels, target)
         where = (..., *tile.slices)
-        target[where] = pixels
+        _replace(group, target, tile, pixels)
         nan = pixels.dtype.kind == "f"
         if not np.array_equal(np.asarray(target[where]), pixels, equal_nan=nan):
             raise StoreError(
@@ -69,6 +70,18 @@ def write_tile(group: zarr.Group, tile: Tile, arrays: Mapping[str, npt.NDArray[A
         hashes[name] = hashlib.sha256(content).hexdigest()
         keys[name] = shard_keys(target, tile)
     return Written(total.hexdigest(), hashes, keys)
+
+
+def _replace(group: zarr.Group, array: Array, tile: Tile, pixels: npt.NDArray[Any]) -> None:
+    """Write a tile, also over what a power loss left of it."""
+    where = (..., *tile.slices)
+    try:
+        array[where] = pixels
+    except (RuntimeError, ValueError):
+        # zarr merges a cropped tile into the shard that lies there, which cannot be decoded.
+        for key in shard_keys(array, tile):
+            sync(group.store.delete(key))
+        array[where] = pixels
 
 
 def member(group: zarr.Group, name: str) -> Array:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import archives
 import numpy as np
 import pytest
+import xarray as xr
 from places import KINDS, backend_at
 
 import lcengine
@@ -68,7 +69,7 @@ class TestEverywhere:
         for sidecar in ("items.parquet", "failures.parquet", "tiles.parquet"):
             assert store.sidecar(other, sidecar) == store.sidecar(local, sidecar)
         assert store.verify(other).ok
-        lcengine.open(other).identical(lcengine.open(local))
+        xr.testing.assert_identical(lcengine.open(other), lcengine.open(local))
 
     @pytest.mark.parametrize("name", KINDS)
     def test_a_published_request_is_not_run_again(self, products, items, client, name):
