@@ -22,6 +22,7 @@ CLUSTER_TOPIC = "all"
 MEMORY_TOPIC = "worker-restart-memory"
 """Where a nanny tells that it ended a worker over its memory limit."""
 ANSWER_SECONDS = 30.0
+SCHEDULER = "the scheduler"
 ALIVE = ("running", "paused")
 """States of a worker that takes tiles, or will again."""
 OVER = ("cancelled", "error", "finished")
@@ -79,9 +80,10 @@ class Roster:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Versions by worker or scheduler."""
+    """Versions of a worker or, under its name, the scheduler."""
 
-    versions: Mapping[str, versions.Versions]
+    holder: str
+    versions: versions.Versions
 
 
 Message = Told | Warned | Left | OverMemory | Joined | Roster | Found
@@ -160,14 +162,13 @@ class Link:
         fits = (math.floor(offered.get(name, 0) / need) for name, need in self.resources.items())
         return min((int(facts["nthreads"]), *(int(count) for count in fits)))
 
-    def ask_versions(self, workers: list[str], scheduler: bool) -> None:
-        """`Found` will come, or nothing if one of them does not answer."""
+    def ask_versions(self, holder: str) -> None:
+        """`Found` will come, or nothing if the worker or scheduler does not answer."""
 
         async def found() -> Found:
-            answers = await versions.ask_workers(self.client, workers) if workers else {}
-            if scheduler:
-                answers |= await versions.ask_scheduler(self.client)
-            return Found(answers)
+            if holder == SCHEDULER:
+                return Found(holder, await versions.ask_scheduler(self.client))
+            return Found(holder, await versions.ask_worker(self.client, holder))
 
         self._ask(found)
 

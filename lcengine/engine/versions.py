@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
 
@@ -35,23 +36,19 @@ def own() -> dict[str, str]:
     return {**found, "python": python, "lcengine": lcengine.__version__}
 
 
-async def ask_workers(client: Client, workers: list[str]) -> dict[str, Versions]:
-    """Versions by worker; one that cannot answer is left out."""
+async def ask_worker(client: Client, worker: str) -> Versions:
+    """Versions of a worker; {} if it does not answer."""
     # Dask's own function, by reference: it runs also where there is no lcengine at all.
     answers: dict[str, Any] = await client.run(
-        get_versions, packages=list(ON_WORKERS), workers=workers, on_error="return"
+        get_versions, packages=list(ON_WORKERS), workers=[worker], on_error="return"
     )
-    return {
-        address: _packages(answer)
-        for address, answer in answers.items()
-        if isinstance(answer, dict)
-    }
+    answer = answers.get(worker)
+    return _packages(answer) if isinstance(answer, dict) else {}
 
 
-async def ask_scheduler(client: Client) -> dict[str, Versions]:
-    """Versions of the scheduler, under its name in messages."""
-    answer = await client.run_on_scheduler(get_versions, packages=list(ON_SCHEDULER))
-    return {"the scheduler": _packages(answer)}
+async def ask_scheduler(client: Client) -> Versions:
+    """Versions of the scheduler."""
+    return _packages(await client.run_on_scheduler(get_versions, packages=list(ON_SCHEDULER)))
 
 
 def _packages(answer: Mapping[str, Any]) -> Versions:
@@ -60,30 +57,33 @@ def _packages(answer: Mapping[str, Any]) -> Versions:
     return packages
 
 
-def compare(mine: Mapping[str, str], found: Mapping[str, Versions]) -> tuple[list[str], list[str]]:
-    """(what cannot work, what may differ): a phrase per package and version, naming a holder."""
-    refused: dict[tuple[str, str], list[str]] = {}
-    warned: dict[tuple[str, str], list[str]] = {}
-    for holder, versions in found.items():
-        for name in (*EXACT, *WARNED):
-            if name not in versions or versions[name] == mine[name]:
-                continue
-            version = versions[name]
-            kind = refused if not _works(name, mine[name], version) else warned
-            kind.setdefault((name, version or "none"), []).append(holder)
-    return _phrases(mine, refused), _phrases(mine, warned)
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A package that one process has in another version than the driver."""
+
+    name: str
+    found: str | None
+    """None where it is missing."""
+    mine: str
+
+    @property
+    def works(self) -> bool:
+        """Whether tiles can run there all the same."""
+        if self.found is None or self.name in EXACT:
+            return False
+        parts = 2 if self.name in MINOR else 1 if self.name in MAJOR else 0
+        return self.mine.split(".")[:parts] == self.found.split(".")[:parts]
+
+    def told(self, holder: str) -> str:
+        """In words."""
+        has = f"{self.name} {self.found}" if self.found else f"no {self.name}"
+        return f"{holder} has {has}, the driver {self.mine}"
 
 
-def _works(name: str, mine: str, found: str | None) -> bool:
-    if name in EXACT:
-        return mine == found
-    parts = 2 if name in MINOR else 1 if name in MAJOR else 0
-    return found is not None and mine.split(".")[:parts] == found.split(".")[:parts]
-
-
-def _phrases(mine: Mapping[str, str], found: Mapping[tuple[str, str], list[str]]) -> list[str]:
-    phrases = []
-    for (name, version), holders in sorted(found.items()):
-        others = f" and {len(holders) - 1} more" if len(holders) > 1 else ""
-        phrases.append(f"{holders[0]}{others}: {name} {version}, the driver has {mine[name]}")
-    return phrases
+def compare(mine: Mapping[str, str], found: Versions) -> list[Difference]:
+    """What differs, among the packages that `found` tells of."""
+    return [
+        Difference(name, found[name], mine[name])
+        for name in (*EXACT, *WARNED)
+        if name in found and found[name] != mine[name]
+    ]

@@ -16,7 +16,7 @@ POLL = 0.25
 """Seconds between looks at what nobody tells: futures, the connection, the clock."""
 ROSTER_SECONDS = 30.0
 """How often the roster is fetched when no worker came or went."""
-VERSION_SECONDS = 30.0
+VERSION_SECONDS = 15.0
 """To wait for the versions of the first workers."""
 KEPT = "what is finished is kept, run the same command again"
 
@@ -28,18 +28,31 @@ class Watch:
         self.link = link
         self.policy = policy
         self.listener = listener
-        self.ready = False
-        """Whether tiles may start: the versions have been looked at."""
+        self._ready = False
         self.roster: links.Roster | None = None
         self.asked: set[str] = set()
-        """Workers whose versions have been asked for."""
-        self.warned: set[str] = set()
+        """Whose versions have been asked for,"""
+        self.unanswered: set[str] = set()
+        """and who has not told them yet."""
+        self.mine = versions.own()
+        self.warned: set[object] = set()
         self.over_memory: set[str] = set()
         self.began = self.last_progress = self.staffed = time.monotonic()
         self.had_workers = False
         self.stale = True
         """Whether the roster needs fetching."""
         self.fetched = 0.0
+
+    @property
+    def ready(self) -> bool:
+        """Whether tiles may start: whoever was there at the beginning told its versions.
+
+        One that hangs is not waited for: a tile looks at its worker's lcengine itself.
+        """
+        if not self._ready and self.roster:
+            late = time.monotonic() - self.began > VERSION_SECONDS
+            self._ready = late or not self.unanswered
+        return self._ready
 
     @property
     def suitable(self) -> list[str]:
@@ -73,17 +86,19 @@ class Watch:
         """A worker is gone; how, in words."""
         self.stale = True
         self.asked.discard(worker)
+        self.unanswered.discard(worker)
         if worker not in self.over_memory:
             return f"its worker {worker} died"
         self.over_memory.discard(worker)
         return f"its worker {worker} exceeded its memory limit"
 
     def _call_roll(self, roster: links.Roster) -> None:
-        new = [worker for worker in roster.slots if worker not in self.asked]
-        first = self.roster is None
-        self.asked.update(new)
-        if first or new:
-            self.link.ask_versions(new, scheduler=first)
+        there = {*roster.slots, links.SCHEDULER}
+        self.unanswered &= there
+        for holder in there - self.asked:
+            self.asked.add(holder)
+            self.unanswered.add(holder)
+            self.link.ask_versions(holder)
         before = (len(self.roster.slots), self.roster.threads) if self.roster else None
         self.roster = roster
         if self.suitable and not self.had_workers:
@@ -93,16 +108,21 @@ class Watch:
             self.listener.on_workers(len(roster.slots), roster.threads)
 
     def _compare(self, message: links.Found) -> None:
-        refused, differing = versions.compare(versions.own(), message.versions)
+        self.unanswered.discard(message.holder)
+        holder = message.holder
+        if holder != links.SCHEDULER:
+            holder = f"worker {holder}"
+        differences = versions.compare(self.mine, message.versions)
+        refused = [found.told(holder) for found in differences if not found.works]
         if refused:
-            raise RunError(f"{'; '.join(refused)}; give all the same version, then {KEPT}")
-        for phrase in differing:
-            self._warn(f"{phrase}; results may differ")
-        self.ready = True
+            raise RunError(f"{'; '.join(refused)}; give both the same version, then {KEPT}")
+        for found in differences:
+            self._warn(f"{found.told(holder)}; results may differ", found)
 
-    def _warn(self, text: str) -> None:
-        if text not in self.warned:
-            self.warned.add(text)
+    def _warn(self, text: str, once: object = None) -> None:
+        """Warn, but once of what is equal to `once`."""
+        if (once or text) not in self.warned:
+            self.warned.add(once or text)
             warnings.warn(text, RuntimeWarning, stacklevel=2)
 
     # --------------------------------------------------------------------------------------- clock
@@ -116,9 +136,6 @@ class Watch:
             self.stale = False
             self.fetched = now
             self.link.ask_roster()
-        if not self.ready and self.roster and now - self.began > VERSION_SECONDS:
-            self._warn("not all workers told their versions; going on without")
-            self.ready = True
         if self.suitable:
             self.staffed = now
         elif self.roster and now - self.staffed > self.policy.worker_timeout:
@@ -127,7 +144,7 @@ class Watch:
             raise RunError(self._standstill(now, flights))
 
     def _nobody(self) -> str:
-        waited = f"{self.policy.worker_timeout:.0f} s"
+        waited = f"{self.policy.worker_timeout:g} s"
         there = len(self.roster.slots) if self.roster else 0
         if there:
             need = " ".join(f"{name}={count:g}" for name, count in self.policy.resources.items())
@@ -150,6 +167,6 @@ class Watch:
         threads = self.roster.threads if self.roster else 0
         workers = len(self.roster.slots) if self.roster else 0
         return (
-            f"no tile finished for {self.policy.patience:.0f} s: {len(flights)} in flight on "
+            f"no tile finished for {self.policy.patience:g} s: {len(flights)} in flight on "
             f"{workers} workers with {threads} threads ({named or 'none'}); {KEPT}"
         )
