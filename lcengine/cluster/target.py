@@ -218,7 +218,7 @@ def _seconds(value: Any, source: str) -> float:
     except (KeyError, ValueError):
         found = 0.0
     if not 0 < found < float("inf"):
-        raise InputError(f"wait is {value!r} in {source}; expected a time such as 90s, 30min or 4h")
+        raise InputError(f"wait is {value!r} in {source}; expected a time such as 90s, 30m or 4h")
     return found
 
 

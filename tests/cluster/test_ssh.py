@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from lcengine.cluster import connect
+from lcengine.errors import RunError
 
 SSHD = shutil.which("sshd") or shutil.which("/usr/sbin/sshd")
 
@@ -94,6 +95,12 @@ def write(folder, sshd, **more):
     return file
 
 
+def link(folder, pem):
+    """The certificates where the file looks for them."""
+    if not (folder / "certificates").exists():
+        (folder / "certificates").symlink_to(pem)
+
+
 def remote(sshd):
     """Processes that were started through the server."""
     below = psutil.Process(sshd.process.pid).children(recursive=True)
@@ -102,8 +109,7 @@ def remote(sshd):
 
 def test_composites_to_the_same_bytes(sshd, folder, pem, plan, tmp_path):
     """Encrypted with the certificates that the file names, closed at the end."""
-    if not (folder / "certificates").exists():
-        (folder / "certificates").symlink_to(pem)
+    link(folder, pem)
     with connect(write(folder, sshd)) as client:
         started = remote(sshd)
         assert len(started) >= 3
@@ -118,8 +124,6 @@ def test_composites_to_the_same_bytes(sshd, folder, pem, plan, tmp_path):
 
 
 def test_a_stranger_s_host_key_is_refused(sshd, folder):
-    from lcengine.errors import RunError
-
     settings = yaml.safe_load(write(folder, sshd, security=None).read_text())
     other = folder / "other_hosts"
     other.write_text(f"[127.0.0.1]:{sshd.port} {(folder / 'user.key.pub').read_text()}")
@@ -128,3 +132,14 @@ def test_a_stranger_s_host_key_is_refused(sshd, folder):
     file.write_text(yaml.safe_dump(settings))
     with pytest.raises(RunError, match=r"does not start: .*[Hh]ost key"), connect(file):
         pass
+
+
+def test_a_killed_scheduler_does_not_keep_it_from_closing(sshd, folder, pem):
+    """FAULTS 3: the block is left, and the workers on the other machines end."""
+    link(folder, pem)
+    with connect(write(folder, sshd)):
+        started = remote(sshd)
+        (scheduler,) = [p for p in started if "distributed.Scheduler" in " ".join(p.cmdline())]
+        scheduler.kill()
+    _, alive = psutil.wait_procs(started, timeout=60)
+    assert alive == []
