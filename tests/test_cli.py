@@ -105,6 +105,7 @@ class TestExitCodes:
             "NoItemsError": 3,
             "CatalogError": 4,
             "ContractError": 5,
+            "AssetError": 1,
             "HrefError": 5,
             "ReadError": 6,
             "StoreError": 7,
