@@ -8,23 +8,25 @@ reach the internet only.
 
 from __future__ import annotations
 
+import http.client
+import io
 import logging
+import os
 import random
 import socket
-import threading
 import time
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 from urllib.parse import urljoin, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
-import requests
-from requests.adapters import HTTPAdapter
-from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
+from requests.utils import DEFAULT_CA_BUNDLE_PATH
+from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager, ProxyManager
 from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.exceptions import InvalidHeader
-from urllib3.util import Retry
+from urllib3.exceptions import HTTPError, InvalidHeader
+from urllib3.util import Retry, Timeout
 
 from lcengine.addresses import check_host, is_url, redact, scrub
 from lcengine.errors import HrefError
@@ -34,6 +36,7 @@ DENIED = frozenset({401, 403})
 BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 MAX_REDIRECTS = 5
+READ_SECONDS = 20.0
 
 
 class RefusedError(OSError):
@@ -113,52 +116,84 @@ def _seconds(header: str | None) -> float:
         return 0.0
 
 
-_local = threading.local()
-
-
 def _ask(url: str, limits: tuple[float, float]) -> tuple[int, Mapping[str, str]]:
-    """Status and headers of the answer to a request for the first byte."""
-    session: requests.Session | None = getattr(_local, "session", None)
-    if session is None:
-        session = _local.session = requests.Session()
-        for scheme in ("http://", "https://"):
-            session.mount(scheme, _Adapter())
-    # Not HEAD: signed addresses often allow nothing but GET.
-    headers = {"Range": "bytes=0-0", "Accept-Encoding": "identity"}
-    with session.get(
-        url, headers=headers, allow_redirects=False, stream=True, timeout=limits
-    ) as response:
-        if response.headers.get("Content-Length") in ("0", "1"):
-            _ = response.content  # to its end, so that the connection serves the next request
-        return response.status_code, response.headers
-
-
-@contextmanager
-def _hung_up_after(connection: HTTPConnection) -> Iterator[None]:
-    """Ends an answer that is not there in time: a trickle restarts a socket's own timeout."""
-
-    def hang_up() -> None:
-        with suppress(OSError, AttributeError):  # closed already
-            connection.sock.shutdown(socket.SHUT_RDWR)
-
-    timer = threading.Timer(float(connection.timeout or 0.0), hang_up)
-    timer.start()
+    """Status and headers of the answer to a request for the first byte; `OSError` without one."""
+    connect, read = limits
+    parts = urlsplit(url)
     try:
-        yield
-    finally:
-        timer.cancel()
+        # Not HEAD: signed addresses often allow nothing but GET.
+        response = _connections(_proxy(parts.scheme, parts.hostname or "")).urlopen(
+            "GET",
+            url,
+            headers={"Range": "bytes=0-0"},
+            redirect=False,
+            retries=False,
+            preload_content=False,
+            timeout=Timeout(connect=connect, read=read),
+        )
+        if response.headers.get("Content-Length") in ("0", "1"):
+            response.read()  # to its end, so that the connection serves the next request
+        response.close()
+    except HTTPError as error:
+        raise ConnectionError(scrub(str(error))) from None
+    return response.status, response.headers
+
+
+@lru_cache(maxsize=256)
+def _proxy(scheme: str, host: str) -> str | None:
+    """The proxy that the environment names for a host, as for GDAL."""
+    return None if proxy_bypass(host) else getproxies().get(scheme)
+
+
+@lru_cache(maxsize=8)
+def _connections(proxy: str | None) -> PoolManager:
+    options: dict[str, Any] = {
+        "maxsize": 64,
+        "ca_certs": os.environ.get("CURL_CA_BUNDLE")
+        or os.environ.get("SSL_CERT_FILE")
+        or DEFAULT_CA_BUNDLE_PATH,
+    }
+    manager = ProxyManager(proxy, **options) if proxy else PoolManager(**options)
+    manager.pool_classes_by_scheme = {"http": _PlainPool, "https": _SecurePool}
+    return manager
+
+
+class _Timed(io.RawIOBase):
+    """A socket's bytes until the time for an answer is up: a trickle restarts its own timeout."""
+
+    def __init__(self, connection: socket.socket, source: io.BufferedReader) -> None:
+        self._connection = connection
+        self._source = source
+        seconds = connection.gettimeout()
+        self._end = time.monotonic() + (READ_SECONDS if seconds is None else seconds)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        left = self._end - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("the answer is not complete in time")
+        self._connection.settimeout(left)
+        return self._source.raw.readinto(buffer)
+
+    def close(self) -> None:
+        self._source.close()
+        super().close()
+
+
+class _Response(http.client.HTTPResponse):
+    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
+        super().__init__(sock, *args, **kwargs)
+        self.fp = io.BufferedReader(_Timed(sock, self.fp))
 
 
 class _Plain(HTTPConnection):
-    def getresponse(self) -> Any:
-        with _hung_up_after(self):
-            return super().getresponse()
+    response_class = _Response
 
 
 class _Secure(HTTPSConnection):
-    def getresponse(self) -> Any:
-        with _hung_up_after(self):
-            return super().getresponse()
+    response_class = _Response
 
 
 class _PlainPool(HTTPConnectionPool):
@@ -167,15 +202,6 @@ class _PlainPool(HTTPConnectionPool):
 
 class _SecurePool(HTTPSConnectionPool):
     ConnectionCls = _Secure
-
-
-class _Adapter(HTTPAdapter):
-    """Connections whose headers arrive in time or never."""
-
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **kwargs)
-        pools = {"http": _PlainPool, "https": _SecurePool}
-        self.poolmanager.pool_classes_by_scheme = pools
 
 
 def _scrubbed(record: logging.LogRecord) -> bool:

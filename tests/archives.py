@@ -20,6 +20,7 @@ from rasterio.transform import from_origin
 from lcengine.catalog import Query, search
 from lcengine.composite import CompositeRequest, CompositeSpec
 from lcengine.composite.tile import compute_tile
+from lcengine.grid import Grid
 from lcengine.items import Access, Asset, Item, Items
 
 EPSG = 32631
@@ -201,6 +202,11 @@ def raster(path, pixels, resolution=10.0, *, epsg=EPSG, corner=(LEFT, TOP), **pr
         dataset.write(pixels, 1)
     transform = (float(resolution), 0.0, left, 0.0, -float(resolution), top)
     return Asset(str(path), f"EPSG:{epsg}", transform, (height, width), 0.0, 1e-4, 0.0, "test")
+
+
+def square(edge, tile):
+    """A product grid of `edge` metres at the corner of hand-made rasters."""
+    return Grid.from_bounds(LEFT, TOP - edge, LEFT + edge, TOP, f"EPSG:{EPSG}", 10.0, tile)
 
 
 def item(number, assets, **changes):

@@ -14,6 +14,7 @@ import urllib.error
 import urllib.request
 import warnings
 from dataclasses import replace
+from email.utils import format_datetime
 from functools import partial
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -352,8 +353,11 @@ def test_transient_errors_are_retried(eight, status):
     assert len(search(eight.address, S2)) == 8
 
 
-def test_retry_after_is_respected(eight):
-    eight.faults = {"/search": {0: (429, {"Retry-After": "1"})}}
+@pytest.mark.parametrize("form", ["seconds", "date"])
+def test_retry_after_is_respected(eight, form):
+    then = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=2.5)  # a date knows whole seconds only
+    header = "1" if form == "seconds" else format_datetime(then, usegmt=True)
+    eight.faults = {"/search": {0: (429, {"Retry-After": header})}}
     begin = time.monotonic()
     assert len(search(eight.address, S2)) == 8
     assert time.monotonic() - begin >= 1

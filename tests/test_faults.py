@@ -213,15 +213,7 @@ class TestLostObservations:
             found.append(replace(item, datetime=item.datetime + later))
         for name in broken:
             archives.missing(folder / f"{name}.tif")
-        grid = Grid.from_bounds(
-            archives.LEFT,
-            archives.TOP - 320,
-            archives.LEFT + 320,
-            archives.TOP,
-            "EPSG:32631",
-            10.0,
-            32,
-        )
+        grid = archives.square(320, 32)
         items = Items(tuple(found), Access(local=True))
         plan = plan_composite(items, grid, archives.spec("blue", max_lost=1.0))
         assert len(set(plan.reads.observation)) == 1
@@ -358,15 +350,7 @@ class TestWrongCatalogue:
             tuple(archives.item(i, {"blue": asset}) for i, asset in enumerate(assets)),
             Access(local=True),
         )
-        grid = Grid.from_bounds(
-            archives.LEFT,
-            archives.TOP - 640,
-            archives.LEFT + 640,
-            archives.TOP,
-            "EPSG:32631",
-            10.0,
-            64,
-        )
+        grid = archives.square(640, 64)
         plan = plan_composite(
             items, grid, CompositeSpec(("blue",), mask="none", method="mean", outliers="none")
         )
@@ -395,15 +379,7 @@ class TestImpossibleValues:
         asset = replace(archives.raster(folder / "a.tif", pixels), **contract)
         items = Items((archives.item(0, {"blue": asset}),), Access(local=True))
         edge = 10.0 * len(pixels)
-        grid = Grid.from_bounds(
-            archives.LEFT,
-            archives.TOP - edge,
-            archives.LEFT + edge,
-            archives.TOP,
-            "EPSG:32631",
-            10.0,
-            16,
-        )
+        grid = archives.square(edge, 16)
         return plan_composite(items, grid, CompositeSpec(("blue",), mask="none", outliers="none"))
 
     @pytest.mark.parametrize(
@@ -434,15 +410,7 @@ class TestImpossibleValues:
             items,
             items=tuple(replace(i, assets={**i.assets, "scl": clouds}) for i in items),
         )
-        grid = Grid.from_bounds(
-            archives.LEFT,
-            archives.TOP - 320,
-            archives.LEFT + 320,
-            archives.TOP,
-            "EPSG:32631",
-            10.0,
-            16,
-        )
+        grid = archives.square(320, 16)
         found, failures = archives.in_process(plan_composite(items, grid, archives.spec("blue")))
         assert failures == []
         assert set(found["blue"].ravel()) == {NODATA}

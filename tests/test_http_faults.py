@@ -407,11 +407,7 @@ class TestBomb:
 class TestCounting:
     def test_bytes_that_were_decoded(self, tmp_path):
         items = archives.series(tmp_path / "s", 3, ("blue", "swir16"), 64, block=64)
-        bounds = (archives.LEFT, archives.TOP - 640, archives.LEFT + 640, archives.TOP)
-        from lcengine.grid import Grid
-
-        grid = Grid.from_bounds(*bounds, "EPSG:32631", 10.0, 64)
-        plan = plan_composite(items, grid, archives.spec(max_lost=1.0))
+        plan = plan_composite(items, archives.square(640, 64), archives.spec(max_lost=1.0))
         each = {"blue": 64 * 64 * 2, "swir16": 32 * 32 * 2, "scl": 32 * 32}
         assert compute_tile(plan, 0).bytes_read == 3 * sum(each.values())
         (tmp_path / "s" / "swir16-1.tif").unlink()
