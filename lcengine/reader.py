@@ -28,6 +28,7 @@ from lcengine.errors import HrefError, InputError, LcengineError, ReadError
 from lcengine.items import Access, Asset
 from lcengine.kernels import convert, gather
 from lcengine.locate import Footing, Lattice, Locator, SourceGrid, Window
+from lcengine.sensors import FileLayout
 from lcengine.signing import sign
 
 Resampling = Literal["nearest", "bilinear", "average"]
@@ -242,15 +243,27 @@ def _read_once(asset: Asset, access: Access, window: Window, out: Any, fresh: bo
         return dataset.read(asset.band, window=area, out=target)
 
 
-def block_shape(asset: Asset, access: Access) -> tuple[tuple[int, int], int]:
-    """((block height, block width), bytes per pixel) from the file's header; reads no pixel."""
+def header(asset: Asset, access: Access) -> FileLayout:
+    """How a file stores its pixels, from its header; reads no pixel."""
     try:
         with rasterio.Env(**GDAL_OPTIONS), handles.borrow(asset, access) as dataset:
-            band = asset.band - 1
-            height, width = dataset.block_shapes[band]
-            return (int(height), int(width)), np.dtype(dataset.dtypes[band]).itemsize
+            height, width = map(int, dataset.block_shapes[asset.band - 1])
+            itemsize = np.dtype(dataset.dtypes[asset.band - 1]).itemsize
+            share = _stored_share(dataset, asset.band, (height, width), itemsize)
+            return FileLayout((height, width), itemsize, share)
     except (RasterioError, OSError) as error:  # OSError: the signer's requests
         raise ReadError(f"{redact(asset.href)} could not be opened: {scrub(str(error))}") from error
+
+
+def _stored_share(dataset: Any, band: int, block: tuple[int, int], itemsize: int) -> float | None:
+    """Stored bytes per decoded byte, from nine blocks spread over a GeoTIFF; None elsewhere."""
+    rows, cols = (-(-n // edge) for n, edge in zip(dataset.shape, block, strict=True))
+    chosen = {(y * rows // 6, x * cols // 6) for y in (1, 3, 5) for x in (1, 3, 5)}
+    tags = [dataset.get_tag_item(f"BLOCK_SIZE_{x}_{y}", "TIFF", bidx=band) for y, x in chosen]
+    if not any(tags):
+        return None
+    # A block without a tag is not stored at all.
+    return sum(int(tag or 0) for tag in tags) / (len(tags) * block[0] * block[1] * itemsize)
 
 
 def read_band(
