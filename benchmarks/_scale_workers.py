@@ -74,12 +74,12 @@ def _interleaved(archive: Archive, base: str, method: str, runs: int) -> tuple[f
     seconds: dict[int, list[float]] = {1: [], 2: []}
     names = itertools.count()
     for run in range(runs + 1):
-        for workers in seconds:
+        for workers, spent in seconds.items():
             with connect(f"local:workers={workers},threads=1") as client:
                 _once(archive, base, method, client, f"warm-{next(names)}")
-                spent = _once(archive, base, method, client, f"run-{next(names)}")
+                took = _once(archive, base, method, client, f"run-{next(names)}")
             if run:  # the first round compiles kernels and warms the disk
-                seconds[workers].append(spent)
+                spent.append(took)
     return statistics.median(seconds[1]), statistics.median(seconds[2])
 
 

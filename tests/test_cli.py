@@ -192,14 +192,6 @@ class TestExitCodes:
         assert code == 5
         assert "--allow-host 169.254.169.254" in one_line(err)
 
-    def test_of_a_header_that_cannot_be_read(self, run, world, tmp_path):
-        catalog = archives.copied(world, tmp_path / "sim")
-        for path in catalog.parent.glob("*/*/blue.tif"):
-            archives.html(path)
-        code, _, err = run("plan", catalog, *OPTIONS)
-        assert code == 6
-        assert "blue.tif" in one_line(err)
-
     def test_of_an_output_in_the_way(self, run, world, tmp_path):
         (tmp_path / "out.zarr").mkdir()
         code, _, err = run("composite", world.catalog, *OPTIONS, "-o", tmp_path / "out.zarr")
@@ -369,8 +361,8 @@ class TestPlan:
         facts = json.loads(out)
         assert list(facts) == [
             *("crs", "resolution", "shape", "tile", "block", "tiles", "tasks", "items"),
-            *("observations", "items_per_tile", "bands_read"),
-            *("decoded_bytes", "output_bytes", "memory_per_task"),
+            *("observations", "items_per_tile", "bands_read", "output_bytes", "memory_per_task"),
+            *("decoded_bytes", "stored_bytes", "hosts", "kernel_values"),
         ]
         assert facts["tasks"] == facts["tiles"] == 9
         assert facts["shape"] == [96, 96]

@@ -26,7 +26,6 @@ from lcengine.errors import (
     ReadError,
     RunError,
 )
-from lcengine.grid import Grid
 from lcengine.items import Access, Items
 from lcengine.simulate import FileServer, SimulationOptions, items_collection, simulate
 

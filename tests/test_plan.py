@@ -27,6 +27,7 @@ from lcengine.composite import (
     CompositeSpec,
     plan_composite,
     planning,
+    pricing,
 )
 from lcengine.composite.planning import read_threads
 from lcengine.composite.tile import compute_tile
@@ -35,7 +36,9 @@ from lcengine.grid import Grid
 from lcengine.items import Access, Asset, Items
 from lcengine.periods import PeriodRule
 from lcengine.plan import MEMORY_TARGET
+from lcengine.sensors import FileLayout
 from lcengine.simulate import FileServer, SimulationOptions, items_collection, simulate
+from lcengine.traffic import traffic
 
 BANDS = ("blue", "swir16")
 
@@ -57,10 +60,15 @@ def virtual(count, bands=("blue",), size=1024, bbox=(4.4, 50.4, 4.6, 50.6)):
     return Items(tuple(archives.item(n, assets, bbox=bbox) for n in range(count)))
 
 
+def decoded(plan, block, itemsize):
+    """Decoded bytes if all files are stored so."""
+    return sum(traffic(plan.reads, lambda *_: FileLayout(block, itemsize)).decoded.values())
+
+
 class TestNumbers:
     def test_every_one(self):
         plan = plan_composite(virtual(5, BANDS), grid_of(1024, 512), archives.spec(*BANDS))
-        facts = plan.explain(decoded_bytes=False)
+        facts = plan.explain()
         assert json.loads(json.dumps(facts)) == facts
         expected = {
             "crs": "EPSG:32631",
@@ -73,7 +81,6 @@ class TestNumbers:
             "observations": 5,
             "items_per_tile": {"min": 5, "median": 5, "max": 5},
             "bands_read": list(BANDS),
-            "decoded_bytes": None,
             "output_bytes": 1024 * 1024 * (2 * 2 + 6),
         }
         assert {name: facts[name] for name in expected} == expected
@@ -83,12 +90,12 @@ class TestNumbers:
         """Five items, five days apart from 1 April on; the output has a slice for every dekad."""
         spec = archives.spec(*BANDS, period=PeriodRule.parse("dekad"), qa="full", min_clear=2)
         plan = plan_composite(virtual(5, BANDS), grid_of(1024, 512), spec)
-        facts = plan.explain(decoded_bytes=False)
+        facts = plan.explain()
         assert json.loads(json.dumps(facts)) == facts
         assert facts["periods"] == ["2023-04-d1", "2023-04-d2", "2023-04-d3"]
         assert facts["output_bytes"] == 3 * 1024 * 1024 * (2 * 2 + 6 + 1)
         plain = plan_composite(virtual(5, BANDS), grid_of(1024, 512), archives.spec(*BANDS))
-        less = plain.explain(decoded_bytes=False)
+        less = plain.explain()
         more = facts["memory_per_task"] - less["memory_per_task"]
         assert more == 512 * 512 * (3 * 11 - 10)
         assert set(facts) == {*less, "periods"}
@@ -106,32 +113,32 @@ class TestNumbers:
         )
         assert far.reads.beyond == 3000
         assert far.reads.bands == near.reads.bands
-        pixel = [plan.reads.decoded_bytes(lambda _: ((1, 1), 1)) for plan in (near, far)]
+        pixel = [decoded(plan, (1, 1), 1) for plan in (near, far)]
         # of the masks of 16 tiles, 300 pixels around each as far as the raster goes
         edges = [min(1024, 256 * n + 556) - max(0, 256 * n - 300) for n in range(4)]
         assert pixel[1] - pixel[0] == 5 * (sum(edges) ** 2 - 1024**2)
-        needs = [plan.explain(decoded_bytes=False)["memory_per_task"] for plan in (near, far)]
+        needs = [plan.explain()["memory_per_task"] for plan in (near, far)]
         assert needs[1] - needs[0] > 5 * (856**2 * 3 - 256**2)
 
     def test_bands_of_the_screen_are_read_but_not_written(self):
         items = virtual(2, ("blue", "green", "red", "nir"))
         plan = plan_composite(items, grid_of(1024, 512), archives.spec("nir", outliers="mad:3"))
         assert plan.reads.bands == ("nir", "blue", "green", "red")
-        assert plan.explain(decoded_bytes=False)["output_bytes"] == 1024 * 1024 * 8
+        assert plan.explain()["output_bytes"] == 1024 * 1024 * 8
 
     def test_decoded_bytes_on_the_source_grid_are_the_pixels(self):
         plan = plan_composite(virtual(3), grid_of(1024, 512), archives.spec("blue", mask="none"))
         whole = 3 * 1024 * 1024 * 2
-        assert plan.reads.decoded_bytes(lambda _: ((256, 256), 2)) == whole
-        assert plan.reads.decoded_bytes(lambda _: ((512, 512), 2)) == whole
-        assert plan.reads.decoded_bytes(lambda _: ((1024, 1024), 2)) == 4 * whole  # by each tile
-        assert plan.reads.decoded_bytes(lambda _: ((1, 1024), 2)) == 2 * whole
+        assert decoded(plan, (256, 256), 2) == whole
+        assert decoded(plan, (512, 512), 2) == whole
+        assert decoded(plan, (1024, 1024), 2) == 4 * whole  # by each tile
+        assert decoded(plan, (1, 1024), 2) == 2 * whole
 
     def test_blocks_shrink_so_that_the_observations_fit(self):
         grid = grid_of(4096, 4096)
         spec = archives.spec("blue", mask="none")
         plans = [plan_composite(virtual(n, size=4096), grid, spec) for n in (1, 10, 100, 1000)]
-        needs = [plan.explain(decoded_bytes=False)["memory_per_task"] for plan in plans]
+        needs = [plan.explain()["memory_per_task"] for plan in plans]
         output, cache = 8 * 4096 * 4096, 64 * 2**20
         assert max(needs) <= MEMORY_TARGET + output + cache
         assert [plan.reads.block for plan in plans] == [4096, 4096, 1024, 256]
@@ -161,7 +168,7 @@ class TestNumbers:
         )  # fmt: skip
         items = virtual(8, size=4096)
         with_mask = plan_composite(items, grid, archives.spec("blue"))
-        assert with_mask.explain(decoded_bytes=False)["memory_per_task"] > 8 * 100 * 409 * 409
+        assert with_mask.explain()["memory_per_task"] > 8 * 100 * 409 * 409
 
 
 class TestAssignment:
@@ -171,7 +178,7 @@ class TestAssignment:
         plan = plan_composite(items, grid_of(1024, 256), archives.spec("blue"))
         reached = [len(plan.reads.items_of(i)) for i in range(16)]
         assert reached == [1, 1, 0, 0, 1, 1, 0, 0, *[0] * 8]
-        assert plan.explain(decoded_bytes=False)["items_per_tile"]["min"] == 0
+        assert plan.explain()["items_per_tile"]["min"] == 0
 
     def far(self):
         """An item a quarter of the globe to the east, where zone 31 has no coordinates."""
@@ -192,7 +199,7 @@ class TestAssignment:
         assert names == {item.id for item in near}
         assert [len(plan.reads.items_of(i)) for i in range(4)] == [2, 2, 2, 2]
         assert len(plan.reads.reaching().items) == 2
-        assert plan.explain(decoded_bytes=False)["items_per_tile"]["max"] == 2
+        assert plan.explain()["items_per_tile"]["max"] == 2
 
     def test_a_cube_of_such_items_alone_is_refused(self):
         with pytest.raises(InputError, match=r"none of the 1 items reaches the grid .*EPSG:32631"):
@@ -326,7 +333,7 @@ def test_planning_reads_headers_only(tmp_path):
         before = server.bytes_sent
         plan = plan_composite(items, grid, archives.spec(*BANDS))
         assert server.bytes_sent == before
-        facts = plan.explain()
+        facts = pricing.explain(plan)
         kinds = {(band, i.asset(band).shape) for i in items for band in (*BANDS, "scl")}
         header = int(reader.GDAL_OPTIONS["GDAL_INGESTED_BYTES_AT_OPEN"])
         assert server.bytes_sent - before <= len(kinds) * header
@@ -370,10 +377,10 @@ def measure(folder, case):
     archives.in_process(plan_composite(small, grid_of(64, 64, **kind), spec))  # warm up
     items = archives.series(Path(folder) / "large", case["items"], spec.bands, 1024)
     plan = plan_composite(items, grid_of(1024, **case["grid"]), spec)
-    facts = plan.explain()
+    facts = pricing.explain(plan)
     for item in items:
         for asset in item.assets.values():
-            reader.block_shape(asset, items.access)  # headers are no pixels
+            reader.header(asset, items.access)  # headers are no pixels
     peak, base, before = Peak(), resident(), bytes_read()
     peak.start()
     for number in plan.reads.tiles:

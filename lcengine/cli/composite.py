@@ -11,11 +11,13 @@ from rich.markup import escape
 from lcengine.cli import options
 from lcengine.cli.options import takes
 from lcengine.cli.output import emit, say
+from lcengine.cli.pricing import Budget, budget, parse_bytes
 from lcengine.cli.progress import progress
 from lcengine.kernels.methods import DEFAULT_SCREEN, FORMS, SCREENS
+from lcengine.price import Machines
 
 if TYPE_CHECKING:
-    from lcengine.composite import CompositeRequest
+    from lcengine.composite import CompositePlan, CompositeRequest
 
 Bands = Annotated[
     str | None,
@@ -135,18 +137,52 @@ def _request(
     )
 
 
-@takes(_request)
-def plan(request: CompositeRequest, *, json: options.AsJson = False) -> None:
-    """Say what a composite would cost: tiles, items per tile, bytes, memory, tasks. Reads no pixel.
+@takes(_request, budget)
+def plan(
+    request: CompositeRequest,
+    budget: Budget,
+    *,
+    workers: Annotated[
+        int | None, typer.Option("--workers", help="Machines of the cluster in mind (default: 1).")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option("--threads", help="Cores of each (default: of this machine).")
+    ] = None,
+    bandwidth: Annotated[
+        str | None, typer.Option("--bandwidth", help="Bytes per second into each, e.g. 100MB.")
+    ] = None,
+    json: options.AsJson = False,
+) -> None:
+    """Say what a composite would take: tiles, items, bytes, memory; reads no pixel.
 
-    `decoded bytes` is an upper bound, taken from one file header per collection, band and shape.
+    With --workers, --threads, --bandwidth, --rates or a price also hours and cost, from a
+    calibration of some seconds. Bytes and hours are upper bounds: clouds save work.
     """
-    emit(request.plan().explain(), json)
+    from lcengine.composite import pricing
+
+    asked = budget.asked or any(v is not None for v in (workers, threads, bandwidth))
+    priced = budget.on(_machines(workers, threads, bandwidth))
+    made = request.plan()
+    if asked:
+        emit(pricing.explain(made, priced), json)
+    else:
+        priced.check(made)
+        emit(pricing.explain(made), json)
 
 
-@takes(_request)
+def _machines(workers: int | None, threads: int | None, bandwidth: str | None = None) -> Machines:
+    """The cluster in mind: one machine such as this where nothing is said."""
+    from lcengine.kernels._jit import usable_cpus
+
+    speed = None if bandwidth is None else parse_bytes(bandwidth, "--bandwidth")
+    cores = usable_cpus() if threads is None else threads
+    return Machines(1 if workers is None else workers, cores, speed)
+
+
+@takes(_request, budget)
 def composite(
     request: CompositeRequest,
+    budget: Budget,
     *,
     output: Annotated[
         str,
@@ -167,9 +203,16 @@ def composite(
     from lcengine.engine import Policy
 
     client = options.connector(cluster)
-    with options.terminable(), progress(json) as listener:
+    priced = budget.on(_machines(None, None))
+
+    def planned() -> CompositePlan:
+        made = request.plan()
+        priced.check(made)
+        return made
+
+    with options.terminable(), progress(json, budget.prices.core_hour) as listener:
         path = run_composite(
-            request.plan,
+            planned,
             output,
             client=client,
             request=request.to_json(),

@@ -104,21 +104,25 @@ def terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def takes(build: Callable[..., Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command the options of `build`; the command gets what `build` makes of them.
+def takes(*builds: Callable[..., Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the options of `builds`; the command gets what each makes of its own first.
 
-    Typer reads options off a signature, so this writes the two signatures into one.
+    Typer reads options off a signature, so this writes the signatures into one.
     """
-    shared = _parameters(build)
+    shared = [_parameters(build) for build in builds]
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        own = _parameters(command)[1:]
+        own = _parameters(command)[len(builds) :]
 
         def run(**given: Any) -> None:
-            made = build(**{p.name: given.pop(p.name) for p in shared})
-            command(made, **given)
+            made = [
+                build(**{p.name: given.pop(p.name) for p in parameters})
+                for build, parameters in zip(builds, shared, strict=True)
+            ]
+            command(*made, **given)
 
-        merged = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*shared, *own)]
+        every = [p for parameters in (*shared, own) for p in parameters]
+        merged = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in every]
         run.__name__, run.__doc__ = command.__name__, command.__doc__
         run.__annotations__ = {p.name: p.annotation for p in merged}
         run.__signature__ = inspect.Signature(merged)  # type: ignore[attr-defined]

@@ -43,7 +43,7 @@ def _text(key: str, value: Any) -> str:
     if value is None:
         return "-"
     if isinstance(value, Mapping):
-        return "  ".join(f"{k} {_text(k, v)}" for k, v in value.items())
+        return "  ".join(f"{_label(k, v)} {_text(k, v)}" for k, v in value.items())
     if isinstance(value, list | tuple):
         return ", ".join(str(v) for v in value)
     if key.endswith("bytes") or key.startswith("memory"):
@@ -53,10 +53,15 @@ def _text(key: str, value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
+def _label(key: str, value: Any) -> str:
+    """A key for people; the keys of mappings are names, such as those of hosts."""
+    return key if isinstance(value, Mapping) else key.replace("_", " ")
+
+
 def human_bytes(count: float) -> str:
     """Bytes in binary units."""
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if count < 1024 or unit == "TiB":
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB", "PiB"):
+        if count < 1024 or unit == "PiB":
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1024
     raise AssertionError

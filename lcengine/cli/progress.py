@@ -21,8 +21,22 @@ Listener = Callable[["Progress"], None]
 
 
 @contextmanager
-def progress(as_json: bool) -> Iterator[Listener]:
-    """A listener for `run_composite`; all it shows goes to stderr."""
+def progress(as_json: bool, price: float | None = None) -> Iterator[Listener]:
+    """A listener for `run_composite`; all it shows goes to stderr.
+
+    `price`: of a core-hour, for the cost so far.
+    """
+    with _view(as_json) as show:
+
+        def listen(state: Progress) -> None:
+            state.price = price
+            show(state)
+
+        yield listen
+
+
+@contextmanager
+def _view(as_json: bool) -> Iterator[Listener]:
     from rich.console import Console
 
     console = Console(stderr=True)

@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 
 import lcengine
-from lcengine import reader
 from lcengine.composite.block import Series, days_of
 from lcengine.composite.spec import CompositeSpec
 from lcengine.errors import InputError
@@ -125,15 +124,9 @@ class CompositePlan:
         """The product's variables in writing order."""
         return self.spec.variables(self.sensor.title)
 
-    def explain(self, decoded_bytes: bool = True) -> Mapping[str, Any]:
-        """The plan in numbers. `decoded_bytes` opens one header per collection, band and shape."""
-
-        def header(asset: Any) -> tuple[tuple[int, int], int]:
-            return reader.block_shape(asset, self.items.access)
-
-        numbers = describe(
-            self.reads, self.output_bytes, read_threads(), header if decoded_bytes else None
-        )
+    def explain(self) -> dict[str, Any]:
+        """The plan in numbers, as far as they are known without a look at the files."""
+        numbers = describe(self.reads, self.output_bytes, read_threads())
         periods = [period.name for period in self.time_axis]
         return {**numbers, "periods": periods} if periods else numbers
 
