@@ -209,8 +209,8 @@ class Limits:
         total = sum(work.stored.values())
         if self.bytes is not None and total > self.bytes:
             raise InputError(
-                f"the run would read up to {total / GB:,.3g} GB, more than --max-bytes "
-                f"{self.bytes / GB:,.3g} GB; {_REMEDY} --max-bytes"
+                f"the run would read up to {_bytes(total)}, more than --max-bytes "
+                f"{_bytes(self.bytes)}; {_REMEDY} --max-bytes"
             )
 
     def check_cost(self, found: Estimate) -> None:
@@ -229,6 +229,12 @@ class Limits:
 
 
 _REMEDY = "take a smaller area, a shorter --datetime or a coarser --resolution, or raise"
+
+
+def _bytes(count: float) -> str:
+    """Bytes in decimal units, as `--max-bytes` takes them."""
+    power = min(max(math.floor(math.log10(max(count, 1)) / 3), 0), 5)
+    return f"{count / 1000**power:.4g} {('B', 'kB', 'MB', 'GB', 'TB', 'PB')[power]}"
 
 
 def _check_number(name: str, value: Any, *, zero: bool = False) -> None:

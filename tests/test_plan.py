@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import archives
+import kenya
 import numpy as np
 import pytest
 from hypothesis import given
@@ -19,7 +20,8 @@ from hypothesis import strategies as st
 from pyproj import Transformer
 
 import lcengine
-from lcengine import reader
+from lcengine import masks, reader
+from lcengine.addresses import LOCAL
 from lcengine.catalog import Query, search
 from lcengine.composite import (
     CompositePlan,
@@ -31,11 +33,13 @@ from lcengine.composite import (
 )
 from lcengine.composite.planning import read_threads
 from lcengine.composite.tile import compute_tile
-from lcengine.errors import InputError, MissingBandError
+from lcengine.errors import InputError, MissingBandError, ReadError
 from lcengine.grid import Grid
 from lcengine.items import Access, Asset, Items
+from lcengine.locate import SourceGrid, Window, window_bounds
 from lcengine.periods import PeriodRule
 from lcengine.plan import MEMORY_TARGET
+from lcengine.price import Limits, Machines, Prices, Rates
 from lcengine.sensors import FileLayout
 from lcengine.simulate import FileServer, SimulationOptions, items_collection, simulate
 from lcengine.traffic import traffic
@@ -169,6 +173,160 @@ class TestNumbers:
         items = virtual(8, size=4096)
         with_mask = plan_composite(items, grid, archives.spec("blue"))
         assert with_mask.explain()["memory_per_task"] > 8 * 100 * 409 * 409
+
+
+def slow_traffic(plan, layout, values=0, ranges=0):
+    """(decoded bytes, values, requests), one window of one read at a time."""
+    decoded, reads = 0, plan.reads
+    for position, number in enumerate(reads.tiles):
+        tile = plan.grid.tile_at(int(number))
+        whole = [Window(tile.y0, tile.x0, tile.height, tile.width)]
+        for i in reads.items_of(position):
+            for band, is_mask in [(b, False) for b in reads.bands] + [("scl", True)]:
+                source = SourceGrid.of(plan.items[int(i)].asset(band))
+                margin = masks.margin(reads.recipe, source) if is_mask else 0
+                opened = False
+                for window in whole if is_mask else reads.blocks(tile):
+                    area = window_bounds(reads.lattice, window, source, margin)
+                    if area is None:
+                        continue
+                    (height, width), size = layout.block, layout.itemsize
+                    rows = (area.y0 + area.height - 1) // height - area.y0 // height + 1
+                    cols = (area.x0 + area.width - 1) // width - area.x0 // width + 1
+                    decoded += rows * cols * height * width * size
+                    values += 0 if is_mask else window.height * window.width
+                    ranges, opened = ranges + rows, True
+                ranges += opened
+    return decoded, values, ranges
+
+
+class TestTraffic:
+    """Counting all windows at once finds what counting one after the other finds."""
+
+    @pytest.mark.parametrize("crs", ["EPSG:32631", "EPSG:32632", "EPSG:4326"])
+    @pytest.mark.parametrize("block", [(96, 160), (512, 512), (1, 1024)])
+    def test_is_what_each_window_meets(self, crs, block):
+        items = virtual(3, BANDS)
+        coarse = replace(
+            items[0].asset("scl"), shape=(512, 512),
+            transform=(20.0, 0.0, archives.LEFT, 0.0, -20.0, archives.TOP),
+        )  # fmt: skip
+        odd = replace(items[2], assets={"blue": items[2].assets["blue"], "swir16": coarse,
+                                        "scl": coarse})  # fmt: skip
+        items = replace(items, items=(*items.items[:2], odd))
+        resolution = 1e-4 if crs == "EPSG:4326" else 10.0
+        grid = grid_of(1024, 208, shift=7, crs=crs, resolution=resolution)
+        plan = plan_composite(items, grid, archives.spec(*BANDS, mask="worldcover"), block=80)
+        layout = FileLayout(block, 2, 0.5)
+        found = traffic(plan.reads, lambda *_: layout)
+        got = (found.decoded[LOCAL], found.values, found.requests[LOCAL])
+        exact = slow_traffic(plan, layout)
+        if crs == "EPSG:32631":
+            assert got == exact
+        else:  # points along the borders stand for all of them
+            np.testing.assert_allclose(got, exact, rtol=2e-3)
+        assert found.stored[LOCAL] == got[0] // 2
+
+    def test_is_told_by_host(self):
+        items = virtual(2)
+        addresses = ("https://a.example/blue.tif?sig=x", "s3://bucket/blue.tif")
+        moved = tuple(
+            replace(item, assets={**item.assets, "blue": replace(item.asset("blue"), href=href)})
+            for item, href in zip(items, addresses, strict=True)
+        )
+        spec = archives.spec("blue", mask="none")
+        plan = plan_composite(replace(items, items=moved), grid_of(1024, 512), spec)
+        found = traffic(plan.reads, lambda *_: FileLayout((512, 512), 2, 0.25))
+        assert found.decoded == {"a.example": 2 * 1024**2, "s3://bucket": 2 * 1024**2}
+        assert found.stored == {"a.example": 1024**2 // 2, "s3://bucket": 1024**2 // 2}
+        assert found.requests == {"a.example": 8, "s3://bucket": 8}
+        assert found.values == 2 * 1024**2
+
+
+class TestHeaders:
+    def plan(self, folder, **profile):
+        pixels = np.zeros((512, 512), np.uint16)
+        pixels[:256] = np.random.default_rng(0).integers(0, 60_000, (256, 512))
+        blue = archives.raster(folder / "blue.tif", pixels, **profile)
+        items = Items((archives.item(0, {"blue": blue}),), Access(local=True))
+        return plan_composite(items, grid_of(512, 512), archives.spec("blue", mask="none"))
+
+    @pytest.mark.parametrize("compress", ["none", "deflate"])
+    def test_what_is_stored_is_read_from_them(self, tmp_path, compress):
+        plan = self.plan(tmp_path, compress=compress, blockxsize=128, blockysize=128)
+        facts = pricing.explain(plan)
+        assert facts["decoded_bytes"] == 2 * 512 * 512
+        assert "assumed" not in facts
+        file = (tmp_path / "blue.tif").stat().st_size
+        # nine of the sixteen blocks were looked at: two rows of three are noise
+        share = facts["stored_bytes"] / facts["decoded_bytes"]
+        assert share == 1.0 if compress == "none" else 0.3 < share < 0.7
+        assert facts["stored_bytes"] == pytest.approx(file, rel=0.4)
+        assert facts["hosts"] == {
+            LOCAL: {
+                "decoded_bytes": facts["decoded_bytes"],
+                "stored_bytes": facts["stored_bytes"],
+                "requests": 5,
+            }
+        }
+
+    def test_unreadable_ones_are_assumed_and_said(self, tmp_path):
+        plan = self.plan(tmp_path)
+        archives.html(tmp_path / "blue.tif")
+        facts = pricing.explain(plan)
+        typical = plan.sensor.layout("blue")
+        assert facts["decoded_bytes"] == typical.block[0] * typical.block[1] * typical.itemsize
+        assert facts["stored_bytes"] == round(facts["decoded_bytes"] * typical.stored)
+        assert "blue: blocks of 1024 x 1024 x 2 bytes, 75% stored" in facts["assumed"]
+        assert "blue.tif could not be opened" in facts["assumed"]
+
+    def test_a_host_that_fails_twice_is_left_alone(self, tmp_path, monkeypatch):
+        opened = []
+
+        def refuse(asset, _):
+            opened.append(asset.href)
+            raise ReadError(f"{asset.href} could not be opened: gone")
+
+        monkeypatch.setattr(reader, "header", refuse)
+        bands = ("blue", "green", "red", "nir")
+        facts = pricing.explain(plan_composite(virtual(1, bands), grid_of(1024, 512),
+                                               archives.spec(*bands)))  # fmt: skip
+        assert len(opened) == 2
+        assert facts["assumed"].startswith("typical files (blue, green, red, nir: ")
+
+
+@pytest.mark.slow
+def test_a_country(tmp_path):
+    """Ten thousand items over two zones; none of their files exists."""
+    document = tmp_path / "items.json"
+    count = kenya.write_items(document)
+    assert kenya.area_km2() == pytest.approx(kenya.AREA_KM2, rel=0.02)
+    query = Query(str(document), ("sentinel-2-l2a",), None, str(kenya.YEAR))
+    aoi = lcengine.Aoi.from_file(kenya.write_aoi(tmp_path / "kenya.geojson"))
+    spec = CompositeSpec(("blue", "green", "red", "nir"))
+    with pytest.raises(InputError, match="--crs"):
+        CompositeRequest(query, spec, aoi).plan()
+    plan = CompositeRequest(query, spec, aoi, crs="EPSG:32637", resolution=10.0).plan()
+    machines = Machines(100, 8, bandwidth=100e6)
+    priced = pricing.Pricing(lambda _: Rates(4.0, 8.0, 9.0), machines, Prices(0.05, 0.02), Limits())
+    facts = pricing.explain(plan, priced)
+    assert len(plan.items) == pytest.approx(count, rel=0.02)
+    covered = facts["shape"][0] * facts["shape"][1] / 1e4  # km²
+    assert covered > kenya.AREA_KM2
+    assert facts["tiles"] == -(-facts["shape"][0] // 2048) * -(-facts["shape"][1] // 2048)
+    assert facts["items_per_tile"]["min"] == 0  # beyond the border
+    assert facts["hosts"].keys() == {"imagery.example"}
+    # at least every pixel of the country, in every band, as often as it is seen
+    assert facts["decoded_bytes"] > kenya.AREA_KM2 * 1e4 * 4 * 2 * 73
+    assert 0 < facts["stored_bytes"] < facts["decoded_bytes"]
+    assert facts["hours"] > 0
+    assert facts["cost"] > 0.02 * facts["stored_bytes"] / 1e9
+    text = json.dumps(plan.to_json())
+    assert len(text) < 4000 * len(plan.items)
+    again = CompositePlan.from_json(json.loads(text))
+    assert again.run_id == plan.run_id
+    for name in ("tiles", "starts", "index"):
+        np.testing.assert_array_equal(getattr(again.reads, name), getattr(plan.reads, name))
 
 
 class TestAssignment:
