@@ -87,7 +87,9 @@ class TestRefused:
 
 class TestWarned:
     def test_of_a_package_that_may_work_once(self, bare, tmp_path):
-        (tmp_path / "zarr.py").write_text("__version__ = '2.0.0'")
+        info = tmp_path / "zarr-2.0.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: zarr\nVersion: 2.0.0\n")
         client, cluster = bare
         with clusters.workers(cluster.scheduler_address, 2, shim=tmp_path):
             client.wait_for_workers(2, timeout=30)
@@ -96,16 +98,17 @@ class TestWarned:
         assert len(told) == 1
 
 
-class TestRules:
-    MINE = {
-        "lcengine": "0.4.0",
-        "python": "3.11.7",
-        "distributed": "2026.8.0",
-        "msgpack": "1.1.0",
-        "numpy": "2.1.0",
-        "numba": "0.61.0",
-    }
+MINE = {
+    "lcengine": "0.4.0",
+    "python": "3.11.7",
+    "distributed": "2026.8.0",
+    "msgpack": "1.1.0",
+    "numpy": "2.1.0",
+    "numba": "0.61.0",
+}
 
+
+class TestRules:
     @pytest.mark.parametrize(
         ("name", "found", "works"),
         [
@@ -121,15 +124,15 @@ class TestRules:
         ],
     )
     def test_one_difference(self, name, found, works):
-        (difference,) = versions.compare(self.MINE, {**self.MINE, name: found})
+        (difference,) = versions.compare(MINE, {**MINE, name: found})
         assert (difference.name, difference.works) == (name, works)
         assert name in difference.told("worker a")
 
     def test_none(self):
-        assert versions.compare(self.MINE, self.MINE) == []
+        assert versions.compare(MINE, MINE) == []
 
     def test_what_a_scheduler_does_not_tell_is_no_difference(self):
-        assert versions.compare(self.MINE, {"python": "3.11.7"}) == []
+        assert versions.compare(MINE, {"python": "3.11.7"}) == []
 
     def test_the_driver_has_all_it_compares(self):
         assert set(versions.own()) == {*versions.EXACT, *versions.WARNED}
