@@ -62,10 +62,10 @@ def cluster(schedule: str) -> Iterator[Any]:
     """A client: one process with two threads, or two worker processes with one thread each."""
     from distributed import Client, LocalCluster
 
-    from lcengine.engine import local_client
+    from lcengine.cluster import connect
 
     if schedule == "workers":  # the product's own cluster, for every contender
-        with local_client(workers=2, threads=1) as client:
+        with connect("local:workers=2,threads=1") as client:
             yield client
         return
     with (

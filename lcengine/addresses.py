@@ -19,6 +19,22 @@ _SECRET = re.compile(
 _URL = re.compile(r"https?://[^\s\"'<>]+")
 
 
+LOCAL = "local files"
+"""What stands for the host of addresses that have none."""
+
+
+def host_of(href: str) -> str:
+    """Host of an address, `s3://bucket` of an object, `LOCAL` for files."""
+    try:
+        parts = urlsplit(href)
+        host = parts.hostname
+    except ValueError:  # malformed; refused where somebody wants to open it
+        return LOCAL
+    if parts.scheme in ("s3", "gs"):
+        return f"{parts.scheme}://{host}"
+    return host or LOCAL
+
+
 def check_host(host: str, allowed: Collection[str]) -> None:
     """`HrefError` for a loopback, private or link-local host that is not in `allowed`.
 

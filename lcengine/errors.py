@@ -4,15 +4,20 @@ from __future__ import annotations
 
 
 class LcengineError(Exception):
-    """Base of every error a user can cause or meet; `exit_code` is the CLI's stable exit status."""
+    """Base of every error a user can cause or meet; `exit_code` is the CLI's stable exit status.
+
+    `permanent`: another attempt of the same tile cannot cure it.
+    """
 
     exit_code = 1
+    permanent = False
 
 
 class InputError(LcengineError):
     """An argument or file that cannot be what the user meant."""
 
     exit_code = 2
+    permanent = True
 
 
 class AoiError(InputError):
@@ -23,6 +28,7 @@ class NoItemsError(LcengineError):
     """A search that found nothing; the message repeats the query."""
 
     exit_code = 3
+    permanent = True
 
 
 class CatalogError(LcengineError):
@@ -35,6 +41,7 @@ class ContractError(LcengineError):
     """An asset whose pixel values cannot be turned into reflectance without guessing."""
 
     exit_code = 5
+    permanent = True
 
 
 class MissingBandError(InputError):
@@ -54,6 +61,7 @@ class HrefError(AssetError):
     """An address that lcengine refuses to open."""
 
     exit_code = 5
+    permanent = True
 
 
 class ReadError(AssetError):

@@ -125,7 +125,7 @@ def export(
     """
     check_compression(compress)
     target = _check_output(output)
-    raw = _open(product)
+    raw = store.stored(product)
     layers = _layers(raw, _choose(raw, bands), time)
     block_bytes = len(layers) * BLOCK**2 * layers[0].dtype.itemsize
     with (
@@ -159,19 +159,6 @@ def _check_output(output: str | os.PathLike[str]) -> Path:
     if not target.parent.is_dir():
         raise InputError(f"folder {target.parent} does not exist; create it first")
     return target
-
-
-def _open(product: str | os.PathLike[str]) -> xr.Dataset:
-    """The product with its stored numbers, loaded on access."""
-    names = list(store.open(product).data_vars)
-    raw: xr.Dataset = xr.open_zarr(
-        Path(product).resolve(),
-        consolidated=True,
-        mask_and_scale=False,
-        decode_times=False,
-        chunks=None,
-    )
-    return raw[names]
 
 
 def _choose(raw: xr.Dataset, bands: Sequence[str] | None) -> list[xr.DataArray]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import statistics
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
@@ -22,7 +22,7 @@ from lcengine import masks
 from lcengine.errors import InputError
 from lcengine.grid import Grid, Tile
 from lcengine.items import Asset, GroupBy, Item, Items, check_items, observations
-from lcengine.locate import Lattice, SourceGrid, Window, transformer, window_bounds
+from lcengine.locate import Lattice, SourceGrid, Window, transformer
 from lcengine.reader import GDAL_OPTIONS, Resampling, check_resampling, oversampling
 from lcengine.sensors import sensor
 
@@ -30,9 +30,6 @@ MEMORY_TARGET = 2**30
 """Bytes of observations that a sub-block may hold; larger blocks decode fewer pixels twice."""
 
 BLOCKS = (4096, 2048, 1024, 512, 256, 128)
-
-BlockShape = Callable[[Asset], tuple[tuple[int, int], int]]
-"""Header look-up: asset -> ((block height, block width), bytes per pixel)."""
 
 
 @dataclass(frozen=True)
@@ -170,66 +167,6 @@ class ReadPlan:
         reads = min(threads, len(self.items) * len(bands))
         return shared * samples + reads * (2 * finer**2 + (index + 2 * (samples > 1)) * samples)
 
-    def decoded_bytes(self, block_shape: BlockShape) -> int:
-        """Upper bound of the bytes decoded by the whole run when no item is skipped as cloudy.
-
-        Every source block that a window meets is counted whole, once per window: nothing is
-        assumed of GDAL's cache. `block_shape` reads headers, one per collection, band and shape.
-        """
-        shapes: dict[Any, tuple[tuple[int, int], int]] = {}
-        cost: dict[Any, int] = {}
-        total = 0
-        for position, number in enumerate(self.tiles):
-            tile = self.grid.tile_at(int(number))
-            whole = [Window(tile.y0, tile.x0, tile.height, tile.width)]
-            wanted = Counter(self._reads(self.items_of(position)))
-            for (collection, band, is_mask, asset_key), times in wanted.items():
-                asset = asset_key.asset
-                kind = (collection, band, asset.shape)
-                if kind not in shapes:
-                    shapes[kind] = block_shape(asset)
-                source = SourceGrid.of(asset)
-                key = (int(number), source, is_mask, shapes[kind])
-                if key not in cost:
-                    windows = whole if is_mask else list(self.blocks(tile))
-                    margin = self._margin(source)
-                    if is_mask:
-                        margin = masks.margin(self.recipe, source, self.beyond)
-                    cost[key] = sum(
-                        _block_bytes(self.lattice, w, source, margin, *shapes[kind])
-                        for w in windows
-                    )
-                total += times * cost[key]
-        return total
-
-    def _reads(self, indices: npt.NDArray[np.int32]) -> Iterator[tuple[str, str, bool, _ByGrid]]:
-        """(collection, band, whether it is read for the mask, asset) of every read of a tile."""
-        bands = [(band, False) for band in self.bands] + [(band, True) for band in self.mask_bands]
-        for i in indices:
-            item = self.items[int(i)]
-            for band, is_mask in bands:
-                yield item.collection, band, is_mask, _ByGrid(item.asset(band))
-
-    def _margin(self, source: SourceGrid) -> int:
-        """Source pixels that a resampling needs beyond those under the pixel centres."""
-        if self.resampling == "average":
-            return -(-oversampling(self.lattice, source) // 2)
-        return 1 if self.resampling == "bilinear" else 0
-
-
-class _ByGrid:
-    """An asset that equals every other on the same pixel grid, so equal reads can be counted."""
-
-    def __init__(self, asset: Asset) -> None:
-        self.asset = asset
-        self.key = (asset.crs, asset.transform, asset.shape)
-
-    def __hash__(self) -> int:
-        return hash(self.key)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _ByGrid) and self.key == other.key
-
 
 def plan_reads(  # noqa: PLR0913 - what to read, onto what, and how
     items: Items,
@@ -263,12 +200,11 @@ def plan_reads(  # noqa: PLR0913 - what to read, onto what, and how
     for name in sorted({item.sensor for item in ordered}):
         masks.check_sensor(recipe, sensor(name))
     for item in ordered:
+        assets = [item.asset(band) for band in needed]
         if recipe is not None:
             masks.factors(recipe, [item.asset(band) for band in recipe.bands])
-        for band in needed:
-            source = SourceGrid.of(item.asset(band))
-            if method == "average":
-                oversampling(lattice, source)
+        for asset in assets if method == "average" else ():
+            oversampling(lattice, SourceGrid.of(asset))
     tiles, starts, index = _assign(ordered, grid, lattice, needed)
     most = int(np.diff(starts).max(initial=0))
     return ReadPlan(
@@ -330,32 +266,34 @@ def _assign(
 
     Its pixels are nodata with a count of 0, as they would be in a larger tile that the AOI touches.
     """
-    extents: dict[SourceGrid, tuple[int, int, int, int]] = {}
-    by_tile: dict[int, list[int]] = {t.index: [] for t in grid.tiles()}
-    touched = {t.index for t in grid.tiles() if grid.touches(t)}
-    for i, item in enumerate(items):
-        reached: set[int] = set()
-        for band in bands:
-            source = SourceGrid.of(item.asset(band))
-            if source not in extents:
-                extents[source] = extent(source, lattice)
-            reached.update(_tiles_in(grid, extents[source]))
-        for number in reached & touched:
-            by_tile[number].append(i)
-    tiles = np.array(sorted(by_tile), dtype=np.int32)
-    counts = [len(by_tile[int(t)]) for t in tiles]
+    touched = np.array([grid.touches(tile) for tile in grid.tiles()], np.bool_)
+    reached: dict[Any, npt.NDArray[np.int64]] = {}
+    found = []
+    for item in items:
+        # Items of one square share their grids; making and hashing `SourceGrid`s takes longer.
+        grids = tuple((a.crs, a.transform, a.shape) for a in map(item.asset, bands))
+        if grids not in reached:
+            sources = {SourceGrid.of(item.asset(band)) for band in bands}
+            reached[grids] = _reached(grid, [extent(s, lattice) for s in sources], touched)
+        found.append(reached[grids])
+    numbers = np.concatenate(found) if found else np.zeros(0, np.int64)
+    members = np.repeat(np.arange(len(found), dtype=np.int32), [len(own) for own in found])
+    counts = np.bincount(numbers, minlength=grid.n_tiles)
     starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    index = np.array([i for t in tiles for i in by_tile[int(t)]], dtype=np.int32)
-    return tiles, starts, index
+    tiles = np.arange(grid.n_tiles, dtype=np.int32)
+    return tiles, starts, members[np.argsort(numbers, kind="stable")]
 
 
-def _tiles_in(grid: Grid, box: tuple[int, int, int, int]) -> Iterator[int]:
-    y0, x0, y1, x1 = box
-    rows = range(max(0, y0 // grid.tile), min(grid.tile_rows, -(-y1 // grid.tile)))
-    cols = range(max(0, x0 // grid.tile), min(grid.tile_cols, -(-x1 // grid.tile)))
-    for row in rows:
-        for col in cols:
-            yield row * grid.tile_cols + col
+def _reached(
+    grid: Grid, boxes: Sequence[tuple[int, int, int, int]], touched: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.int64]:
+    """Indices of the touched tiles that pixel boxes (y0, x0, y1, x1) reach, ascending."""
+    rows, cols = grid.tile_rows, grid.tile_cols
+    reached = np.zeros((rows, cols), np.bool_)
+    for y0, x0, y1, x1 in boxes:
+        top, left = max(0, y0 // grid.tile), max(0, x0 // grid.tile)
+        reached[top : max(top, -(-y1 // grid.tile)), left : max(left, -(-x1 // grid.tile))] = True
+    return np.flatnonzero(reached.ravel() & touched)
 
 
 def _block_size(block: int | None, tile: int, bytes_per_pixel: int) -> int:
@@ -399,27 +337,8 @@ def _cuts(start: int, size: int, block: int, phase: int) -> list[tuple[int, int]
     return [(a, b - a) for a, b in pairwise(edges)]
 
 
-def _block_bytes(
-    product: Lattice,
-    window: Window,
-    source: SourceGrid,
-    margin: int,
-    block: tuple[int, int],
-    itemsize: int,
-) -> int:
-    """Bytes of the source blocks that a window's read meets, each counted whole."""
-    area = window_bounds(product, window, source, margin)
-    if area is None:
-        return 0
-    rows = (area.y0 + area.height - 1) // block[0] - area.y0 // block[0] + 1
-    cols = (area.x0 + area.width - 1) // block[1] - area.x0 // block[1] + 1
-    return rows * cols * block[0] * block[1] * itemsize
-
-
-def describe(
-    plan: ReadPlan, outputs: int, threads: int, block_shape: BlockShape | None
-) -> Mapping[str, Any]:
-    """The plan in numbers, for people and machines. `block_shape` None leaves bytes out."""
+def describe(plan: ReadPlan, outputs: int, threads: int) -> dict[str, Any]:
+    """The plan in numbers, for people and machines."""
     per_tile = [int(n) for n in np.diff(plan.starts)] or [0]
     height, width = plan.grid.shape
     return {
@@ -438,7 +357,6 @@ def describe(
             "max": max(per_tile),
         },
         "bands_read": list(plan.bands),
-        "decoded_bytes": None if block_shape is None else plan.decoded_bytes(block_shape),
         "output_bytes": outputs * height * width,
         "memory_per_task": plan.memory(outputs, threads),
     }

@@ -31,6 +31,7 @@ from lcengine.items import Access, Asset
 from lcengine.kernels import convert, gather
 from lcengine.locate import Footing, Lattice, Locator, SourceGrid, Window
 from lcengine.remote import DENIED, GONE, RefusedError, Trial, resolve
+from lcengine.sensors import FileLayout
 from lcengine.signing import sign
 
 Resampling = Literal["nearest", "bilinear", "average"]
@@ -281,12 +282,14 @@ def read_raw(asset: Asset, access: Access, window: Window, out: Any = None) -> A
     return _tried(asset, access, read)
 
 
-def block_shape(asset: Asset, access: Access) -> tuple[tuple[int, int], int]:
-    """((block height, block width), bytes per pixel) from the file's header; reads no pixel."""
+def header(asset: Asset, access: Access) -> FileLayout:
+    """How a file stores its pixels, from its header; reads no pixel."""
 
-    def read(dataset: Any) -> tuple[tuple[int, int], int]:
-        height, width = dataset.block_shapes[asset.band - 1]
-        return (int(height), int(width)), np.dtype(dataset.dtypes[asset.band - 1]).itemsize
+    def read(dataset: Any) -> FileLayout:
+        height, width = map(int, dataset.block_shapes[asset.band - 1])
+        itemsize = np.dtype(dataset.dtypes[asset.band - 1]).itemsize
+        share = _stored_share(dataset, asset.band, (height, width), itemsize)
+        return FileLayout((height, width), itemsize, share)
 
     return _tried(asset, access, read)
 
@@ -325,6 +328,17 @@ def _refusal(error: BaseException, fresh: bool) -> RefusedError | None:
     status = int(found[1]) if found else 0
     # Unless the file was opened anew, GDAL may only remember that it was gone.
     return RefusedError(status) if status in DENIED or (fresh and status in GONE) else None
+
+
+def _stored_share(dataset: Any, band: int, block: tuple[int, int], itemsize: int) -> float | None:
+    """Stored bytes per decoded byte, from nine blocks spread over a GeoTIFF; None elsewhere."""
+    rows, cols = (-(-n // edge) for n, edge in zip(dataset.shape, block, strict=True))
+    chosen = {(y * rows // 6, x * cols // 6) for y in (1, 3, 5) for x in (1, 3, 5)}
+    tags = [dataset.get_tag_item(f"BLOCK_SIZE_{x}_{y}", "TIFF", bidx=band) for y, x in chosen]
+    if not any(tags):
+        return None
+    # A block without a tag is not stored at all.
+    return sum(int(tag or 0) for tag in tags) / (len(tags) * block[0] * block[1] * itemsize)
 
 
 def read_band(

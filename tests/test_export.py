@@ -21,7 +21,7 @@ from lcengine import cli, export
 from lcengine.errors import InputError, StoreError
 from lcengine.grid import Grid
 from lcengine.periods import parse_periods
-from lcengine.store import Layout, Staging, Variable
+from lcengine.store import Variable, target
 
 BANDS = ("blue", "green", "red", "nir")
 SCALED = tuple(Variable(b, "int16", -32768, b, scale=1e-4, units="1") for b in BANDS)
@@ -37,9 +37,8 @@ def grid(height, width, tile):
 
 def publish(folder, where, arrays, variables, periods=()):
     """A product of whole arrays, and the arrays."""
-    layout = Layout.at(folder / "out.zarr")
-    layout.home.mkdir()
-    staging = Staging.create(layout, {}, "run-1", {}, where, variables, periods)
+    place = target(folder / "out.zarr")
+    staging = place.create({}, "run-1", {}, where, variables, periods)
     for tile in where.tiles():
         staging.write(tile, {name: a[(..., *tile.slices)] for name, a in arrays.items()})
         staging.mark(tile.index, {"failures": []})
@@ -410,9 +409,8 @@ def test_peak_memory_does_not_grow_with_the_product(tmp_path):
         where = grid(edge, edge, 2048)
         pixels = reflectance((2048, 2048))
         variables = SCALED[2:]
-        layout = Layout.at(folder / "out.zarr")
-        layout.home.mkdir()
-        staging = Staging.create(layout, {}, "run", {}, where, variables)
+        place = target(folder / "out.zarr")
+        staging = place.create({}, "run", {}, where, variables)
         for tile in where.tiles():
             staging.write(tile, {v.name: pixels for v in variables})
             staging.mark(tile.index, {"failures": []})

@@ -14,8 +14,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from lcengine import engine, masks, reader
+from lcengine import masks, reader
 from lcengine.catalog import search
+from lcengine.cluster import connect
 from lcengine.composite import CompositeSpec, plan_composite, run_composite
 from lcengine.errors import (
     ContractError,
@@ -41,7 +42,7 @@ def world(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def client():
-    with engine.local_client(1, 2) as found:
+    with connect("local:workers=1,threads=2") as found:
         yield found
 
 
@@ -158,7 +159,7 @@ class TestUnreadable:
         archives.corrupt(archives.asset_file(catalog, victim, "blue"))
         archives.missing(archives.asset_file(catalog, victim, "scl"))
         plan = archives.request(catalog, max_lost=0.4).plan()
-        product = run_composite(plan, tmp_path / "out.zarr", client=client)
+        product = Path(run_composite(plan, tmp_path / "out.zarr", client=client))
         ledger = pq.read_table(product / "failures.parquet").to_pylist()
         assert set(ledger[0]) == {"tile", "item", "band", "href", "error", "attempts"}
         assert {row["href"].rpartition("/")[2] for row in ledger} == {"scl.tif"}

@@ -22,9 +22,10 @@ import pyarrow.parquet as pq
 import pytest
 import rasterio
 
-from lcengine import engine, reader
+from lcengine import reader
 from lcengine.addresses import check_host
 from lcengine.aoi import Aoi
+from lcengine.cluster import connect
 from lcengine.composite import plan_composite, run_composite
 from lcengine.composite.tile import compute_tile
 from lcengine.errors import HrefError, ReadError, RunError
@@ -412,7 +413,7 @@ class TestBomb:
         with pytest.raises(ReadError, match=r"bomb\.tif has .* leave the item out"):
             reader.read_raw(asset, Access(local=True), Window(0, 0, 8, 8))
         with pytest.raises(ReadError, match=r"bomb\.tif has .* leave the item out"):
-            reader.block_shape(asset, Access(local=True))
+            reader.header(asset, Access(local=True))
 
 
 class TestCatalogueChanges:
@@ -420,7 +421,7 @@ class TestCatalogueChanges:
 
     @pytest.mark.slow
     def test_a_resumed_run_does_not_search_again(self, world, server, victim, tmp_path):
-        with engine.local_client(1, 2) as client:
+        with connect("local:workers=1,threads=2") as client:
             whole = archives.request(f"{server.url}/catalog.json", tile=128, max_lost=0.0)
             local = archives.request(world.catalog, tile=128).plan()
             request = replace(whole, aoi=Aoi.from_bbox(local.grid.lonlat_bounds()))
@@ -484,8 +485,6 @@ class TestSecrets:
         document = items_collection(world.path, server.url)
         (tmp_path / "items.json").write_text(json.dumps(document))
         server.guard(1000)
-        server.fault(f"{victim}/blue", faults.PAGE)
-        server.fault(f"{victim}/scl", faults.status(503), times=2)
         command = ["-m", "lcengine", "composite", "items.json", "-c", archives.COLLECTION]
         command += ["--bands", ",".join(BANDS), "--mask", "scl", "--outliers", "none"]
         command += ["--signer", hook, "--allow-host", "127.0.0.1", "-o", "out.zarr"]
@@ -496,9 +495,13 @@ class TestSecrets:
             "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path]),
             "PYTHONDONTWRITEBYTECODE": "1",
         }
-        for more, code in ((["--max-lost", "0", "--debug"], 1), (["--max-lost", "1"], 0)):
+        denied, page = faults.status(403), faults.PAGE
+        for fault, most, code in ((denied, ["0", "--debug"], 1), (page, ["1"], 0)):
+            server.rules.clear()
+            server.fault(f"{victim}/blue", fault)
+            server.fault(f"{victim}/scl", faults.status(503), times=2)
             done = subprocess.run(
-                [sys.executable, *command, *more, "--restart"],
+                [sys.executable, *command, "--restart", "--max-lost", *most],
                 cwd=tmp_path,
                 env=environment,
                 capture_output=True,

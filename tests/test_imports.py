@@ -15,8 +15,10 @@ import lcengine
 HEAVY = {
     "dask",
     "distributed",
+    "icechunk",
     "matplotlib",
     "numba",
+    "obstore",
     "odc",
     "pandas",
     "pystac_client",
@@ -61,6 +63,10 @@ def test_loads_nothing_heavy(code):
 def test_public_name_resolves(name):
     assert getattr(lcengine, name) is not None
     assert name in dir(lcengine)
+
+
+def test_a_local_product_needs_no_other_storage():
+    assert not loaded_after("import lcengine; lcengine.open") & {"icechunk", "obstore"}
 
 
 def test_unknown_name_is_an_attribute_error():

@@ -14,7 +14,7 @@ from lcengine.composite import CompositeRequest, CompositeSpec
 from lcengine.composite.tile import compute_tile
 from lcengine.errors import InputError
 from lcengine.simulate import SimulationOptions, simulate
-from lcengine.store import Layout, Staging
+from lcengine.store import target
 
 
 @pytest.fixture(scope="module")
@@ -31,9 +31,8 @@ def product(archive, tmp_path_factory):
     plan = CompositeRequest(
         query, CompositeSpec(("nir", "red"), mask="scl", outliers="none"), tile=64
     ).plan()
-    layout = Layout.at(output)
-    layout.home.mkdir()
-    staging = Staging.create(layout, {}, plan.run_id, plan.to_json(), plan.grid, plan.variables())
+    place = target(output)
+    staging = place.create({}, plan.run_id, plan.to_json(), plan.grid, plan.variables())
     for number in map(int, plan.reads.tiles):
         staging.write(plan.grid.tile_at(number), compute_tile(plan, number).arrays)
         staging.mark(number, {})

@@ -15,7 +15,9 @@ import oracle
 import pytest
 import rough
 import xarray as xr
+from odc.geo.geom import Geometry
 from rough import assemble, differing
+from shapely.affinity import translate
 
 import lcengine
 from lcengine import reader
@@ -29,6 +31,7 @@ from lcengine.kernels.series import despike, tmask
 from lcengine.periods import PeriodRule
 
 BANDS = ("red", "swir16")
+NODATA = -32768
 
 # The granules of a pass are 5 s apart: what begins shortly before midnight ends after it.
 TIMES = (
@@ -390,6 +393,38 @@ def test_a_cube_has_the_same_periods(archive, listed, rule):
     assert found["time_bnds"].values.tolist() == np.stack([starts, stops], axis=1).tolist()
     eager = composited(cube.compute(), period=period, interval=INTERVAL, **options)
     xr.testing.assert_identical(eager, found)
+
+
+@pytest.mark.parametrize("groupby", ["solar_day", "none"])
+def test_a_cube_has_the_same_observations_in_its_periods(archive, groupby):
+    options = {"outliers": "despike:2:1", "min_clear": 2}
+    recipe = spec("month", groupby=groupby, **options)
+    want = assemble(plan_composite(archive[1], grid_at(), recipe, interval=INTERVAL))
+    other = assemble(plan_composite(archive[1], grid_at(), spec("month", **options)))
+    assert not np.array_equal(want["count"].sum(axis=0), other["count"].sum(axis=0))
+    del want["lost"]
+    bands = [*BANDS, "blue", "green"]
+    cube = lcengine.load(archive[1], grid_at(), bands, mask="scl", groupby=groupby)
+    found = composited(cube, period="month", interval=INTERVAL, **options)
+    assert differing(found, want) == {}
+
+
+def test_nothing_is_restored_outside_the_polygon(archive):
+    """Despike may bring back what a mask hid, never what the area excludes."""
+    whole = grid_at()
+    extent = whole.geobox.extent
+    part = extent.geom.intersection(translate(extent.geom, 153, 74))
+    grid = Grid(whole.geobox, whole.tile, Geometry(part, extent.crs))
+    recipe = spec("month", outliers="despike:2:1")
+    got = assemble(plan_composite(archive[1], grid, recipe, interval=INTERVAL))
+    want = assemble(plan_composite(archive[1], whole, recipe, interval=INTERVAL))
+    inside = grid.inside(0, 0, *grid.shape)
+    assert 0.1 < inside.mean() < 0.9
+    for name, pixels in got.items():
+        empty = NODATA if name in BANDS else 0
+        assert np.array_equal(pixels, np.where(inside, want[name], empty)), name
+    plain = assemble(plan_composite(archive[1], whole, spec("month"), interval=INTERVAL))
+    assert (want["count"] > plain["count"])[:, ~inside].any()
 
 
 def test_a_cube_covers_its_own_time_by_default(archive):

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import archives
+import kenya
 import numpy as np
 import pytest
 from hypothesis import given
@@ -19,7 +20,8 @@ from hypothesis import strategies as st
 from pyproj import Transformer
 
 import lcengine
-from lcengine import reader
+from lcengine import masks, reader
+from lcengine.addresses import LOCAL
 from lcengine.catalog import Query, search
 from lcengine.composite import (
     CompositePlan,
@@ -27,14 +29,20 @@ from lcengine.composite import (
     CompositeSpec,
     plan_composite,
     planning,
+    pricing,
 )
+from lcengine.composite.planning import read_threads
 from lcengine.composite.tile import compute_tile
-from lcengine.errors import InputError, MissingBandError
+from lcengine.errors import InputError, MissingBandError, ReadError
 from lcengine.grid import Grid
 from lcengine.items import Access, Asset, Items
+from lcengine.locate import SourceGrid, Window, window_bounds
 from lcengine.periods import PeriodRule
 from lcengine.plan import MEMORY_TARGET
+from lcengine.price import Limits, Machines, Prices, Rates
+from lcengine.sensors import FileLayout
 from lcengine.simulate import FileServer, SimulationOptions, items_collection, simulate
+from lcengine.traffic import traffic
 
 BANDS = ("blue", "swir16")
 
@@ -56,10 +64,15 @@ def virtual(count, bands=("blue",), size=1024, bbox=(4.4, 50.4, 4.6, 50.6)):
     return Items(tuple(archives.item(n, assets, bbox=bbox) for n in range(count)))
 
 
+def decoded(plan, block, itemsize):
+    """Decoded bytes if all files are stored so."""
+    return sum(traffic(plan.reads, lambda *_: FileLayout(block, itemsize)).decoded.values())
+
+
 class TestNumbers:
     def test_every_one(self):
         plan = plan_composite(virtual(5, BANDS), grid_of(1024, 512), archives.spec(*BANDS))
-        facts = plan.explain(decoded_bytes=False)
+        facts = plan.explain()
         assert json.loads(json.dumps(facts)) == facts
         expected = {
             "crs": "EPSG:32631",
@@ -72,7 +85,6 @@ class TestNumbers:
             "observations": 5,
             "items_per_tile": {"min": 5, "median": 5, "max": 5},
             "bands_read": list(BANDS),
-            "decoded_bytes": None,
             "output_bytes": 1024 * 1024 * (2 * 2 + 6),
         }
         assert {name: facts[name] for name in expected} == expected
@@ -82,12 +94,12 @@ class TestNumbers:
         """Five items, five days apart from 1 April on; the output has a slice for every dekad."""
         spec = archives.spec(*BANDS, period=PeriodRule.parse("dekad"), qa="full", min_clear=2)
         plan = plan_composite(virtual(5, BANDS), grid_of(1024, 512), spec)
-        facts = plan.explain(decoded_bytes=False)
+        facts = plan.explain()
         assert json.loads(json.dumps(facts)) == facts
         assert facts["periods"] == ["2023-04-d1", "2023-04-d2", "2023-04-d3"]
         assert facts["output_bytes"] == 3 * 1024 * 1024 * (2 * 2 + 6 + 1)
         plain = plan_composite(virtual(5, BANDS), grid_of(1024, 512), archives.spec(*BANDS))
-        less = plain.explain(decoded_bytes=False)
+        less = plain.explain()
         more = facts["memory_per_task"] - less["memory_per_task"]
         assert more == 512 * 512 * (3 * 11 - 10)
         assert set(facts) == {*less, "periods"}
@@ -105,35 +117,52 @@ class TestNumbers:
         )
         assert far.reads.beyond == 3000
         assert far.reads.bands == near.reads.bands
-        pixel = [plan.reads.decoded_bytes(lambda _: ((1, 1), 1)) for plan in (near, far)]
+        pixel = [decoded(plan, (1, 1), 1) for plan in (near, far)]
         # of the masks of 16 tiles, 300 pixels around each as far as the raster goes
         edges = [min(1024, 256 * n + 556) - max(0, 256 * n - 300) for n in range(4)]
         assert pixel[1] - pixel[0] == 5 * (sum(edges) ** 2 - 1024**2)
-        needs = [plan.explain(decoded_bytes=False)["memory_per_task"] for plan in (near, far)]
+        needs = [plan.explain()["memory_per_task"] for plan in (near, far)]
         assert needs[1] - needs[0] > 5 * (856**2 * 3 - 256**2)
 
     def test_bands_of_the_screen_are_read_but_not_written(self):
         items = virtual(2, ("blue", "green", "red", "nir"))
         plan = plan_composite(items, grid_of(1024, 512), archives.spec("nir", outliers="mad:3"))
         assert plan.reads.bands == ("nir", "blue", "green", "red")
-        assert plan.explain(decoded_bytes=False)["output_bytes"] == 1024 * 1024 * 8
+        assert plan.explain()["output_bytes"] == 1024 * 1024 * 8
 
     def test_decoded_bytes_on_the_source_grid_are_the_pixels(self):
         plan = plan_composite(virtual(3), grid_of(1024, 512), archives.spec("blue", mask="none"))
         whole = 3 * 1024 * 1024 * 2
-        assert plan.reads.decoded_bytes(lambda _: ((256, 256), 2)) == whole
-        assert plan.reads.decoded_bytes(lambda _: ((512, 512), 2)) == whole
-        assert plan.reads.decoded_bytes(lambda _: ((1024, 1024), 2)) == 4 * whole  # by each tile
-        assert plan.reads.decoded_bytes(lambda _: ((1, 1024), 2)) == 2 * whole
+        assert decoded(plan, (256, 256), 2) == whole
+        assert decoded(plan, (512, 512), 2) == whole
+        assert decoded(plan, (1024, 1024), 2) == 4 * whole  # by each tile
+        assert decoded(plan, (1, 1024), 2) == 2 * whole
 
     def test_blocks_shrink_so_that_the_observations_fit(self):
         grid = grid_of(4096, 4096)
         spec = archives.spec("blue", mask="none")
         plans = [plan_composite(virtual(n, size=4096), grid, spec) for n in (1, 10, 100, 1000)]
-        needs = [plan.explain(decoded_bytes=False)["memory_per_task"] for plan in plans]
+        needs = [plan.explain()["memory_per_task"] for plan in plans]
         output, cache = 8 * 4096 * 4096, 64 * 2**20
         assert max(needs) <= MEMORY_TARGET + output + cache
         assert [plan.reads.block for plan in plans] == [4096, 4096, 1024, 256]
+
+    def test_a_task_of_little_memory_takes_smaller_blocks(self):
+        spec = archives.spec("blue", mask="none")
+        plan = plan_composite(virtual(100, size=4096), grid_of(4096, 4096), spec)
+        assert plan.reads.block == 1024
+
+        def need(found):
+            return found.reads.memory(found.output_bytes, read_threads())
+
+        whole = need(plan)
+        assert plan.fitting(None).reads.block == plan.fitting(whole).reads.block == 1024
+        assert plan.fitting(whole - 1).reads.block == 512
+        assert need(plan.fitting(whole - 1)) < whole
+        assert plan.fitting(None, 1).reads.block == 512
+        assert plan.fitting(whole - 1, 2).reads.block == 256
+        assert plan.fitting(1).reads.block == 128  # too much all the same: it is tried
+        assert plan.fitting(None, 20).reads.block == 128
 
     def test_a_coarse_product_of_fine_masks_needs_what_is_read(self):
         """Masks are read whole: 100 m pixels of a 10 m classification are a hundred bytes each."""
@@ -143,7 +172,161 @@ class TestNumbers:
         )  # fmt: skip
         items = virtual(8, size=4096)
         with_mask = plan_composite(items, grid, archives.spec("blue"))
-        assert with_mask.explain(decoded_bytes=False)["memory_per_task"] > 8 * 100 * 409 * 409
+        assert with_mask.explain()["memory_per_task"] > 8 * 100 * 409 * 409
+
+
+def slow_traffic(plan, layout, values=0, ranges=0):
+    """(decoded bytes, values, requests), one window of one read at a time."""
+    decoded, reads = 0, plan.reads
+    for position, number in enumerate(reads.tiles):
+        tile = plan.grid.tile_at(int(number))
+        whole = [Window(tile.y0, tile.x0, tile.height, tile.width)]
+        for i in reads.items_of(position):
+            for band, is_mask in [(b, False) for b in reads.bands] + [("scl", True)]:
+                source = SourceGrid.of(plan.items[int(i)].asset(band))
+                margin = masks.margin(reads.recipe, source) if is_mask else 0
+                opened = False
+                for window in whole if is_mask else reads.blocks(tile):
+                    area = window_bounds(reads.lattice, window, source, margin)
+                    if area is None:
+                        continue
+                    (height, width), size = layout.block, layout.itemsize
+                    rows = (area.y0 + area.height - 1) // height - area.y0 // height + 1
+                    cols = (area.x0 + area.width - 1) // width - area.x0 // width + 1
+                    decoded += rows * cols * height * width * size
+                    values += 0 if is_mask else window.height * window.width
+                    ranges, opened = ranges + rows, True
+                ranges += opened
+    return decoded, values, ranges
+
+
+class TestTraffic:
+    """Counting all windows at once finds what counting one after the other finds."""
+
+    @pytest.mark.parametrize("crs", ["EPSG:32631", "EPSG:32632", "EPSG:4326"])
+    @pytest.mark.parametrize("block", [(96, 160), (512, 512), (1, 1024)])
+    def test_is_what_each_window_meets(self, crs, block):
+        items = virtual(3, BANDS)
+        coarse = replace(
+            items[0].asset("scl"), shape=(512, 512),
+            transform=(20.0, 0.0, archives.LEFT, 0.0, -20.0, archives.TOP),
+        )  # fmt: skip
+        odd = replace(items[2], assets={"blue": items[2].assets["blue"], "swir16": coarse,
+                                        "scl": coarse})  # fmt: skip
+        items = replace(items, items=(*items.items[:2], odd))
+        resolution = 1e-4 if crs == "EPSG:4326" else 10.0
+        grid = grid_of(1024, 208, shift=7, crs=crs, resolution=resolution)
+        plan = plan_composite(items, grid, archives.spec(*BANDS, mask="worldcover"), block=80)
+        layout = FileLayout(block, 2, 0.5)
+        found = traffic(plan.reads, lambda *_: layout)
+        got = (found.decoded[LOCAL], found.values, found.requests[LOCAL])
+        exact = slow_traffic(plan, layout)
+        if crs == "EPSG:32631":
+            assert got == exact
+        else:  # points along the borders stand for all of them
+            np.testing.assert_allclose(got, exact, rtol=2e-3)
+        assert found.stored[LOCAL] == got[0] // 2
+
+    def test_is_told_by_host(self):
+        items = virtual(2)
+        addresses = ("https://a.example/blue.tif?sig=x", "s3://bucket/blue.tif")
+        moved = tuple(
+            replace(item, assets={**item.assets, "blue": replace(item.asset("blue"), href=href)})
+            for item, href in zip(items, addresses, strict=True)
+        )
+        spec = archives.spec("blue", mask="none")
+        plan = plan_composite(replace(items, items=moved), grid_of(1024, 512), spec)
+        found = traffic(plan.reads, lambda *_: FileLayout((512, 512), 2, 0.25))
+        assert found.decoded == {"a.example": 2 * 1024**2, "s3://bucket": 2 * 1024**2}
+        assert found.stored == {"a.example": 1024**2 // 2, "s3://bucket": 1024**2 // 2}
+        assert found.requests == {"a.example": 8, "s3://bucket": 8}
+        assert found.values == 2 * 1024**2
+
+
+class TestHeaders:
+    def plan(self, folder, **profile):
+        pixels = np.zeros((512, 512), np.uint16)
+        pixels[:256] = np.random.default_rng(0).integers(0, 60_000, (256, 512))
+        blue = archives.raster(folder / "blue.tif", pixels, **profile)
+        items = Items((archives.item(0, {"blue": blue}),), Access(local=True))
+        return plan_composite(items, grid_of(512, 512), archives.spec("blue", mask="none"))
+
+    @pytest.mark.parametrize("compress", ["none", "deflate"])
+    def test_what_is_stored_is_read_from_them(self, tmp_path, compress):
+        plan = self.plan(tmp_path, compress=compress, blockxsize=128, blockysize=128)
+        facts = pricing.explain(plan)
+        assert facts["decoded_bytes"] == 2 * 512 * 512
+        assert "assumed" not in facts
+        file = (tmp_path / "blue.tif").stat().st_size
+        # nine of the sixteen blocks were looked at: two rows of three are noise
+        share = facts["stored_bytes"] / facts["decoded_bytes"]
+        assert share == 1.0 if compress == "none" else 0.3 < share < 0.7
+        assert facts["stored_bytes"] == pytest.approx(file, rel=0.4)
+        assert facts["hosts"] == {
+            LOCAL: {
+                "decoded_bytes": facts["decoded_bytes"],
+                "stored_bytes": facts["stored_bytes"],
+                "requests": 5,
+            }
+        }
+
+    def test_unreadable_ones_are_assumed_and_said(self, tmp_path):
+        plan = self.plan(tmp_path)
+        archives.html(tmp_path / "blue.tif")
+        facts = pricing.explain(plan)
+        typical = plan.sensor.layout("blue")
+        assert facts["decoded_bytes"] == typical.block[0] * typical.block[1] * typical.itemsize
+        assert facts["stored_bytes"] == round(facts["decoded_bytes"] * typical.stored)
+        assert "blue: blocks of 1024 x 1024 x 2 bytes, 75% stored" in facts["assumed"]
+        assert "blue.tif could not be opened" in facts["assumed"]
+
+    def test_a_host_that_fails_twice_is_left_alone(self, tmp_path, monkeypatch):
+        opened = []
+
+        def refuse(asset, _):
+            opened.append(asset.href)
+            raise ReadError(f"{asset.href} could not be opened: gone")
+
+        monkeypatch.setattr(reader, "header", refuse)
+        bands = ("blue", "green", "red", "nir")
+        facts = pricing.explain(plan_composite(virtual(1, bands), grid_of(1024, 512),
+                                               archives.spec(*bands)))  # fmt: skip
+        assert len(opened) == 2
+        assert facts["assumed"].startswith("typical files (blue, green, red, nir: ")
+
+
+@pytest.mark.slow
+def test_a_country(tmp_path):
+    """Ten thousand items over two zones; none of their files exists."""
+    document = tmp_path / "items.json"
+    count = kenya.write_items(document)
+    assert kenya.area_km2() == pytest.approx(kenya.AREA_KM2, rel=0.02)
+    query = Query(str(document), ("sentinel-2-l2a",), None, str(kenya.YEAR))
+    aoi = lcengine.Aoi.from_file(kenya.write_aoi(tmp_path / "kenya.geojson"))
+    spec = CompositeSpec(("blue", "green", "red", "nir"))
+    with pytest.raises(InputError, match="--crs"):
+        CompositeRequest(query, spec, aoi).plan()
+    plan = CompositeRequest(query, spec, aoi, crs="EPSG:32637", resolution=10.0).plan()
+    machines = Machines(100, 8, bandwidth=100e6)
+    priced = pricing.Pricing(lambda _: Rates(4.0, 8.0, 9.0), machines, Prices(0.05, 0.02), Limits())
+    facts = pricing.explain(plan, priced)
+    assert len(plan.items) == pytest.approx(count, rel=0.02)
+    covered = facts["shape"][0] * facts["shape"][1] / 1e4  # km²
+    assert covered > kenya.AREA_KM2
+    assert facts["tiles"] == -(-facts["shape"][0] // 2048) * -(-facts["shape"][1] // 2048)
+    assert facts["items_per_tile"]["min"] == 0  # beyond the border
+    assert facts["hosts"].keys() == {"imagery.example"}
+    # at least every pixel of the country, in every band, as often as it is seen
+    assert facts["decoded_bytes"] > kenya.AREA_KM2 * 1e4 * 4 * 2 * 73
+    assert 0 < facts["stored_bytes"] < facts["decoded_bytes"]
+    assert facts["hours"] > 0
+    assert facts["cost"] > 0.02 * facts["stored_bytes"] / 1e9
+    text = json.dumps(plan.to_json())
+    assert len(text) < 4000 * len(plan.items)
+    again = CompositePlan.from_json(json.loads(text))
+    assert again.run_id == plan.run_id
+    for name in ("tiles", "starts", "index"):
+        np.testing.assert_array_equal(getattr(again.reads, name), getattr(plan.reads, name))
 
 
 class TestAssignment:
@@ -153,7 +336,7 @@ class TestAssignment:
         plan = plan_composite(items, grid_of(1024, 256), archives.spec("blue"))
         reached = [len(plan.reads.items_of(i)) for i in range(16)]
         assert reached == [1, 1, 0, 0, 1, 1, 0, 0, *[0] * 8]
-        assert plan.explain(decoded_bytes=False)["items_per_tile"]["min"] == 0
+        assert plan.explain()["items_per_tile"]["min"] == 0
 
     def far(self):
         """An item a quarter of the globe to the east, where zone 31 has no coordinates."""
@@ -174,7 +357,7 @@ class TestAssignment:
         assert names == {item.id for item in near}
         assert [len(plan.reads.items_of(i)) for i in range(4)] == [2, 2, 2, 2]
         assert len(plan.reads.reaching().items) == 2
-        assert plan.explain(decoded_bytes=False)["items_per_tile"]["max"] == 2
+        assert plan.explain()["items_per_tile"]["max"] == 2
 
     def test_a_cube_of_such_items_alone_is_refused(self):
         with pytest.raises(InputError, match=r"none of the 1 items reaches the grid .*EPSG:32631"):
@@ -308,7 +491,7 @@ def test_planning_reads_headers_only(tmp_path):
         before = server.bytes_sent
         plan = plan_composite(items, grid, archives.spec(*BANDS))
         assert server.bytes_sent == before
-        facts = plan.explain()
+        facts = pricing.explain(plan)
         kinds = {(band, i.asset(band).shape) for i in items for band in (*BANDS, "scl")}
         header = int(reader.GDAL_OPTIONS["GDAL_INGESTED_BYTES_AT_OPEN"])
         assert server.bytes_sent - before <= len(kinds) * header
@@ -352,10 +535,10 @@ def measure(folder, case):
     archives.in_process(plan_composite(small, grid_of(64, 64, **kind), spec))  # warm up
     items = archives.series(Path(folder) / "large", case["items"], spec.bands, 1024)
     plan = plan_composite(items, grid_of(1024, **case["grid"]), spec)
-    facts = plan.explain()
+    facts = pricing.explain(plan)
     for item in items:
         for asset in item.assets.values():
-            reader.block_shape(asset, items.access)  # headers are no pixels
+            reader.header(asset, items.access)  # headers are no pixels
     peak, base, before = Peak(), resident(), bytes_read()
     peak.start()
     for number in plan.reads.tiles:

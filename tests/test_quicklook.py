@@ -12,7 +12,7 @@ from lcengine import quicklook
 from lcengine.errors import InputError
 from lcengine.grid import Grid
 from lcengine.periods import PeriodRule
-from lcengine.store import Layout, Staging, Variable
+from lcengine.store import Variable, target
 
 HEIGHT, WIDTH = 40, 64
 
@@ -20,15 +20,14 @@ HEIGHT, WIDTH = 40, 64
 @pytest.fixture(scope="module")
 def product(tmp_path_factory):
     """red, green, blue, nir of a ramp from west to east; the northern rows are nodata."""
-    layout = Layout.at(tmp_path_factory.mktemp("product") / "out.zarr")
-    layout.home.mkdir()
+    place = target(tmp_path_factory.mktemp("product") / "out.zarr")
     grid = Grid.from_bounds(
         600_000, 5_600_000 - HEIGHT * 10, 600_000 + WIDTH * 10, 5_600_000, "EPSG:32631", 10.0, 64
     )
     bands = ("blue", "green", "red", "nir")
     variables = [Variable(b, "int16", -32768, b, scale=1e-4, units="1") for b in bands]
     variables.append(Variable("count", "uint16", 65535, "count"))
-    staging = Staging.create(layout, {}, "run", {}, grid, variables)
+    staging = place.create({}, "run", {}, grid, variables)
     ramp = np.tile(np.arange(WIDTH) * 50, (HEIGHT, 1))
     arrays = {b: (ramp + 200 * i).astype(np.int16) for i, b in enumerate(bands)}
     for pixels in arrays.values():
@@ -42,15 +41,14 @@ def product(tmp_path_factory):
 @pytest.fixture(scope="module")
 def monthly(tmp_path_factory):
     """Ramps of two months; `red_p10` and so on only in June. Float extras hold NaN."""
-    layout = Layout.at(tmp_path_factory.mktemp("monthly") / "out.zarr")
-    layout.home.mkdir()
+    place = target(tmp_path_factory.mktemp("monthly") / "out.zarr")
     grid = Grid.from_bounds(0, 0, WIDTH * 10, HEIGHT * 10, "EPSG:32631", 10.0, 64)
     bands = [f"{b}_{m}" for m in ("median", "p10") for b in ("blue", "green", "red")]
     variables = [Variable(b, "int16", -32768, b, scale=1e-4, units="1") for b in bands]
     variables.append(Variable("score", "float32", None, "score"))
     moments = [dt.datetime(2023, month, 1, tzinfo=dt.UTC) for month in (5, 7)]
     periods = PeriodRule.parse("month").periods(moments[0], moments[0] + dt.timedelta(40))
-    staging = Staging.create(layout, {}, "run", {}, grid, variables, periods)
+    staging = place.create({}, "run", {}, grid, variables, periods)
     ramp = np.tile(np.arange(WIDTH) * 50, (2, HEIGHT, 1)).astype(np.int16)
     ramp[0, :10], ramp[1, 20:] = -32768, -32768
     arrays = dict.fromkeys(bands, ramp)

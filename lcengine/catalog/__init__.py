@@ -23,6 +23,7 @@ from lcengine.catalog.documents import (
     is_landing_page,
     parse,
     prepared,
+    uncollected,
     walk,
 )
 from lcengine.catalog.query import (
@@ -40,7 +41,7 @@ from lcengine.errors import CatalogError, InputError, NoItemsError
 from lcengine.items import Access, Item, Items
 from lcengine.sensors import normalise, registry
 
-__all__ = ["Query", "parse_interval", "search", "search_query"]
+__all__ = ["Query", "Search", "parse_interval", "search", "search_query"]
 
 TIMEOUT = 300.0
 """Seconds that a whole search may take, all pages and retries included."""
@@ -105,28 +106,66 @@ def search_query(
     timeout: float = TIMEOUT,
 ) -> Items:
     """`search` for a question that is already in its normal form."""
-    if not timeout > 0:
-        raise InputError(f"timeout is {timeout}, expected a positive number of seconds")
-    if signer is not None and not _SIGNER.fullmatch(signer):
-        raise InputError(f"signer is {signer!r}, expected an import path module:function")
-    own = [(urlsplit(query.source).hostname or "").lower()] if query.is_remote else []
-    hosts = tuple(dict.fromkeys([*own, *(host.lower() for host in allow_hosts)]))
-    found = _find(query, Documents(query.source, hosts, timeout))
-    chosen = _select(query, found)
-    access, superseded = _access(query, found, hosts, signer)
-    local = not query.is_remote
-    items = _normalise((prepared(feature, local=local) for feature in chosen), offset)
-    result = Items.of(items, access)
-    return replace(result, superseded=tuple(sorted({*result.superseded, *superseded})))
+    asked = Search(query, offset=offset, signer=signer, allow_hosts=allow_hosts, timeout=timeout)
+    return asked.items(query.bbox)
+
+
+class Search:
+    """A question for one area after another: files are read, and items normalised, only once."""
+
+    def __init__(
+        self,
+        query: Query,
+        *,
+        offset: float | None = None,
+        signer: str | None = None,
+        allow_hosts: Sequence[str] = (),
+        timeout: float = TIMEOUT,
+    ) -> None:
+        if not timeout > 0:
+            raise InputError(f"timeout is {timeout}, expected a positive number of seconds")
+        if signer is not None and not _SIGNER.fullmatch(signer):
+            raise InputError(f"signer is {signer!r}, expected an import path module:function")
+        own = [(urlsplit(query.source).hostname or "").lower()] if query.is_remote else []
+        self._hosts = tuple(dict.fromkeys([*own, *(host.lower() for host in allow_hosts)]))
+        self._query, self._offset, self._signer, self._timeout = query, offset, signer, timeout
+        self._found: _Found | None = None
+        self._known: dict[int, Item] = {}
+
+    def items(self, bbox: tuple[float, float, float, float] | None) -> Items:
+        """The items of an area, all of them for None; raises as `search`, which has a timeout."""
+        query = replace(self._query, bbox=bbox)
+        found = self._found
+        if found is None:
+            found = _find(query, Documents(query.source, self._hosts, self._timeout))
+            self._found = None if found.of_area else found
+        chosen = _select(query, found)
+        access, superseded = _access(query, found, self._hosts, self._signer)
+        result = Items.of(self._normalised(chosen), access)
+        return replace(result, superseded=tuple(sorted({*result.superseded, *superseded})))
+
+    def _normalised(self, features: Sequence[Feature]) -> list[Item]:
+        """Features as items; their identity is that of the objects while `_found` holds them."""
+        if self._found is None:
+            self._known = {}
+        local = not self._query.is_remote
+        new = [feature for feature in features if id(feature) not in self._known]
+        items = _normalise((prepared(feature, local=local) for feature in new), self._offset)
+        self._known.update(zip(map(id, new), items, strict=True))
+        return [self._known[id(feature)] for feature in features]
 
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """What a source holds (an API: what it gave). `saved`: the head of a file by `Items.save`."""
+    """What a source holds. `saved`: the head of a file by `Items.save`.
+
+    `of_area`: it is what an API gave for the area of the query alone.
+    """
 
     features: Sequence[Feature]
     collections: tuple[str, ...]
     saved: Mapping[str, Any] | None = None
+    of_area: bool = False
 
 
 def _find(query: Query, documents: Documents) -> _Found:
@@ -177,7 +216,7 @@ def _find_in_api(query: Query, root: Mapping[str, Any], documents: Documents) ->
     if not features and query.collections:
         with suppress(CatalogError):  # only for the hint in the error that follows
             names = tuple(collection_ids(root, query.source, documents.fetcher))
-    return _Found(features, names)
+    return _Found(features, names, of_area=True)
 
 
 def _names(features: Iterable[Feature]) -> tuple[str, ...]:
@@ -279,7 +318,7 @@ def _is_below(host: str | None, domain: str) -> bool:
 def _normalise(stacs: Iterable[Mapping[str, Any]], offset: float | None) -> list[Item]:
     """Normalised items; each kind of warning once for all of them."""
     items: list[Item] = []
-    with warnings.catch_warnings(record=True) as caught:
+    with warnings.catch_warnings(record=True) as caught, uncollected():
         warnings.simplefilter("always")
         for stac in stacs:
             try:
@@ -296,5 +335,5 @@ def _normalise(stacs: Iterable[Mapping[str, Any]], offset: float | None) -> list
     for messages in kinds.values():
         example, category = next(iter(messages.items()))
         more = f" ({len(messages)} items; this is the first)" if len(messages) > 1 else ""
-        warnings.warn(example + more, category, stacklevel=4)
+        warnings.warn(example + more, category, stacklevel=6)
     return items

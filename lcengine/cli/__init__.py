@@ -15,7 +15,7 @@ from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 import lcengine
-from lcengine.cli import composite, export, product, search, world
+from lcengine.cli import composite, export, product, recovery, search, world
 from lcengine.cli.output import complain, show_warnings
 from lcengine.errors import LcengineError
 
@@ -34,7 +34,8 @@ class Group(TyperGroup):
             raise  # the command line's own ways out; a broken pipe is `| head`
         except KeyboardInterrupt:
             kept = "; finished tiles are kept, run the same command again to resume"
-            complain(f"interrupted{kept if ctx.invoked_subcommand == 'composite' else ''}")
+            resumable = ctx.invoked_subcommand in ("composite", "retry")
+            complain(f"interrupted{kept if resumable else ''}")
             raise typer.Exit(INTERRUPTED) from None
         except Exception as error:  # the last line before the user
             if ctx.params.get("debug"):
@@ -82,6 +83,9 @@ def options(
 app.command("search")(search.search)
 app.command("plan")(composite.plan)
 app.command("composite", epilog=composite.choices())(composite.composite)
+app.command("status")(recovery.status)
+app.command("retry")(recovery.retry)
+app.command("verify")(recovery.verify)
 app.command("info")(product.info)
 app.command("quicklook")(product.quicklook)
 app.command("export")(export.export)

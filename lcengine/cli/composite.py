@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import signal
-from contextlib import AbstractContextManager
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,13 +10,14 @@ from rich.markup import escape
 
 from lcengine.cli import options
 from lcengine.cli.options import takes
-from lcengine.cli.output import emit, progress, say
-from lcengine.errors import InputError
+from lcengine.cli.output import emit, say
+from lcengine.cli.pricing import Budget, budget, parse_bytes
+from lcengine.cli.progress import progress
 from lcengine.kernels.methods import DEFAULT_SCREEN, FORMS, SCREENS
+from lcengine.price import Machines
 
 if TYPE_CHECKING:
-    from lcengine.composite import CompositeRequest
-    from lcengine.engine import Client
+    from lcengine.composite import CompositePlan, CompositeRequest
 
 Bands = Annotated[
     str | None,
@@ -139,69 +137,95 @@ def _request(
     )
 
 
-@takes(_request)
-def plan(request: CompositeRequest, *, json: options.AsJson = False) -> None:
-    """Say what a composite would cost: tiles, items per tile, bytes, memory, tasks. Reads no pixel.
-
-    `decoded bytes` is an upper bound, taken from one file header per collection, band and shape.
-    """
-    emit(request.plan().explain(), json)
-
-
-@takes(_request)
-def composite(
+@takes(_request, budget)
+def plan(
     request: CompositeRequest,
+    budget: Budget,
     *,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Product to write, e.g. out.zarr.")
-    ],
     workers: Annotated[
-        int | None,
-        typer.Option("--workers", help="Local processes (default: one per 4 CPUs)."),
+        int | None, typer.Option("--workers", help="Machines of the cluster in mind (default: 1).")
     ] = None,
     threads: Annotated[
-        int | None,
-        typer.Option("--threads", help="Threads per process (default: CPUs / workers)."),
+        int | None, typer.Option("--threads", help="Cores of each (default: of this machine).")
     ] = None,
-    scheduler: Annotated[
-        str | None, typer.Option("--scheduler", help="Running Dask scheduler, tcp://host:8786.")
+    bandwidth: Annotated[
+        str | None, typer.Option("--bandwidth", help="Bytes per second into each, e.g. 100MB.")
     ] = None,
+    json: options.AsJson = False,
+) -> None:
+    """Say what a composite would take: tiles, items, bytes, memory; reads no pixel.
+
+    With --workers, --threads, --bandwidth, --rates or a price also hours and cost, from a
+    calibration of some seconds. Bytes and hours are upper bounds: clouds save work.
+    """
+    from lcengine.composite import pricing
+
+    asked = budget.asked or any(v is not None for v in (workers, threads, bandwidth))
+    priced = budget.on(_machines(workers, threads, bandwidth))
+    made = request.plan()
+    if asked:
+        emit(pricing.explain(made, priced), json)
+    else:
+        priced.check(made)
+        emit(pricing.explain(made), json)
+
+
+def _machines(workers: int | None, threads: int | None, bandwidth: str | None = None) -> Machines:
+    """The cluster in mind: one machine such as this where nothing is said."""
+    from lcengine.kernels._jit import usable_cpus
+
+    speed = None if bandwidth is None else parse_bytes(bandwidth, "--bandwidth")
+    cores = usable_cpus() if threads is None else threads
+    return Machines(1 if workers is None else workers, cores, speed)
+
+
+@takes(_request, budget)
+def composite(
+    request: CompositeRequest,
+    budget: Budget,
+    *,
+    output: Annotated[
+        str,
+        typer.Option("--output", "-o", help="Product to write: out.zarr or s3://bucket/out.zarr."),
+    ],
+    cluster: options.Cluster = "local",
+    store: options.Store = None,
+    retries: options.Retries = 2,
+    patience: options.Patience = 3600.0,
     restart: Annotated[
         bool, typer.Option("--restart", help="Discard unfinished work or replace the product.")
     ] = False,
     json: options.AsJson = False,
 ) -> None:
     """Make a cloud-free composite. Interrupted, the same command goes on where it stopped."""
-    from lcengine import engine
     from lcengine.cli.product import summary
     from lcengine.composite import run_composite
+    from lcengine.engine import Policy
 
-    if scheduler is not None and (workers or threads):
-        raise InputError(
-            "--workers and --threads describe a local cluster, --scheduler names a running one; "
-            "give one or the other"
-        )
-    signal.signal(signal.SIGTERM, _interrupt)
+    client = options.connector(cluster)
+    priced = budget.on(_machines(None, None))
 
-    def client() -> AbstractContextManager[Client]:
-        if scheduler is not None:
-            return engine.connect(scheduler)
-        return engine.local_client(workers, threads)
+    def planned() -> CompositePlan:
+        made = request.plan()
+        priced.check(made)
+        return made
 
-    with progress(json) as listener:
+    with options.terminable(), progress(json, budget.prices.core_hour) as listener:
         path = run_composite(
-            request.plan,
+            planned,
             output,
             client=client,
             request=request.to_json(),
             restart=restart,
+            store=store,
+            policy=Policy(retries=retries, patience=patience),
             listener=listener,
         )
     facts = summary(path)
     emit(facts, json)
     periods = facts.get("periods", [])
     time = f" --time {periods[len(periods) // 2]}" if len(periods) > 1 else ""
-    say(f"next: lcengine quicklook {output}{time} -o {output.stem}.png")
+    say(f"next: lcengine quicklook {output}{time} -o {Path(output).stem}.png")
 
 
 MASKS = {
@@ -228,7 +252,3 @@ def choices() -> str:
         lines.append(f"[bold]{option}[/bold]")
         lines += [f"  [cyan]{escape(form)}[/cyan]: {text}" for form, text in forms.items()]
     return "\n\n".join(lines)
-
-
-def _interrupt(_signal: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt

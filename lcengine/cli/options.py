@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
@@ -58,24 +61,68 @@ AllowHost = Annotated[
     list[str] | None,
     typer.Option("--allow-host", help="Private host that assets may lie on; repeatable."),
 ]
+Cluster = Annotated[
+    str,
+    typer.Option(
+        "--cluster",
+        help="Where tiles are computed: local, local:workers=2,threads=4,memory=8GiB, "
+        "tcp://host:8786, tls://host:8786 or a YAML file (see cluster/).",
+    ),
+]
+Store = Annotated[
+    str | None,
+    typer.Option("--store", help="icechunk for a versioned repository (default: plain Zarr)."),
+]
+Retries = Annotated[int, typer.Option("--retries", help="Further attempts of a tile that failed.")]
+Patience = Annotated[
+    float,
+    typer.Option("--patience", help="Seconds without a finished tile before the run gives up."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout, for machines.")]
 
 
-def takes(build: Callable[..., Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command the options of `build`; the command gets what `build` makes of them.
+def connector(target: str) -> Callable[[], AbstractContextManager[Any]]:
+    """Opens the cluster when called; a target that is none is refused at once."""
+    from lcengine.cluster import connect
+    from lcengine.cluster.target import parse
 
-    Typer reads options off a signature, so this writes the two signatures into one.
+    parse(target)
+    return lambda: connect(target)
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """SIGTERM ends a run as Ctrl-C does: what runs is finished, and the same command resumes."""
+
+    def interrupt(_signal: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def takes(*builds: Callable[..., Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the options of `builds`; the command gets what each makes of its own first.
+
+    Typer reads options off a signature, so this writes the signatures into one.
     """
-    shared = _parameters(build)
+    shared = [_parameters(build) for build in builds]
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        own = _parameters(command)[1:]
+        own = _parameters(command)[len(builds) :]
 
         def run(**given: Any) -> None:
-            made = build(**{p.name: given.pop(p.name) for p in shared})
-            command(made, **given)
+            made = [
+                build(**{p.name: given.pop(p.name) for p in parameters})
+                for build, parameters in zip(builds, shared, strict=True)
+            ]
+            command(*made, **given)
 
-        merged = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*shared, *own)]
+        every = [p for parameters in (*shared, own) for p in parameters]
+        merged = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in every]
         run.__name__, run.__doc__ = command.__name__, command.__doc__
         run.__annotations__ = {p.name: p.annotation for p in merged}
         run.__signature__ = inspect.Signature(merged)  # type: ignore[attr-defined]
@@ -87,7 +134,7 @@ def takes(build: Callable[..., Any]) -> Callable[[Callable[..., None]], Callable
 def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
     """Parameters with their annotations evaluated; types known to checkers only become Any."""
     module = inspect.getmodule(function)
-    names = dict.fromkeys(("CompositeRequest", "Client"), Any)
+    names = {"CompositeRequest": Any}
     hints = get_type_hints(
         function, globalns={**names, **vars(module)} if module else names, include_extras=True
     )

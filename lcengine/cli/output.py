@@ -1,19 +1,13 @@
-"""What the command line prints: one-line messages, tables, progress, JSON."""
+"""What the command line prints: one-line messages, tables, JSON."""
 
 from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 import typer
-
-if TYPE_CHECKING:
-    from lcengine.engine import Progress
-
-LOG_SECONDS = 5.0
 
 
 def complain(message: str) -> None:
@@ -49,7 +43,7 @@ def _text(key: str, value: Any) -> str:
     if value is None:
         return "-"
     if isinstance(value, Mapping):
-        return "  ".join(f"{k} {_text(k, v)}" for k, v in value.items())
+        return "  ".join(f"{_label(k, v)} {_text(k, v)}" for k, v in value.items())
     if isinstance(value, list | tuple):
         return ", ".join(str(v) for v in value)
     if key.endswith("bytes") or key.startswith("memory"):
@@ -59,68 +53,15 @@ def _text(key: str, value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
+def _label(key: str, value: Any) -> str:
+    """A key for people; the keys of mappings are names, such as those of hosts."""
+    return key if isinstance(value, Mapping) else key.replace("_", " ")
+
+
 def human_bytes(count: float) -> str:
     """Bytes in binary units."""
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if count < 1024 or unit == "TiB":
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB", "PiB"):
+        if count < 1024 or unit == "PiB":
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1024
     raise AssertionError
-
-
-@contextmanager
-def progress(as_json: bool) -> Iterator[Callable[[Progress], None]]:
-    """A listener that shows a run: a Rich bar in a terminal, plain lines in a log."""
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    if as_json or not console.is_terminal:
-        yield _log()
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
-
-    with Bar(
-        TextColumn("tiles"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[pace]}"),
-        TextColumn("{task.fields[failures]} failed reads"),
-        TimeRemainingColumn(),
-        console=console,
-    ) as bar:
-        task = bar.add_task("tiles", pace="", failures=0)
-
-        def listen(state: Progress) -> None:
-            bar.update(
-                task,
-                total=state.tiles,
-                completed=state.done,
-                pace=_pace(state),
-                failures=state.failures,
-            )
-
-        yield listen
-
-
-def _log() -> Callable[[Progress], None]:
-    """A listener that writes the first and the last line, and one every few seconds between."""
-    last = -LOG_SECONDS
-
-    def listen(state: Progress) -> None:
-        nonlocal last
-        if state.seconds - last < LOG_SECONDS and state.done < state.tiles:
-            return
-        last = state.seconds
-        eta = "" if state.eta is None else f", {state.eta:.0f} s left"
-        resumed = f" ({state.resumed} from an earlier run)" if state.resumed else ""
-        say(
-            f"tiles {state.done}/{state.tiles}{resumed}, {_pace(state)}, "
-            f"{state.failures} failed reads{eta}"
-        )
-
-    return listen
-
-
-def _pace(state: Progress) -> str:
-    return f"{state.pixels_per_second / 1e6:.2f} Mpx/s"

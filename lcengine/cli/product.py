@@ -10,18 +10,19 @@ import typer
 from lcengine.cli import options
 from lcengine.cli.output import emit, say
 
-Product = Annotated[Path, typer.Argument(help="A product, e.g. out.zarr.")]
+Product = Annotated[str, typer.Argument(help="A product: out.zarr or s3://bucket/out.zarr.")]
 
 
 RECIPE = ("mask", "outliers", "method", "period", "min_clear")
 """What of a request makes a product what it is."""
 
 
-def summary(path: Path) -> dict[str, Any]:
+def summary(path: Path | str) -> dict[str, Any]:
     """What a product is, from its metadata alone."""
     import json
 
     import lcengine
+    from lcengine import store
 
     product = lcengine.open(path)
     provenance = json.loads(product.attrs["lcengine"])
@@ -29,7 +30,7 @@ def summary(path: Path) -> dict[str, Any]:
     periods = product["period"].values.tolist() if "period" in product.coords else []
     return {
         "product": str(path),
-        "files": str(path.resolve()),
+        "files": store.place(path),
         "bands": [str(n) for n, v in product.data_vars.items() if v.attrs.get("units") == "1"],
         "qa": [str(n) for n, v in product.data_vars.items() if v.attrs.get("units") != "1"],
         **({"periods": periods} if periods else {}),

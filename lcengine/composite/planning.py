@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 
 import lcengine
-from lcengine import reader
 from lcengine.composite.block import Series, days_of
 from lcengine.composite.spec import CompositeSpec
 from lcengine.errors import InputError
@@ -26,7 +25,7 @@ from lcengine.kernels.composite import MAX_OBSERVATIONS
 from lcengine.kernels.methods import DISTANCE, FARTHEST
 from lcengine.masks import check_sensor, preset
 from lcengine.periods import Period, neighbours, select
-from lcengine.plan import ReadPlan, describe, plan_reads, product_lattice
+from lcengine.plan import BLOCKS, ReadPlan, describe, plan_reads, product_lattice
 from lcengine.sensors import Sensor, sensor
 from lcengine.store import Variable
 
@@ -108,19 +107,26 @@ class CompositePlan:
         """Identity of the result: frozen items, grid, recipe and package version."""
         return digest(self.to_json())
 
+    def fitting(self, memory: int | None, attempt: int = 0) -> CompositePlan:
+        """This plan in blocks small enough for a task of `memory` bytes (None: any).
+
+        Each further `attempt` takes a block smaller still: the one before may have died of it.
+        Pixels do not depend on the block. Where not even the smallest fits, it is tried.
+        """
+        edges = [self.reads.block, *(edge for edge in BLOCKS if edge < self.reads.block)]
+        for edge in edges[attempt:] or edges[-1:]:
+            reads = replace(self.reads, block=edge)
+            if memory is None or reads.memory(self.output_bytes, read_threads()) <= memory:
+                break
+        return replace(self, reads=reads)
+
     def variables(self) -> tuple[Variable, ...]:
         """The product's variables in writing order."""
         return self.spec.variables(self.sensor.title)
 
-    def explain(self, decoded_bytes: bool = True) -> Mapping[str, Any]:
-        """The plan in numbers. `decoded_bytes` opens one header per collection, band and shape."""
-
-        def header(asset: Any) -> tuple[tuple[int, int], int]:
-            return reader.block_shape(asset, self.items.access)
-
-        numbers = describe(
-            self.reads, self.output_bytes, read_threads(), header if decoded_bytes else None
-        )
+    def explain(self) -> dict[str, Any]:
+        """The plan in numbers, as far as they are known without a look at the files."""
+        numbers = describe(self.reads, self.output_bytes, read_threads())
         periods = [period.name for period in self.time_axis]
         return {**numbers, "periods": periods} if periods else numbers
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import datetime as dt
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from lcengine.aoi import Aoi
-from lcengine.catalog import Query, parse_interval, search_query
+from lcengine.catalog import Query, Search, parse_interval
 from lcengine.composite.planning import CompositePlan, plan_composite
 from lcengine.composite.spec import CompositeSpec
 from lcengine.crs import auto_crs
@@ -71,10 +71,13 @@ class CompositeRequest:
 
     def items_and_grid(self) -> tuple[Items, Grid]:
         """The items and the grid of the product, whose extent may exceed the AOI's box."""
+        search = Search(
+            self.query, offset=self.offset, signer=self.signer, allow_hosts=self.allow_hosts
+        )
         if self.aoi is None:
-            return self._union()
+            return self._union(search)
         searched = _grown(self.aoi.bounds, self._halo())
-        items = self._search(searched)
+        items = search.items(searched)
         code = self.crs
         if code == "auto":
             code = f"EPSG:{auto_crs(self.aoi.bounds, items.epsgs)}"
@@ -87,25 +90,17 @@ class CompositeRequest:
         )
         wanted = _same_side(searched, grid.lonlat_bounds(self._halo()))
         if not _holds(searched, wanted):
-            items = self._search(wanted)
+            items = search.items(wanted)
         return items, grid
 
-    def _search(self, bbox: tuple[float, float, float, float] | None) -> Items:
-        return search_query(
-            replace(self.query, bbox=bbox),
-            offset=self.offset,
-            signer=self.signer,
-            allow_hosts=self.allow_hosts,
-        )
-
-    def _union(self) -> tuple[Items, Grid]:
+    def _union(self, search: Search) -> tuple[Items, Grid]:
         """Grid over all items; for a whole public archive that would be the globe."""
         if self.query.is_remote:
             raise InputError(
                 f"{self.query.shown} is not a local catalogue and no area is given; "
                 "state one with --bbox west,south,east,north or --aoi file.geojson"
             )
-        items = self._search(None)
+        items = search.items(None)
         code = self.crs
         if code == "auto":
             code = f"EPSG:{auto_crs(_union_bounds(items), items.epsgs)}"

@@ -3,187 +3,224 @@
 from __future__ import annotations
 
 import functools
-import io
-import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from lcengine import engine
-from lcengine.addresses import redact
+from lcengine import cluster, engine
 from lcengine.composite.planning import CompositePlan
-from lcengine.composite.tile import compute_tile
-from lcengine.errors import StoreError
-from lcengine.store import Layout, Staging, differences, exclusive
+from lcengine.composite.provenance import items_table, ledger_table
+from lcengine.composite.task import load_plan, run_tile, warm_up
+from lcengine.errors import RunError, StoreError
+from lcengine.store import Staging, Target, differences, target
 
 Planner = Callable[[], CompositePlan]
 ClientSource = engine.Client | Callable[[], AbstractContextManager[engine.Client]]
+Watcher = Callable[[engine.Progress], None]
 
 
-LEDGER = ("tile", "item", "band", "href", "error", "attempts")
-"""Columns of the failure ledger; `attempts` depends on luck, all others on the files."""
-
-
-def run_composite(
+def run_composite(  # noqa: PLR0913 - what, whereto, and how it is carried out
     plan: CompositePlan | Planner,
     output: str | os.PathLike[str],
     *,
     client: ClientSource | None = None,
     request: Mapping[str, Any] | None = None,
     restart: bool = False,
-    listener: Callable[[engine.Progress], None] | None = None,
-) -> Path:
+    store: str | None = None,
+    policy: engine.Policy | None = None,
+    listener: Watcher | None = None,
+) -> str:
     """Compute a composite into `output` (Zarr v3), resuming what an earlier run left unfinished.
 
     `plan`: a plan, or a function that makes one, which is called only when there is nothing to
-    resume. `request`: what the user asked for; an equal request resumes or, if its product is
-    already published, does nothing; a different one is refused unless `restart`. `client`: any
-    `distributed.Client`, or a function that opens one when there is work (default: a LocalCluster).
-    Returns the output path.
+    resume. `output`: a local path or `s3://bucket/key`. `client`: any `distributed.Client`, or a
+    function that opens one when there is work (default: a LocalCluster). `request`: what the user
+    asked for; an equal request resumes or, if its product is already published, does nothing; a
+    different one is refused unless `restart`. `store`: `icechunk` for a versioned repository
+    (a repository that is there already is recognised).
+    `policy`: retries, patience, window. `listener` hears of every tile. Returns the output.
+
+    Raises `RunError` where tiles failed or the cluster did, and `StoreError` where the output is
+    another's or cannot be written; what is finished is kept for the same command.
     """
-    layout = Layout.at(output)
+    place = target(output, store)
     if request is None:
         if not isinstance(plan, CompositePlan):
             raise StoreError("a plan that is made on demand needs `request`, its identity")
         request = {"run_id": plan.run_id}
-    with exclusive(layout):
-        if not restart and _is_published(layout, request):
-            return layout.output
-        staging = None if restart else Staging.find(layout, request)
+    with place.exclusive():
+        if restart:
+            place.replaceable()
+        elif _is_published(place, request):
+            return place.output
+        staging = None if restart else place.find(request)
         if staging is None:
-            made = plan if isinstance(plan, CompositePlan) else plan()
-            staging = Staging.create(
-                layout,
-                request,
-                made.run_id,
-                made.to_json(),
-                made.grid,
-                made.variables(),
-                made.time_axis,
-            )
-        frozen = load_plan(str(staging.plan_file))
-        _run_tiles(frozen, staging, client, listener)
-        ledger = _ledger(staging)
-        return staging.publish(
-            _tiles(frozen),
-            {"items": len(frozen.items), "failed_reads": len(ledger)},
-            {"items.parquet": _items(frozen), "failures.parquet": _parquet(ledger, LEDGER)},
-        )
+            staging = _stage(place, request, plan if isinstance(plan, CompositePlan) else plan())
+        return _finish(staging, client, policy, listener)
 
 
-def run_tile(output: str, version: str, number: int) -> engine.Receipt:
-    """The tile task: compute, write, verify, mark; a late or repeated run is harmless."""
-    staging = Staging(Layout(Path(output)), version)
-    plan = load_plan(str(staging.plan_file))
-    result = compute_tile(plan, number)
-    tile = plan.grid.tile_at(number)
-    content = staging.write(tile, result.arrays)
-    receipt = {
-        "tile": number,
-        "pixels": tile.height * tile.width,
-        "clear": result.clear,
-        "bytes_read": result.bytes_read,
-        "failures": [asdict(row) for row in result.failures],
-        "sha256": content,
+def resume_composite(
+    output: str | os.PathLike[str],
+    *,
+    client: ClientSource | None = None,
+    policy: engine.Policy | None = None,
+    listener: Watcher | None = None,
+) -> str:
+    """Go on with unfinished work on its frozen plan: the failed tiles and those not begun.
+
+    `StoreError` where there is nothing unfinished. Otherwise as `run_composite`.
+    """
+    place = target(output)
+    with place.exclusive():
+        note = place.unfinished()
+        staging = None if note is None else place.find(note["request"])
+        if staging is None:
+            state = "there is no product either" if place.published() is None else "it is complete"
+            raise StoreError(f"{place.output} has no unfinished work; {state}")
+        return _finish(staging, client, policy, listener)
+
+
+def run_status(output: str | os.PathLike[str]) -> dict[str, Any]:
+    """How far the work on an output has come, as JSON values.
+
+    `state` is `unfinished` or `published`; `failed_tiles` says of each tile given up its error, how
+    often it was tried and whether it is quarantined. `StoreError` where there is nothing at all.
+    """
+    place = target(output)
+    published = place.published()
+    staging = place.staging()
+    if staging is None and published is None:
+        raise StoreError(f"{place.output} is neither a product nor work on one; check the path")
+    facts: dict[str, Any] = {"output": place.output, "published": (published or {}).get("run_id")}
+    if staging is None:
+        return {**facts, "state": "published", "failed_tiles": []}
+    lost = done = 0
+    for receipt in staging.done():
+        done += 1
+        lost += len(receipt["failures"])
+    tiles = len(load_plan(staging).reads.tiles)
+    failed = staging.failed()
+    return {
+        **facts,
+        "state": "unfinished",
+        "tiles": tiles,
+        "done": done,
+        "failed": len(failed),
+        "remaining": tiles - done - len(failed),
+        "failed_reads": lost,
+        "failed_tiles": [{"tile": number, **failed[number]} for number in sorted(failed)],
     }
-    staging.mark(number, receipt)
-    return receipt
 
 
-@lru_cache(maxsize=2)
-def load_plan(path: str) -> CompositePlan:
-    """A frozen plan, read once per process."""
-    return CompositePlan.from_json(json.loads(Path(path).read_text()))
-
-
-def _is_published(layout: Layout, request: Mapping[str, Any]) -> bool:
+def _is_published(place: Target, request: Mapping[str, Any]) -> bool:
     """Whether the visible product answers this request; `StoreError` if it answers another."""
-    published = layout.published_request()
-    if published is None or layout.staging_note.exists():
+    published = place.published()
+    if published is None or place.unfinished() is not None:
         return False
-    changed = differences(dict(request), published)
+    changed = differences(dict(request), published.get("request", {}))
     if changed:
         raise StoreError(
-            f"{layout.output} holds the product of a different request ({'; '.join(changed)}); "
+            f"{place.output} holds the product of a different request ({'; '.join(changed)}); "
             "choose another output, or replace it with --restart"
         )
     return True
 
 
-def _tiles(plan: CompositePlan) -> list[int]:
-    return [int(number) for number in plan.reads.tiles]
+def _stage(place: Target, request: Mapping[str, Any], plan: CompositePlan) -> Staging:
+    return place.create(
+        request, plan.run_id, plan.to_json(), plan.grid, plan.variables(), plan.time_axis
+    )
+
+
+def _finish(
+    staging: Staging,
+    client: ClientSource | None,
+    policy: engine.Policy | None,
+    listener: Watcher | None,
+) -> str:
+    """Run the tiles that are missing, and publish."""
+    plan = load_plan(staging)
+    tiles = [int(number) for number in plan.reads.tiles]
+    done = {receipt["tile"] for receipt in staging.done()}
+    todo = [number for number in tiles if number not in done]
+    progress = engine.Progress(tiles=len(tiles), done=len(done), resumed=len(done))
+    watcher = listener or (lambda _: None)
+    watcher(progress)
+    if todo:
+        _run_tiles(todo, staging, _opened(client), policy, _Hearing(staging, progress, watcher))
+    count, ledger = ledger_table(staging.done())
+    facts = {"items": len(plan.items), "failed_reads": count}
+    sidecars = {"items.parquet": items_table(plan), "failures.parquet": ledger}
+    return staging.publish(tiles, facts, sidecars)
+
+
+def _opened(client: ClientSource | None) -> AbstractContextManager[engine.Client]:
+    if client is None:
+        return cluster.connect("local")
+    return nullcontext(client) if isinstance(client, engine.Client) else client()
 
 
 def _run_tiles(
-    plan: CompositePlan,
+    todo: list[int],
     staging: Staging,
-    client: ClientSource | None,
-    listener: Callable[[engine.Progress], None] | None,
+    opened: AbstractContextManager[engine.Client],
+    policy: engine.Policy | None,
+    hearing: _Hearing,
 ) -> None:
-    done = staging.done()
-    todo = [number for number in _tiles(plan) if number not in done]
-    progress = engine.Progress(tiles=len(plan.reads.tiles), done=len(done), resumed=len(done))
-
-    def heard(receipt: engine.Receipt) -> None:
-        progress.done += 1
-        progress.pixels += receipt["pixels"]
-        progress.failures += len(receipt["failures"])
-        if listener:
-            listener(progress)
-
-    if listener:
-        listener(progress)
-    if not todo:
-        return
-    function = functools.partial(run_tile, str(staging.layout.output), staging.version)
-    name = f"composite-{staging.version}"
-    if client is None:
-        opened: AbstractContextManager[engine.Client] = engine.local_client()
-    elif isinstance(client, engine.Client):
-        opened = nullcontext(client)
-    else:
-        opened = client()
-    with opened as cluster:
-        engine.run(todo, function, cluster, name=name, listener=heard)
+    with opened as client:
+        try:
+            outcome = engine.run(
+                todo,
+                functools.partial(run_tile, staging),
+                client,
+                name=f"composite-{staging.version}",
+                policy=policy,
+                warm_up=functools.partial(warm_up, staging),
+                listener=hearing.listener(),
+            )
+        finally:
+            staging.flush()
+    if outcome.failed:
+        first = outcome.failed[0]
+        raise RunError(
+            f"{len(outcome.failed)} of {len(todo)} tiles failed, the first: tile {first.tile}: "
+            f"{first.error}; what is finished is kept: `lcengine status` lists them all, "
+            "`lcengine retry` goes on, or run the same command again"
+        )
 
 
-def _items(plan: CompositePlan) -> bytes:
-    """Provenance: every asset with its reflectance contract, as Parquet."""
-    rows = [
-        {
-            "number": number,
-            "item": item.id,
-            "datetime": item.datetime,
-            "platform": item.platform,
-            "observation": group,
-            "baseline": item.baseline,
-            "band": band,
-            "href": redact(asset.href),
-            "scale": asset.scale,
-            "offset": asset.offset,
-            "contract": asset.contract,
-        }
-        for number, (item, group) in enumerate(zip(plan.items, plan.reads.observation, strict=True))
-        for band, asset in item.assets.items()
-    ]
-    return _parquet(rows, tuple(rows[0]))
+class _Hearing:
+    """Takes receipts to the store, and keeps account for whoever watches."""
 
+    def __init__(self, staging: Staging, progress: engine.Progress, watcher: Watcher) -> None:
+        self.staging = staging
+        self.progress = progress
+        self.watcher = watcher
 
-def _ledger(staging: Staging) -> list[dict[str, Any]]:
-    """The failed reads of all tiles, sorted."""
-    rows = [row for receipt in staging.done().values() for row in receipt["failures"]]
-    return sorted(rows, key=lambda row: tuple(row[name] for name in LEDGER))
+    def listener(self) -> engine.Listener:
+        return engine.Listener(self.done, self.failed, self.retried, self.staffed)
 
+    def done(self, receipt: engine.Receipt) -> None:
+        self.staging.accept(receipt)
+        state = self.progress
+        state.done += 1
+        state.pixels += receipt["pixels"]
+        state.clear += receipt["clear"]
+        state.observations += receipt["observations"]
+        state.bytes_read += receipt["bytes_read"]
+        state.failures += len(receipt["failures"])
+        self.watcher(state)
 
-def _parquet(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> bytes:
-    table = pa.table({name: [row[name] for row in rows] for name in names})
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer)
-    return buffer.getvalue()
+    def failed(self, failure: engine.TileFailure) -> None:
+        facts = asdict(failure)
+        self.staging.fail(facts.pop("tile"), facts)
+        self.progress.failed += 1
+        self.watcher(self.progress)
+
+    def retried(self, _failure: engine.TileFailure) -> None:
+        self.progress.retried += 1
+
+    def staffed(self, workers: int, threads: int) -> None:
+        self.progress.staff(workers, threads)

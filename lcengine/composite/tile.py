@@ -47,12 +47,15 @@ class Failure:
 class TileResult:
     """A finished tile: arrays (y, x) by variable, and what happened on the way.
 
-    `bytes_read`: decoded bytes of imagery and masks. What a failed read left is not counted.
+    `clear`, `observations`: clear observations of all pixels, and how many reach the tile, as if
+    each covered it. `bytes_read`: decoded bytes of imagery and masks. What a failed read left is
+    not counted.
     """
 
     arrays: dict[str, npt.NDArray[Any]]
     failures: list[Failure] = field(default_factory=list)
     clear: int = 0
+    observations: int = 0
     bytes_read: int = 0
 
 
@@ -103,6 +106,7 @@ class _TileTask:
         self.tile = tile
         self.reads = plan.reads
         self.members = self.reads.items_of(self.reads.position(tile.index))
+        self.passes = len(np.unique(plan.series.groups[self.members]))
         self.access = plan.items.access
         self.failed: dict[int, str] = {}
         """Items of which something could not be read, and the first band that failed."""
@@ -175,10 +179,11 @@ class _TileTask:
         if self.reads.beyond:
             names = (*names, DISTANCE)
         block = Block(values, clear[kept], own, names)
+        inside = self._inside(locator)
+        pixels = window.height * window.width if inside is None else np.count_nonzero(inside)
+        self.result.observations += self.passes * int(pixels)
         area = window.y0 - self.tile.y0, window.x0 - self.tile.x0, window.height, window.width
-        for number, found in enumerate(
-            reduce_block(spec, self.plan.periods, block, self._inside(locator))
-        ):
+        for number, found in enumerate(reduce_block(spec, self.plan.periods, block, inside)):
             self._put(number, area, found)
             self.result.clear += int(found["count"].sum(dtype=np.int64))
         for number, count in enumerate(self._count_lost(lost, kept, clear, values)):

@@ -15,9 +15,9 @@ from typing import Any
 
 from lcengine.errors import InputError
 from lcengine.items import Item
-from lcengine.sensors.base import Band, Sensor
+from lcengine.sensors.base import Band, FileLayout, Sensor
 
-__all__ = ["Band", "Sensor", "normalise", "registry", "sensor"]
+__all__ = ["Band", "FileLayout", "Sensor", "normalise", "registry", "sensor"]
 
 
 @cache

@@ -33,6 +33,26 @@ class Band:
 
 
 @dataclass(frozen=True, slots=True)
+class FileLayout:
+    """How a file stores a band: (height, width) of its blocks, bytes per pixel once decoded.
+
+    `stored`: bytes in the file per decoded byte, None where the header does not tell.
+    """
+
+    block: tuple[int, int]
+    itemsize: int
+    stored: float | None = None
+
+
+TYPICAL: Mapping[str, FileLayout] = {
+    "reflectance": FileLayout((1024, 1024), 2, 0.75),
+    "classes": FileLayout((1024, 1024), 1, 0.15),
+    "score": FileLayout((1024, 1024), 1, 0.5),
+}
+"""Files as public archives of cloud-optimised GeoTIFFs have them, by kind of band."""
+
+
+@dataclass(frozen=True, slots=True)
 class Sensor:
     """One registry entry.
 
@@ -61,6 +81,10 @@ class Sensor:
         raise InputError(
             f"sensor {self.name} has no band {name!r}; it has {', '.join(self.band_names)}"
         )
+
+    def layout(self, band: str) -> FileLayout:
+        """How files of a band are typically stored."""
+        return TYPICAL[self.band(band).kind]
 
 
 def asset_crs(stac: Mapping[str, Any], asset: Mapping[str, Any]) -> str:

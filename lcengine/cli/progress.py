@@ -1,0 +1,105 @@
+"""What a run shows while it goes on: a live view, lines of a log, or JSON for machines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import typer
+
+from lcengine.cli.output import human_bytes, say
+
+if TYPE_CHECKING:
+    from lcengine.engine import Progress
+
+LOG_SECONDS = 5.0
+"""Seconds between two lines of a log."""
+
+Listener = Callable[["Progress"], None]
+
+
+@contextmanager
+def progress(as_json: bool, price: float | None = None) -> Iterator[Listener]:
+    """A listener for `run_composite`; all it shows goes to stderr.
+
+    `price`: of a core-hour, for the cost so far.
+    """
+    with _view(as_json) as show:
+
+        def listen(state: Progress) -> None:
+            state.price = price
+            show(state)
+
+        yield listen
+
+
+@contextmanager
+def _view(as_json: bool) -> Iterator[Listener]:
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if as_json:
+        yield _now_and_then(lambda state: typer.echo(json.dumps(state.to_json()), err=True))
+        return
+    if not console.is_terminal:
+        yield _now_and_then(lambda state: say(line(state)))
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    with Bar(
+        TextColumn("tiles"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[facts]}"),
+        TimeRemainingColumn(),
+        console=console,
+    ) as bar:
+        task = bar.add_task("tiles", facts="")
+
+        def listen(state: Progress) -> None:
+            facts = ", ".join(_facts(state))
+            bar.update(task, total=state.tiles, completed=state.done, facts=facts)
+
+        yield listen
+
+
+def _now_and_then(show: Listener) -> Listener:
+    """Shows the first and the last state, and one every few seconds between."""
+    last = -LOG_SECONDS
+
+    def listen(state: Progress) -> None:
+        nonlocal last
+        if state.seconds - last >= LOG_SECONDS or state.done + state.failed >= state.tiles:
+            last = state.seconds
+            show(state)
+
+    return listen
+
+
+def line(state: Progress) -> str:
+    """The state of a run as a line of a log."""
+    resumed = f" ({state.resumed} from an earlier run)" if state.resumed else ""
+    eta = "" if state.eta is None else f", {duration(state.eta)} left"
+    return f"tiles {state.done}/{state.tiles}{resumed}, {', '.join(_facts(state))}{eta}"
+
+
+def _facts(state: Progress) -> list[str]:
+    facts = [f"{state.pixels_per_second / 1e6:.2f} Mpx/s", f"{human_bytes(state.bytes_read)} read"]
+    if state.clear_fraction is not None:
+        facts.append(f"{100 * state.clear_fraction:.1f} % clear")
+    facts.append(f"{state.failures} failed reads")
+    if state.failed or state.retried:
+        facts.append(f"{state.failed} failed tiles, {state.retried} retried")
+    if state.cost is not None:
+        facts.append(f"cost {state.cost:.2f}")
+    return facts
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: 42 s, 12 min, 3.5 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

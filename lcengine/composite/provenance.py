@@ -1,0 +1,52 @@
+"""What goes beside a product's arrays: which asset was read how, and what could not be read."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lcengine.addresses import redact
+from lcengine.composite.planning import CompositePlan
+
+LEDGER = ("tile", "item", "band", "href", "error", "attempts")
+"""Columns of the failure ledger; `attempts` depends on luck, all others on the files."""
+
+
+def items_table(plan: CompositePlan) -> bytes:
+    """Every asset with its reflectance contract, as Parquet."""
+    rows = [
+        {
+            "number": number,
+            "item": item.id,
+            "datetime": item.datetime,
+            "platform": item.platform,
+            "observation": group,
+            "baseline": item.baseline,
+            "band": band,
+            "href": redact(asset.href),
+            "scale": asset.scale,
+            "offset": asset.offset,
+            "contract": asset.contract,
+        }
+        for number, (item, group) in enumerate(zip(plan.items, plan.reads.observation, strict=True))
+        for band, asset in item.assets.items()
+    ]
+    return _parquet(rows, tuple(rows[0]))
+
+
+def ledger_table(receipts: Iterable[Mapping[str, Any]]) -> tuple[int, bytes]:
+    """Number of failed reads of all tiles, and they as Parquet, sorted."""
+    rows = [row for receipt in receipts for row in receipt["failures"]]
+    rows.sort(key=lambda row: tuple(row[name] for name in LEDGER))
+    return len(rows), _parquet(rows, LEDGER)
+
+
+def _parquet(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> bytes:
+    table = pa.table({name: [row[name] for row in rows] for name in names})
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer)
+    return buffer.getvalue()

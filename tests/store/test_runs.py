@@ -1,0 +1,159 @@
+"""The store's promises through `run_composite`, with a cluster."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import archives
+import numpy as np
+import pytest
+import xarray as xr
+from places import KINDS, backend_at
+
+import lcengine
+from lcengine import store
+from lcengine.cluster import connect
+from lcengine.composite import plan_composite, run_composite
+from lcengine.errors import RunError, StoreError
+from lcengine.grid import Grid
+
+
+@pytest.fixture(scope="module")
+def client():
+    with connect("local:workers=1,threads=2") as found:
+        yield found
+
+
+def plan_of(items, **changes):
+    grid = Grid.from_bounds(
+        archives.LEFT, archives.TOP - 640, archives.LEFT + 640, archives.TOP,
+        "EPSG:32631", 10.0, 32,
+    )  # fmt: skip
+    return plan_composite(items, grid, archives.spec("blue", **changes))
+
+
+@pytest.fixture(scope="module")
+def items(tmp_path_factory):
+    return archives.series(tmp_path_factory.mktemp("items") / "s", 3, ("blue",), 64, block=32)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("environment")
+class TestEverywhere:
+    """One composite in all four places, made by the processes of one cluster."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def client(cls, environment):
+        with connect("local:workers=1,threads=2") as found:
+            yield found
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def products(cls, items, client, tmp_path_factory):
+        made = {}
+        for name in KINDS:
+            backend = backend_at(name, tmp_path_factory.mktemp(name))
+            run_composite(plan_of(items), backend.output, client=client, store=backend.kind)
+            made[name] = backend
+        return made
+
+    @pytest.mark.parametrize("name", KINDS[1:])
+    def test_the_arrays_are_the_same(self, products, name):
+        local, other = products["local"].output, products[name].output
+        wanted, found = store.stored(local), store.stored(other)
+        assert list(found.data_vars) == list(wanted.data_vars)
+        for variable in wanted.data_vars:
+            assert found[variable].dtype == wanted[variable].dtype
+            np.testing.assert_array_equal(found[variable].values, wanted[variable].values)
+        for sidecar in ("items.parquet", "failures.parquet", "tiles.parquet"):
+            assert store.sidecar(other, sidecar) == store.sidecar(local, sidecar)
+        assert store.verify(other).ok
+        xr.testing.assert_identical(lcengine.open(other), lcengine.open(local))
+
+    @pytest.mark.parametrize("name", KINDS)
+    def test_a_published_request_is_not_run_again(self, products, items, client, name):
+        place = products[name]
+        before = place.files()
+        seen = []
+        run_composite(
+            plan_of(items), place.output, client=client, listener=seen.append, store=place.kind
+        )
+        assert seen == []
+        assert place.files() == before
+
+    def test_objects_are_not_overwritten(self, products, items, client):
+        place = products["s3"]
+        before = place.files()
+        with pytest.raises(StoreError, match=r"not overwritten.*--store icechunk"):
+            run_composite(plan_of(items), place.output, client=client, restart=True)
+        assert place.files() == before
+
+
+class TestRuns:
+    """The same promises through `run_composite`, with a cluster."""
+
+    def test_the_arrays_are_those_of_the_tile_task(self, items, tmp_path, client):
+        plan = plan_of(items)
+        output = run_composite(plan, tmp_path / "out.zarr", client=client)
+        expected, _ = archives.in_process(plan)
+        stored = archives.arrays(output)
+        assert set(stored) == set(expected)
+        for name, pixels in expected.items():
+            np.testing.assert_array_equal(stored[name], pixels)
+
+    def test_a_published_request_is_not_run_again(self, items, tmp_path, client):
+        output = run_composite(plan_of(items), tmp_path / "out.zarr", client=client)
+        version = output.resolve()
+        seen = []
+        run_composite(plan_of(items), output, client=client, listener=seen.append)
+        assert seen == []
+        assert output.resolve() == version
+
+    def test_a_changed_request_is_refused_with_the_difference(self, items, tmp_path, client):
+        """FAULTS 35."""
+        output = tmp_path / "out.zarr"
+
+        def run(method, **options):
+            plan = plan_of(items, method=method)
+            return run_composite(plan, output, client=client, request={"method": method}, **options)
+
+        run("median")
+        with pytest.raises(StoreError, match=r"method: 'median' -> 'mean'.*--restart"):
+            run("mean")
+        content = archives.tree(output)
+        assert archives.tree(run("mean", restart=True)) != content
+
+    def test_a_failed_restart_leaves_the_old_product(self, items, tmp_path, client):
+        """FAULTS 32."""
+        output = run_composite(plan_of(items), tmp_path / "out.zarr", client=client)
+        content = archives.tree(output)
+        broken = replace(
+            items,
+            items=tuple(
+                replace(i, assets={**i.assets, "blue": replace(i.asset("blue"), href="/nowhere")})
+                for i in items
+            ),
+        )
+        with pytest.raises(RunError, match="4 of 4 tiles failed"):
+            run_composite(plan_of(broken), output, client=client, restart=True)
+        assert archives.tree(output) == content
+        assert lcengine.open(output)["blue"].notnull().all()
+        run_composite(plan_of(items), output, client=client, restart=True)
+        replaced = archives.tree(output)
+        assert replaced == content
+
+    def test_a_reader_during_the_run_sees_the_old_product(self, items, tmp_path, client):
+        output = run_composite(plan_of(items), tmp_path / "out.zarr", client=client)
+        content = archives.tree(output)
+        seen = []
+        run_composite(
+            plan_of(items, method="mean"),
+            output,
+            client=client,
+            restart=True,
+            listener=lambda _: seen.append(archives.tree(output) == content),
+        )
+        assert len(seen) > 2
+        assert all(seen)
+        assert archives.tree(output) != content
