@@ -48,16 +48,20 @@ def check_host(host: str, allowed: Collection[str]) -> None:
         )
 
 
-@lru_cache(maxsize=1024)
 def _is_public(host: str) -> bool:
     """Whether every address of a host is public; a name that does not resolve is left to fail."""
     if not host:
         return False
     try:
-        found = {str(info[4][0]) for info in socket.getaddrinfo(host, None)}
+        return all(ipaddress.ip_address(address).is_global for address in _resolved(host))
     except (OSError, UnicodeError):
         return True
-    return all(ipaddress.ip_address(address.split("%")[0]).is_global for address in found)
+
+
+@lru_cache(maxsize=1024)
+def _resolved(host: str) -> frozenset[str]:
+    """Addresses of a host; a failure is not remembered."""
+    return frozenset(str(i[4][0]).split("%")[0] for i in socket.getaddrinfo(host, None))
 
 
 def is_url(address: str) -> bool:

@@ -30,7 +30,7 @@ from lcengine.errors import AssetError, HrefError, InputError, LcengineError, Re
 from lcengine.items import Access, Asset
 from lcengine.kernels import convert, gather
 from lcengine.locate import Footing, Lattice, Locator, SourceGrid, Window
-from lcengine.remote import RefusedError, Trial, resolve
+from lcengine.remote import DENIED, GONE, RefusedError, Trial, resolve
 from lcengine.sensors import FileLayout
 from lcengine.signing import sign
 
@@ -306,7 +306,7 @@ def _tried(asset: Asset, access: Access, use: Callable[[Any], T]) -> T:
                 with rasterio.Env(**gdal_options()), handles.borrow(asset, access, fresh) as opened:
                     return use(opened)
             except (RasterioError, OSError) as error:  # OSError: requests, ours and the signer's
-                reason, refusal = _reason(error), _refusal(error)
+                reason, refusal = _reason(error), _refusal(error, fresh)
             if not trial.again(refusal):
                 raise ReadError(f"{redact(asset.href)} could not be read: {reason}")
             fresh = True
@@ -320,12 +320,14 @@ def _reason(error: BaseException) -> str:
     return _LUCK.sub(r"\1\2…\3", scrub(str(error.__cause__ or error)))
 
 
-def _refusal(error: BaseException) -> RefusedError | None:
+def _refusal(error: BaseException, fresh: bool) -> RefusedError | None:
     """What a server answered, where that is known."""
     if isinstance(error, RefusedError):
         return error
     found = STATUS.search(str(error))
-    return RefusedError(int(found[1])) if found else None
+    status = int(found[1]) if found else 0
+    # Unless the file was opened anew, GDAL may only remember that it was gone.
+    return RefusedError(status) if status in DENIED or (fresh and status in GONE) else None
 
 
 def _stored_share(dataset: Any, band: int, block: tuple[int, int], itemsize: int) -> float | None:

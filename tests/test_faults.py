@@ -27,6 +27,7 @@ from lcengine.errors import (
     RunError,
 )
 from lcengine.items import Access, Items
+from lcengine.periods import PeriodRule
 from lcengine.simulate import FileServer, SimulationOptions, items_collection, simulate
 
 NODATA = -32768
@@ -189,6 +190,26 @@ class TestUnreadable:
         run_composite(plan, output, client=client, listener=lambda p: resumed.append(p.resumed))
         assert set(resumed) == {finished}
         assert archives.tree(output) == archives.tree(undisturbed)
+
+
+class TestNames:
+    """FAULTS 42: what a catalogue or a list of periods calls things never becomes a path."""
+
+    def test_none_leaves_the_folder_of_the_product(self, world, tmp_path, client):
+        items = search(str(world.catalog))
+        named = tuple(replace(i, id=f"../../../../{i.id}", tile="../../x") for i in items)
+        document = tmp_path / "periods.json"
+        stop = {"start": "2023-01-01", "end": "2023-12-31"}
+        document.write_text(json.dumps([{"name": "../../../../evil", **stop}]))
+        grid = archives.request(world.catalog).plan().grid
+        spec = archives.spec(period=PeriodRule.parse(str(document)), max_lost=1.0)
+        plan = plan_composite(replace(items, items=named), grid, spec)
+        inner = tmp_path / "a" / "b" / "c" / "d"
+        inner.mkdir(parents=True)
+        run_composite(plan, inner / "out.zarr", client=client)
+        assert sorted(path.name for path in inner.iterdir()) == [".out.zarr.lcengine", "out.zarr"]
+        outside = [p for p in tmp_path.rglob("*") if p.is_file() and inner not in p.parents]
+        assert outside == [document]
 
 
 class TestLostObservations:
