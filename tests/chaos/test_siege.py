@@ -24,7 +24,6 @@ def test_ten_deaths_change_no_byte(tmp_path):
         command += ["--cluster", cluster.address]
         besiege([*command, "-o", str(quiet)], quiet, cluster, rng, kills=0)
         siege = besiege([*command, "-o", str(output)], output, cluster, rng, kills=KILLS)
-    print(siege)
     assert siege.kills.total() == KILLS
     assert siege.redone == []
     assert verify(output).ok

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from lcengine import engine
+from lcengine.cluster import connect
 
 
 @pytest.fixture(scope="session")
 def client():
-    with engine.local_client(1, 2) as found:
+    with connect("local:workers=1,threads=2") as found:
         yield found

@@ -9,7 +9,7 @@ import sys
 import time
 
 import archives
-import clusters
+import processes
 import psutil
 import pytest
 
@@ -160,8 +160,8 @@ with distributed.Client(address) as client:
 @pytest.fixture(scope="module")
 def cluster():
     with (
-        clusters.bare() as (client, cluster),
-        clusters.workers(cluster.scheduler_address, 1, 2),
+        processes.bare() as (client, cluster),
+        processes.workers(cluster.scheduler_address, 1, 2),
     ):
         client.wait_for_workers(1, timeout=30)
         yield cluster
@@ -174,10 +174,10 @@ def driver(cluster, tmp_path, request):
     command = ("-c", DRIVER, cluster.scheduler_address, request.param)
     with (
         (tmp_path / "out").open("w") as out,
-        clusters.process(*command, stdout=out, stderr=subprocess.PIPE) as child,
+        processes.process(*command, stdout=out, stderr=subprocess.PIPE) as child,
     ):
         signal.signal(signal.SIGINT, before)
-        assert clusters.until(lambda: len((tmp_path / "out").read_text().split()) >= 2)
+        assert processes.until(lambda: len((tmp_path / "out").read_text().split()) >= 2)
         time.sleep(0.3)
         yield child, tmp_path / "out"
 
@@ -193,7 +193,7 @@ class TestGrace:
         child.wait(timeout=20)
         assert child.returncode != 0
         assert 1 <= len(out.read_text().split()) - before <= 3
-        assert clusters.is_clean(cluster)
+        assert processes.is_clean(cluster)
 
     @pytest.mark.parametrize("driver", [0.0], indirect=True)
     def test_without_grace_nothing_is_waited_for(self, driver, cluster):
@@ -202,7 +202,7 @@ class TestGrace:
         child.send_signal(signal.SIGINT)
         child.wait(timeout=20)
         assert out.read_text() == before
-        assert clusters.is_clean(cluster)
+        assert processes.is_clean(cluster)
 
     @pytest.mark.parametrize("driver", [600.0], indirect=True)
     def test_a_second_signal_ends_at_once(self, driver, cluster):
@@ -213,11 +213,11 @@ class TestGrace:
         child.send_signal(signal.SIGINT)
         child.wait(timeout=20)
         assert out.read_text() == before
-        assert clusters.is_clean(cluster)
+        assert processes.is_clean(cluster)
 
     @pytest.mark.parametrize("driver", [600.0], indirect=True)
     def test_a_killed_driver_leaves_nothing_on_the_scheduler(self, driver, cluster):
         child, _ = driver
         child.kill()
         child.wait(timeout=20)
-        assert clusters.is_clean(cluster)
+        assert processes.is_clean(cluster)

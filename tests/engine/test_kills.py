@@ -9,9 +9,9 @@ import time
 from contextlib import contextmanager
 from functools import partial
 
-import clusters
 import dask
 import distributed
+import processes
 import pytest
 import tasks
 from hypothesis import given, settings
@@ -95,13 +95,13 @@ class TestWorkers:
             assert heard.tiles == list(range(120))
             assert heard.retried
             assert all("died" in failure.error for failure in heard.retried)
-            assert clusters.is_clean(cluster)
+            assert processes.is_clean(cluster)
 
     def test_the_last_one(self, heard):
         """Nobody starts it again: the run ends, and says so."""
         with (
-            clusters.bare() as (client, cluster),
-            clusters.workers(cluster.scheduler_address) as (worker,),
+            processes.bare() as (client, cluster),
+            processes.workers(cluster.scheduler_address) as (worker,),
         ):
             client.wait_for_workers(1, timeout=30)
 
@@ -115,12 +115,12 @@ class TestWorkers:
             with pytest.raises(RunError, match=r"the last worker left .* 0\.5 s ago"):
                 engine.run(range(99), task, client, policy=policy, listener=Listener(strike))
             assert 5 <= len(heard.done) < 20
-            assert clusters.is_clean(cluster)
+            assert processes.is_clean(cluster)
 
     def test_one_that_comes_late(self, heard):
-        with clusters.bare() as (client, cluster):
+        with processes.bare() as (client, cluster):
             ready = threading.Timer(0.5, lambda: late.append(stack.__enter__()))
-            stack = clusters.workers(cluster.scheduler_address)
+            stack = processes.workers(cluster.scheduler_address)
             late = []
             ready.start()
             try:
@@ -135,9 +135,9 @@ class TestResources:
 
     def test_are_honoured(self, heard, tmp_path):
         with (
-            clusters.bare() as (client, cluster),
-            clusters.workers(cluster.scheduler_address, 1, 4) as _plain,
-            clusters.workers(cluster.scheduler_address, 1, 4, "--resources", "GPU=2") as (gpu,),
+            processes.bare() as (client, cluster),
+            processes.workers(cluster.scheduler_address, 1, 4) as _plain,
+            processes.workers(cluster.scheduler_address, 1, 4, "--resources", "GPU=2") as (gpu,),
         ):
             client.wait_for_workers(2, timeout=30)
             policy = Policy(resources={"GPU": 1}, worker_timeout=5)
@@ -153,7 +153,7 @@ class TestResources:
             policy = Policy(resources={"GPU": 1}, worker_timeout=0.5)
             with pytest.raises(RunError, match=r"no worker offered GPU=1 .*\(1 workers lack it\)"):
                 engine.run(range(99), beside, client, policy=policy, listener=Listener(strike))
-            assert clusters.is_clean(cluster)
+            assert processes.is_clean(cluster)
 
 
 class Beside:
@@ -189,7 +189,7 @@ class TestPoison:
             assert heard.tiles == [tile for tile in range(30) if tile not in (4, 17)]
             # Dask may begin a tile once more before it hears that it need not.
             assert max(tasks.attempts(tmp_path)[tile] for tile in (4, 17)) <= 6
-            assert clusters.is_clean(cluster)
+            assert processes.is_clean(cluster)
 
     def test_that_is_cured_by_using_less(self, heard, tmp_path):
         with nannied(2, 2) as (client, _):
@@ -218,7 +218,7 @@ class TestPoison:
         }
         assert heard.tiles == sorted(set(range(16)) - set(doomed))
         assert found.done == len(heard.done)
-        assert clusters.is_clean(cluster)
+        assert processes.is_clean(cluster)
 
 
 @pytest.fixture(scope="module")
@@ -241,7 +241,7 @@ class TestMemory:
                 policy=QUICK,
                 listener=heard.listener,
             )
-            assert clusters.is_clean(cluster)
+            assert processes.is_clean(cluster)
         lost = [failure for failure in heard.retried if failure.tile == 2]
         assert any("memory limit" in failure.error for failure in lost)
         if fits == 1:
@@ -258,8 +258,8 @@ class TestScheduler:
     @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
     def test_that_dies_ends_the_run_at_once(self, tmp_path, heard, number):
         with (
-            clusters.scheduler(tmp_path) as (scheduler, address),
-            clusters.workers(address),
+            processes.scheduler(tmp_path) as (scheduler, address),
+            processes.workers(address),
             distributed.Client(address, timeout=1) as client,
         ):
             struck = []
@@ -278,8 +278,8 @@ class TestScheduler:
     @pytest.mark.slow
     def test_that_freezes_runs_out_of_patience(self, tmp_path, heard):
         with (
-            clusters.scheduler(tmp_path) as (scheduler, address),
-            clusters.workers(address),
+            processes.scheduler(tmp_path) as (scheduler, address),
+            processes.workers(address),
             distributed.Client(address, timeout=1) as client,
         ):
 
@@ -301,8 +301,8 @@ class TestZombies:
     def test_late_reports_are_nothing_new(self, heard, tmp_path):
         with (
             dask.config.set({"distributed.scheduler.worker-ttl": "1s"}),
-            clusters.bare() as (client, cluster),
-            clusters.workers(cluster.scheduler_address, 2, 1) as (frozen, _alive),
+            processes.bare() as (client, cluster),
+            processes.workers(cluster.scheduler_address, 2, 1) as (frozen, _alive),
         ):
             client.wait_for_workers(2, timeout=30)
 
@@ -319,4 +319,4 @@ class TestZombies:
             assert found == Outcome(80)
             assert heard.tiles == list(range(80))
             assert heard.retried
-            assert clusters.is_clean(cluster)
+            assert processes.is_clean(cluster)

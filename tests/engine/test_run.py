@@ -7,8 +7,8 @@ import time
 from functools import partial
 
 import archives
-import clusters
 import distributed
+import processes
 import pytest
 import tasks
 from distributed.diagnostics.plugin import SchedulerPlugin
@@ -69,7 +69,7 @@ def left_clean(request):
     """After each test, however its run ended."""
     yield
     if "client" in request.fixturenames:
-        assert clusters.is_clean(request.getfixturevalue("client").cluster)
+        assert processes.is_clean(request.getfixturevalue("client").cluster)
 
 
 class TestReceipts:
@@ -246,7 +246,7 @@ class TestBounds:
             assert engine.run(range(5), tasks.plain, client) == Outcome(5)
             assert future.result() == 42
             there = client.cluster.scheduler.tasks
-            assert clusters.until(lambda: list(there) == [future.key], 10)
+            assert processes.until(lambda: list(there) == [future.key], 10)
 
 
 def in_process_cluster(workers):
@@ -272,10 +272,10 @@ class TestWatchdogs:
 
     def test_no_worker_at_the_scheduler(self):
         policy = Policy(worker_timeout=0.3)
-        with clusters.bare() as (client, cluster):
+        with processes.bare() as (client, cluster):
             with pytest.raises(RunError, match=r"no worker joined .* 0.3 s; .*`dask worker`"):
                 engine.run([0], tasks.plain, client, policy=policy)
-            assert clusters.is_clean(cluster)
+            assert processes.is_clean(cluster)
 
     def test_no_worker_with_the_resource(self, client):
         """FAULTS 8."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 
-import clusters
 import distributed
+import processes
 import pytest
 import tasks
 
@@ -27,7 +27,7 @@ def other(tmp_path):
 
 @pytest.fixture
 def bare():
-    with clusters.bare() as found:
+    with processes.bare() as found:
         yield found
 
 
@@ -35,17 +35,17 @@ class TestRefused:
     def test_a_worker(self, bare, other):
         client, cluster = bare
         address = cluster.scheduler_address
-        with clusters.workers(address), clusters.workers(address, shim=other):
+        with processes.workers(address), processes.workers(address, shim=other):
             client.wait_for_workers(2, timeout=30)
             wanted = rf"worker tcp\S+ has lcengine 0.0.1, the driver {lcengine.__version__}; give"
             with pytest.raises(RunError, match=wanted):
                 engine.run(range(9), tasks.plain, client, policy=QUICK)
-        assert clusters.is_clean(cluster)
+        assert processes.is_clean(cluster)
 
     def test_a_worker_without_lcengine(self, bare, tmp_path):
         (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['lcengine'] = None")
         client, cluster = bare
-        with clusters.workers(cluster.scheduler_address, shim=tmp_path):
+        with processes.workers(cluster.scheduler_address, shim=tmp_path):
             client.wait_for_workers(1, timeout=30)
             with pytest.raises(RunError, match=r"worker tcp\S+ has no lcengine, the driver"):
                 engine.run(range(9), tasks.plain, client, policy=QUICK)
@@ -54,9 +54,9 @@ class TestRefused:
         """Its versions are asked for, or its first tile tells: no receipt of it is accepted."""
         client, cluster = bare
         address = cluster.scheduler_address
-        with clusters.workers(address, 1, 1) as (first,):
+        with processes.workers(address, 1, 1) as (first,):
             client.wait_for_workers(1, timeout=30)
-            late = clusters.workers(address, 1, 4, shim=other)
+            late = processes.workers(address, 1, 4, shim=other)
             timer = threading.Timer(0.3, late.__enter__)
             timer.start()
             heard = []
@@ -73,12 +73,12 @@ class TestRefused:
                 timer.join()
                 late.__exit__(None, None, None)
             assert {receipt["pid"] for receipt in heard} == {first.pid}
-        assert clusters.is_clean(cluster)
+        assert processes.is_clean(cluster)
 
     def test_the_scheduler(self, other, tmp_path):
         with (
-            clusters.scheduler(tmp_path, shim=other) as (_, address),
-            clusters.workers(address),
+            processes.scheduler(tmp_path, shim=other) as (_, address),
+            processes.workers(address),
             distributed.Client(address) as client,
             pytest.raises(RunError, match=r"the scheduler has lcengine 0\.0\.1, the driver"),
         ):
@@ -91,7 +91,7 @@ class TestWarned:
         info.mkdir()
         (info / "METADATA").write_text("Metadata-Version: 2.1\nName: zarr\nVersion: 2.0.0\n")
         client, cluster = bare
-        with clusters.workers(cluster.scheduler_address, 2, shim=tmp_path):
+        with processes.workers(cluster.scheduler_address, 2, shim=tmp_path):
             client.wait_for_workers(2, timeout=30)
             with pytest.warns(RuntimeWarning, match=r"worker tcp\S+ has zarr 2\.0\.0, the") as told:
                 assert engine.run(range(9), tasks.plain, client, policy=QUICK) == Outcome(9)
