@@ -28,6 +28,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
+import icechunk
 import numpy as np
 import numpy.typing as npt
 import zarr
@@ -37,12 +38,10 @@ from lcengine.errors import StoreError
 from lcengine.grid import Tile
 from lcengine.store.area import Area, Folder
 from lcengine.store.objects import Prefix
-from lcengine.store.protocol import Receipt, bucket_of, require
+from lcengine.store.protocol import Receipt, bucket_of
 from lcengine.store.staged import NOTE, NotedStaging, NotedTarget, refuse_missing
 from lcengine.store.template import CODEC, PROVENANCE
 from lcengine.store.tiles import Written, write_tile
-
-icechunk = require("icechunk", "icechunk")
 
 if "ICECHUNK_LOG" not in os.environ:
     # A file lock sees to that: one driver commits. The warning would come at every opening.
@@ -62,8 +61,8 @@ SIDECARS = "sidecars"
 RECEIPTS = "receipts"
 """Key of a commit's metadata: the markers of its tiles, as JSON."""
 
-SPLIT = 4096
-"""Chunks per manifest at most, or every commit would write those of all tiles again."""
+SPLIT = 64
+"""Chunks per dimension of a manifest at most, or every commit would write all of them again."""
 
 
 def storage(output: str) -> Any:

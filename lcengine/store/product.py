@@ -18,7 +18,7 @@ from zarr.core.sync import sync
 from zarr.storage import LocalStore
 
 from lcengine.errors import InputError
-from lcengine.store.protocol import bucket_of
+from lcengine.store.protocol import bucket_of, require
 from lcengine.store.template import PROVENANCE
 
 
@@ -113,6 +113,7 @@ def _locate_object(path: str | os.PathLike[str]) -> Found:
 
 
 def _locate_snapshot(address: str) -> Found:
+    require("icechunk", "icechunk")
     from lcengine.store import icechunk  # noqa: PLC0415 (an extra)
 
     store = icechunk.read_store(address)
