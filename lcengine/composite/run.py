@@ -149,7 +149,14 @@ def _run_tiles(
         opened = nullcontext(client)
     else:
         opened = client()
-    hears = engine.Listener(on_done=heard, on_workers=progress.staff)
+
+    def retried(_failure: engine.TileFailure) -> None:
+        progress.retried += 1
+
+    def given_up(_failure: engine.TileFailure) -> None:
+        progress.failed += 1
+
+    hears = engine.Listener(heard, given_up, retried, progress.staff)
     with opened as cluster:
         outcome = engine.run(todo, function, cluster, name=name, listener=hears)
     if outcome.failed:
