@@ -155,14 +155,16 @@ class Watch:
             self.link.ask_roster()
         if self.suitable:
             self.staffed = now
-        elif self.roster and now - self.staffed > self.policy.worker_timeout:
+        elif now - self.staffed > self.policy.worker_timeout:
             raise RunError(self._nobody())
         if now - self.last_progress > self.policy.patience:
             raise RunError(self._standstill(now, flights))
 
     def _nobody(self) -> str:
         waited = f"{self.policy.worker_timeout:g} s"
-        there = len(self.roster.slots) if self.roster else 0
+        if self.roster is None:
+            return f"the Dask scheduler did not answer for {waited}; {KEPT}"
+        there = len(self.roster.slots)
         if there:
             need = " ".join(f"{name}={count:g}" for name, count in self.policy.resources.items())
             return (

@@ -304,6 +304,7 @@ class TestWatchdogs:
         assert len(set(heard.tiles)) == len(heard.done)
 
 
+@pytest.mark.slow
 class TestComposite:
     """The graph grows with the tiles, never with dates, bands or chunks."""
 
@@ -316,3 +317,14 @@ class TestComposite:
             run_composite(plan, tmp_path / "out.zarr", client=client)
         assert len(census.seen) == 36
         assert 0 < census.most <= 12
+
+        def threading_layer():
+            import numba
+
+            try:
+                return numba.threading_layer()
+            except ValueError:
+                return None
+
+        # FAULTS 6: two threads of a worker ran the kernels, and no layer of numba's was entered.
+        assert set(client.run(threading_layer).values()) == {None}
