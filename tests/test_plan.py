@@ -278,7 +278,7 @@ class TestHeaders:
         assert facts["decoded_bytes"] == typical.block[0] * typical.block[1] * typical.itemsize
         assert facts["stored_bytes"] == round(facts["decoded_bytes"] * typical.stored)
         assert "blue: blocks of 1024 x 1024 x 2 bytes, 75% stored" in facts["assumed"]
-        assert "blue.tif could not be opened" in facts["assumed"]
+        assert "blue.tif could not be read" in facts["assumed"]
 
     def test_a_host_that_fails_twice_is_left_alone(self, tmp_path, monkeypatch):
         opened = []
