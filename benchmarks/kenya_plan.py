@@ -20,7 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
-import kenya
+import kenya  # noqa: E402
 
 COMMAND = ("--workers", "100", "--threads", "8", "--bandwidth", "100MB")
 PRICES = ("--price-core-hour", "0.05", "--price-gb", "0.02")

@@ -36,10 +36,10 @@ BLOCKS = (4096, 2048, 1024, 512, 256, 128)
 class ReadPlan:
     """Items by tile. `items` are ordered by observation, `observation` has one index per item.
 
-    `block`: edge of the sub-blocks a tile is processed in, cut along `phase` (row, column), where
-    the sources' own blocks begin, so that none is decoded twice within a tile. `beyond`: metres
-    around a tile in which masks are read too, for the distance to clouds; 0 without it. `working`:
-    bytes per pixel and item that screens need beside the observations.
+    `block`: edge of the sub-blocks the busiest tile is processed in (see `edge`), cut along `phase`
+    (row, column), where the sources' own blocks begin, so that few are decoded twice in a tile.
+    `beyond`: metres around a tile in which masks are read too, for the distance to clouds; 0
+    without it. `working`: bytes per pixel and item that screens need beside the observations.
     """
 
     grid: Grid
@@ -104,10 +104,27 @@ class ReadPlan:
         """Position of a tile index in `tiles`."""
         return int(np.searchsorted(self.tiles, tile))
 
+    @cached_property
+    def most(self) -> int:
+        """Items of the busiest tile."""
+        return int(np.diff(self.starts).max(initial=0))
+
+    def edge(self, items: int) -> int:
+        """Edge of the blocks of a tile with so many items.
+
+        Doubled as often as its observations take no more memory than those of the busiest tile:
+        larger blocks decode fewer source blocks twice.
+        """
+        edge = self.block
+        while edge < self.grid.tile and 0 < items * (2 * edge) ** 2 <= self.most * self.block**2:
+            edge *= 2
+        return edge
+
     def blocks(self, tile: Tile) -> Iterator[Window]:
         """The sub-blocks of a tile in row-major order."""
-        rows = _cuts(tile.y0, tile.height, self.block, self.phase[0])
-        cols = _cuts(tile.x0, tile.width, self.block, self.phase[1])
+        edge = self.edge(len(self.items_of(self.position(tile.index))))
+        rows = _cuts(tile.y0, tile.height, edge, self.phase[0])
+        cols = _cuts(tile.x0, tile.width, edge, self.phase[1])
         for y0, height in rows:
             for x0, width in cols:
                 yield Window(y0, x0, height, width)
@@ -123,7 +140,7 @@ class ReadPlan:
         Bands and masks of the busiest block, the raw masks of the tile, the output, coordinates
         and values on their way through resampling, and GDAL's block cache.
         """
-        most = int(np.diff(self.starts).max(initial=0))
+        most = self.most
         if not most:
             return outputs * self.grid.tile**2
         height, width = (min(self.grid.tile, n) for n in self.grid.shape)
@@ -145,7 +162,18 @@ class ReadPlan:
         decoded = int(2 * most * tile * sum(n**2 for n in finer)) + raw_masks
         cache = min(int(GDAL_OPTIONS["GDAL_CACHEMAX"]), decoded)
         cube = most * self.observation_bytes * block
-        return cube + raw_masks + outputs * tile + int(self._gathering(threads) * block) + cache
+        fewest = int(np.diff(self.starts)[np.diff(self.starts) > 0].min())
+        largest = min(self.edge(fewest), height) * min(self.edge(fewest), width)
+        return cube + raw_masks + outputs * tile + int(self._gathering(threads) * largest) + cache
+
+    def _most_foreign(self, of_item: Sequence[frozenset[Lattice]]) -> set[Lattice]:
+        """Of all tiles' lattices in other CRSs than the product's, the most numerous."""
+        numbers = {own: n for n, own in enumerate(dict.fromkeys(of_item))}
+        kinds, table = list(numbers), np.array([numbers[own] for own in of_item])
+        met = {tuple(np.unique(table[self.items_of(n)])) for n in range(len(self.tiles))}
+        every = (set().union(*(kinds[k] for k in tile)) for tile in met)
+        foreign = ({own for own in tile if own.crs != self.lattice.crs} for tile in every)
+        return max(foreign, key=len, default=set())
 
     def _gathering(self, threads: int) -> float:
         """Bytes per block pixel that resampling holds: coordinates, and values of reads in flight.
@@ -155,8 +183,9 @@ class ReadPlan:
         temporaries; a read in flight holds its source pixels and its own copy of the coordinates.
         """
         bands = (*self.bands, *self.mask_bands[:1])
-        lattices = {SourceGrid.of(i.asset(band)).lattice for i in self.items for band in bands}
-        foreign = [own for own in lattices if own.crs != self.lattice.crs]
+        of_item = [frozenset(SourceGrid.of(i.asset(b)).lattice for b in bands) for i in self.items]
+        lattices = frozenset[Lattice]().union(*of_item)
+        foreign = self._most_foreign(of_item)
         smooth = self.resampling == "bilinear"
         if not smooth and not foreign and all(own.dx == self.lattice.dx for own in lattices):
             return 0.0

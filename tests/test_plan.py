@@ -164,6 +164,28 @@ class TestNumbers:
         assert plan.fitting(1).reads.block == 128  # too much all the same: it is tried
         assert plan.fitting(None, 20).reads.block == 128
 
+    def test_blocks_grow_where_there_are_fewer_items(self):
+        """In the memory that the busiest tile takes: a quarter of its items, twice the edge."""
+        many, few, fewer = virtual(8), virtual(2), virtual(1)
+        corner = {"transform": (10.0, 0.0, archives.LEFT, 0.0, -10.0, archives.TOP)}
+        places = {0: many, 1: few, 2: fewer}
+        items = []
+        for column, own in places.items():
+            left = archives.LEFT + column * 5120
+            corner["transform"] = (10.0, 0.0, left, 0.0, -10.0, archives.TOP)
+            for number, item in enumerate(own):
+                asset = replace(item.asset("blue"), shape=(512, 512), **corner)
+                named = {"id": f"{column}-{number}", "tile": str(column)}
+                items.append(replace(item, assets={"blue": asset, "scl": asset}, **named))
+        bounds = (archives.LEFT, archives.TOP - 5120, archives.LEFT + 3 * 5120, archives.TOP)
+        grid = Grid.from_bounds(*bounds, "EPSG:32631", 10.0, 512)
+        spec = archives.spec("blue", mask="none")
+        reads = plan_composite(Items(tuple(items)), grid, spec, block=64).reads
+        edges = [max(w.height for w in reads.blocks(tile)) for tile in grid.tiles()]
+        assert [len(reads.items_of(n)) for n in range(3)] == [8, 2, 1]
+        assert edges == [64, 128, 128]
+        assert [reads.edge(n) for n in (8, 3, 2, 1, 0)] == [64, 64, 128, 128, 64]
+
     def test_a_coarse_product_of_fine_masks_needs_what_is_read(self):
         """Masks are read whole: 100 m pixels of a 10 m classification are a hundred bytes each."""
         grid = Grid.from_bounds(

@@ -23,7 +23,6 @@ from lcengine.catalog.documents import (
     is_landing_page,
     parse,
     prepared,
-    uncollected,
     walk,
 )
 from lcengine.catalog.query import (
@@ -38,7 +37,7 @@ from lcengine.catalog.query import (
     stages,
 )
 from lcengine.errors import CatalogError, InputError, NoItemsError
-from lcengine.items import Access, Item, Items
+from lcengine.items import Access, Item, Items, uncollected
 from lcengine.sensors import normalise, registry
 
 __all__ = ["Query", "Search", "parse_interval", "search", "search_query"]

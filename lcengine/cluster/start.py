@@ -8,6 +8,7 @@ import signal
 import ssl
 import threading
 import typing
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from importlib import import_module
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 
 CONNECT_TIMEOUT = 10.0
 """Seconds that a scheduler may take to answer."""
+
+CLOSE_TIMEOUT = "5s"
+"""How long a scheduler that may be dead is called at the end."""
 
 PACKAGES: Final = {
     "coiled": "coiled",
@@ -138,7 +142,8 @@ def _start(stack: ExitStack, deployment: Deployment, security: Security | None) 
     except TypeError as error:
         raise InputError(f"{deployment.source}: {deployment.cluster}: {error}") from error
     try:
-        cluster = stack.enter_context(factory(**arguments))
+        cluster = factory(**arguments)
+        stack.callback(_close, cluster)
         if deployment.scale is not None:
             cluster.scale(deployment.scale)
         if deployment.adapt is not None:
@@ -154,6 +159,24 @@ def _start(stack: ExitStack, deployment: Deployment, security: Security | None) 
         ) from error
     warn_if_open(str(cluster.scheduler_address))
     return client
+
+
+def _close(cluster: Any) -> None:
+    """Close a cluster; a dead scheduler must not hide the error that it caused."""
+    import dask
+    from distributed import Status
+
+    try:
+        with dask.config.set({"distributed.comm.timeouts.connect": CLOSE_TIMEOUT}):
+            cluster.close()
+    except OSError as error:
+        cluster.status = Status.closed  # or dask tries again when the process ends
+        warnings.warn(
+            f"the cluster could not be told to close ({error}): its workers end on their own when "
+            "they miss the scheduler; see that none is left",
+            UserWarning,
+            stacklevel=2,
+        )
 
 
 def _settings(pem: Pem | None) -> dict[str, Any]:

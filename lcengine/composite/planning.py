@@ -19,7 +19,7 @@ from lcengine.composite.block import Series, days_of
 from lcengine.composite.spec import CompositeSpec
 from lcengine.errors import InputError
 from lcengine.grid import Grid
-from lcengine.items import Item, Items, check_items, observations, parse_datetime
+from lcengine.items import Item, Items, check_items, observations, parse_datetime, uncollected
 from lcengine.kernels._jit import usable_cpus
 from lcengine.kernels.composite import MAX_OBSERVATIONS
 from lcengine.kernels.methods import DISTANCE, FARTHEST
@@ -148,8 +148,9 @@ class CompositePlan:
         spec = CompositeSpec.from_json(data["spec"])
         grid = Grid.from_dict(data["grid"])
         first, last = (parse_datetime(moment) for moment in data["interval"])
-        items = Items.from_json(data["items"])
-        return plan_composite(items, grid, spec, block=data["block"], interval=(first, last))
+        with uncollected():  # every worker waits for this
+            items = Items.from_json(data["items"])
+            return plan_composite(items, grid, spec, block=data["block"], interval=(first, last))
 
 
 def plan_composite(

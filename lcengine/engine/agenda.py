@@ -65,8 +65,8 @@ class Agenda:
     ) -> list[tuple[Attempt, str | None]]:
         """What to start now: attempts, each with the worker it must run on, if any.
 
-        `room`: how many may join the crowd. `idle`: workers that run no suspect. `flying`: how many
-        are in flight, by their company.
+        `room`: how many may join the crowd. `idle`: workers that may take a suspect. `flying`: how
+        many are in flight, by their company.
         """
         crowd = [*self._due(Company.ANY, now, room)]
         crowd += self._next_fresh(room - len(crowd))
@@ -76,8 +76,8 @@ class Agenda:
         apart = self._due(Company.OWN_WORKER, now, len(workers))
         if apart or self._paused[Company.OWN_WORKER] or flying[Company.OWN_WORKER]:
             return list(zip(apart, workers, strict=False))
-        alone = self._due(Company.NONE, now, 0 if flying[Company.NONE] else 1)
-        return [(attempt, None) for attempt in alone]
+        alone = self._due(Company.NONE, now, 0 if flying[Company.NONE] else min(1, len(workers)))
+        return list(zip(alone, workers, strict=False))
 
     def _next_fresh(self, room: int) -> list[Attempt]:
         if room <= 0 or not self._more:

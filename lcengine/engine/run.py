@@ -31,7 +31,7 @@ LINGER = 0.005
 """Seconds in which more reports may arrive: batches cost the scheduler half as much as singles."""
 MOVES = 3
 """Times a tile may lose its worker to an orderly shutdown before it is a suspect too."""
-SETTLED = 1.0
+ARRIVED = 1.0
 """Seconds after which an attempt must be where it was sent."""
 
 _BUSY: WeakSet[Client] = WeakSet()
@@ -137,7 +137,7 @@ class _Run:
             return
         flying = Counter(flight.attempt.company for flight in self.flights.values())
         pinned = {flight.worker for flight in self.flights.values()}
-        idle = [worker for worker in self.watch.suitable if worker not in pinned]
+        idle = [worker for worker in self.watch.settled if worker not in pinned]
         crowd: list[Attempt] = []
         for attempt, worker in self.agenda.take(time.monotonic(), room, idle, flying):
             if worker is None:
@@ -269,7 +269,7 @@ class _Run:
         self.look_at_futures()
         for key, flight in list(self.flights.items()):
             gone = flight.worker is not None and flight.worker not in self.watch.suitable
-            if gone and now - flight.since > SETTLED:
+            if gone and now - flight.since > ARRIVED:
                 self.land(key)
                 self.agenda.put_back(flight.attempt, now)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import pkgutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
@@ -13,10 +14,10 @@ from distributed.versions import get_versions
 
 import lcengine
 
-ON_WORKERS = ("lcengine", "numba", "zarr")
+PACKAGES = ("numba", "zarr")
 """Looked at beside what Dask looks at itself (python, numpy, dask, distributed, msgpack, …)."""
-ON_SCHEDULER = ("lcengine",)
-"""A scheduler only carries tasks: it need not load numba."""
+
+OWN = "lcengine:__version__"
 
 EXACT = ("lcengine",)
 """Another version may give other bytes."""
@@ -38,17 +39,28 @@ def own() -> dict[str, str]:
 
 async def ask_worker(client: Client, worker: str) -> Versions:
     """Versions of a worker; {} if it does not answer."""
-    # Dask's own function, by reference: it runs also where there is no lcengine at all.
-    answers: dict[str, Any] = await client.run(
-        get_versions, packages=list(ON_WORKERS), workers=[worker], on_error="return"
-    )
-    answer = answers.get(worker)
-    return _packages(answer) if isinstance(answer, dict) else {}
+
+    async def ask(function: Callable[..., Any], *arguments: object) -> Any:
+        answers = await client.run(function, *arguments, workers=[worker], on_error="return")
+        return answers.get(worker)
+
+    answer = await ask(get_versions, PACKAGES)
+    if not isinstance(answer, dict):
+        return {}
+    # By reference to the standard library: this runs also where there is no lcengine. Not by its
+    # metadata, which a checkout on the path does not have.
+    version = await ask(pkgutil.resolve_name, OWN)
+    return {**_packages(answer), "lcengine": version if isinstance(version, str) else None}
 
 
 async def ask_scheduler(client: Client) -> Versions:
     """Versions of the scheduler."""
-    return _packages(await client.run_on_scheduler(get_versions, packages=list(ON_SCHEDULER)))
+    # It only carries tasks, so it needs no numba and no zarr.
+    answer = _packages(await client.run_on_scheduler(get_versions))
+    try:
+        return {**answer, "lcengine": await client.run_on_scheduler(pkgutil.resolve_name, OWN)}
+    except (ImportError, AttributeError):
+        return {**answer, "lcengine": None}
 
 
 def _packages(answer: Mapping[str, Any]) -> Versions:

@@ -18,6 +18,8 @@ ROSTER_SECONDS = 30.0
 """How often the roster is fetched when no worker came or went."""
 VERSION_SECONDS = 15.0
 """To wait for the versions of the first workers."""
+SETTLED = 2.0
+"""Seconds after which a worker has surely started."""
 KEPT = "what is finished is kept, run the same command again"
 
 
@@ -36,6 +38,8 @@ class Watch:
         """and who has not told them yet."""
         self.mine = versions.own()
         self.warned: set[object] = set()
+        self.since: dict[str, float] = {}
+        """When each worker was seen first."""
         self.over_memory: set[str] = set()
         self.began = self.last_progress = self.staffed = time.monotonic()
         self.had_workers = False
@@ -59,6 +63,15 @@ class Watch:
         """Workers that offer the resources."""
         slots = self.roster.slots if self.roster else {}
         return [worker for worker, count in slots.items() if count]
+
+    @property
+    def settled(self) -> list[str]:
+        """Those that may be given a tile which is likely to kill them.
+
+        A nanny gives its worker up for good when it dies while it still starts.
+        """
+        latest = time.monotonic() - SETTLED
+        return [worker for worker in self.suitable if self.since[worker] <= latest]
 
     @property
     def slots(self) -> int:
@@ -99,6 +112,10 @@ class Watch:
             self.asked.add(holder)
             self.unanswered.add(holder)
             self.link.ask_versions(holder)
+        now = time.monotonic()
+        # Whoever is there at the beginning is no newcomer.
+        joined = now if self.roster else now - SETTLED
+        self.since = {worker: self.since.get(worker, joined) for worker in roster.slots}
         before = (len(self.roster.slots), self.roster.threads) if self.roster else None
         self.roster = roster
         if self.suitable and not self.had_workers:

@@ -15,12 +15,15 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
+from fault_server import FaultServer
 
 from lcengine.grid import Grid
+from lcengine.simulate import SimulationOptions, items_collection, simulate
 
 OK, STOPPED = 0, {-signal.SIGKILL, 7, 8}
 """Exit codes of a driver under siege: its own death, and named errors that tell to run again."""
@@ -29,6 +32,29 @@ OK, STOPPED = 0, {-signal.SIGKILL, 7, 8}
 def free_port():
     with socket.create_server(("127.0.0.1", 0)) as probe:
         return probe.getsockname()[1]
+
+
+DELAY = 0.05
+"""Seconds that the archive lets a request wait, so that deaths meet tiles in the making."""
+
+
+@contextmanager
+def far_archive(folder):
+    """A simulated archive behind a slow server: what to give `lcengine composite` to read it."""
+    bands = ("blue", "swir16")
+    world = simulate(folder / "sim", SimulationOptions(size=384, dates=6, seed=4, bands=bands))
+    with FaultServer(world.path) as server:
+        server.fault("", late)
+        items = folder / "items.json"
+        items.write_text(json.dumps(items_collection(world.path, server.url)))
+        recipe = ["--bands", ",".join(bands), "--mask", "scl", "--outliers", "none"]
+        yield [str(items), *recipe, "--tile", "64", "--allow-host", "127.0.0.1"]
+
+
+def late(handler, send_body):
+    """The usual answer after a while."""
+    time.sleep(DELAY)
+    handler.usual(send_body)
 
 
 class Cluster:
@@ -138,7 +164,7 @@ class Siege:
     redone: list = field(default_factory=list)
 
 
-def besiege(command, output, cluster, rng, kills, patience=240.0, pause=(0.1, 1.5)):
+def besiege(command, output, cluster, rng, kills, patience=240.0, pause=(0.2, 3.0)):
     """Run `command` again and again until it ends well, with up to `kills` random deaths."""
     siege = Siege()
     kept = {}

@@ -137,9 +137,20 @@ def test_a_stranger_s_host_key_is_refused(sshd, folder):
 def test_a_killed_scheduler_does_not_keep_it_from_closing(sshd, folder, pem):
     """FAULTS 3: the block is left, and the workers on the other machines end."""
     link(folder, pem)
-    with connect(write(folder, sshd)):
-        started = remote(sshd)
+    started = []
+
+    def kill(client):
+        client.wait_for_workers(2, timeout=60)
+        started.extend(remote(sshd))
         (scheduler,) = [p for p in started if "distributed.Scheduler" in " ".join(p.cmdline())]
         scheduler.kill()
+        raise RunError("the scheduler is lost")
+
+    with (
+        pytest.warns(UserWarning, match="could not be told to close"),
+        pytest.raises(RunError, match="the scheduler is lost"),
+        connect(write(folder, sshd)) as client,
+    ):
+        kill(client)
     _, alive = psutil.wait_procs(started, timeout=60)
     assert alive == []

@@ -7,6 +7,8 @@ import signal
 import time
 from pathlib import Path
 
+import psutil
+
 
 def plain(tile, attempt):
     return {"tile": tile, "attempt": attempt, "pid": os.getpid()}
@@ -49,6 +51,8 @@ def fate(folder, fates, tile, attempt):
         case "m":
             raise MemoryError(f"tile {tile} does not fit")
         case "k":
+            # Dask's nanny gives a worker up for good that dies while it starts.
+            time.sleep(max(0.0, 1.5 - (time.time() - psutil.Process().create_time())))
             os.kill(os.getpid(), signal.SIGKILL)
     return plain(tile, attempt)
 

@@ -60,7 +60,7 @@ class TestWorkers:
     """FAULTS 1."""
 
     @pytest.mark.slow
-    @pytest.mark.parametrize("seed", [1, 2])
+    @pytest.mark.parametrize("seed", [1])
     def test_killed_at_random_moments(self, heard, seed):
         dice = random.Random(seed)
         with nannied(2, 2) as (client, cluster):
@@ -175,7 +175,7 @@ class Beside:
 class TestPoison:
     """FAULTS 4: a tile that kills its worker is found out; its neighbours are not blamed."""
 
-    @pytest.mark.parametrize("allowed", [0, 3, 10**9])
+    @pytest.mark.parametrize("allowed", [0, 10**9])
     def test_with_several_threads_per_worker(self, heard, tmp_path, allowed):
         with (
             dask.config.set({"distributed.scheduler.allowed-failures": allowed}),

@@ -6,6 +6,7 @@ import threading
 import time
 from functools import partial
 
+import archives
 import clusters
 import distributed
 import pytest
@@ -13,8 +14,10 @@ import tasks
 from distributed.diagnostics.plugin import SchedulerPlugin
 
 from lcengine import engine
+from lcengine.composite import run_composite
 from lcengine.engine import Listener, Outcome, Policy
 from lcengine.errors import InputError, RunError, StoreError
+from lcengine.simulate import SimulationOptions, simulate
 
 QUICK = Policy(backoff=0.05)
 
@@ -242,7 +245,8 @@ class TestBounds:
             future = other.submit(lambda: 42)
             assert engine.run(range(5), tasks.plain, client) == Outcome(5)
             assert future.result() == 42
-            assert list(client.cluster.scheduler.tasks) == [future.key]
+            there = client.cluster.scheduler.tasks
+            assert clusters.until(lambda: list(there) == [future.key], 10)
 
 
 def in_process_cluster(workers):
@@ -298,3 +302,17 @@ class TestWatchdogs:
             engine.run(range(99), partial(tasks.slow, 0.2), client, listener=Listener(strike))
         assert 3 < len(heard.done) <= 9
         assert len(set(heard.tiles)) == len(heard.done)
+
+
+class TestComposite:
+    """The graph grows with the tiles, never with dates, bands or chunks."""
+
+    def test_one_task_per_tile_and_few_at_a_time(self, tmp_path, client):
+        options = SimulationOptions(size=96, dates=3, seed=8, bands=("blue", "swir16"))
+        world = simulate(tmp_path / "sim", options)
+        plan = archives.request(world.catalog, "blue", "swir16", tile=16).plan()
+        assert len(plan.reads.tiles) == 36
+        with Census(client) as census:
+            run_composite(plan, tmp_path / "out.zarr", client=client)
+        assert len(census.seen) == 36
+        assert 0 < census.most <= 12
