@@ -461,7 +461,7 @@ class TestComposite:
                 path.unlink()
             code, out, err = run("plan", *arguments)
             assert code == 0
-            assert "blue.tif?sig=*** could not be opened" in out
+            assert "blue.tif?sig=*** could not be read" in out
             heard += [out, err]
         assert not [text for text in heard if "secret" in text]
         assert "blue.tif?sig=*** could not be read" in heard[1]
