@@ -4,7 +4,7 @@ The repository lies at the output itself, lock or lease, note and plan in the hi
 the other back ends. A run works on a branch of its own. A worker writes its tile's chunks through
 a fork of that branch; the receipt carries the small change set to the driver, which merges and
 commits many at a time, their receipts in the commit's metadata. (Commits by the workers themselves
-cost a rebase each: slower by two orders of magnitude, and unsafe on local disks.) Publishing moves
+cost a rebase each, the more the more workers there are, and fail on local disks.) Publishing moves
 `main` to the finished snapshot in one step.
 
 A published version is also a tag, named like the version: the one just replaced stays readable
@@ -16,6 +16,7 @@ Local repositories are Icechunk's to make durable: it does not sync files, so af
 
 from __future__ import annotations
 
+import base64
 import datetime as dt
 import json
 import os
@@ -53,7 +54,7 @@ SECONDS = 30.0
 """Time between commits at most: what a killed driver loses."""
 
 CHANGES = "changes"
-"""Key of a receipt under which the change set travels."""
+"""Key of a receipt under which the change set travels, as text: receipts are JSON."""
 
 SIDECARS = "sidecars"
 """Group of the product that holds files as arrays of bytes."""
@@ -176,7 +177,7 @@ class IcechunkStaging(NotedStaging):
         """The receipt with the tile's change set: it counts once the driver has committed it."""
         written, fork = self._written.pop((threading.get_ident(), tile))
         seen = {**receipt, "tile": tile, "sha256": written.sha256, "hashes": written.hashes}
-        return {**seen, CHANGES: pickle.dumps(fork)}
+        return {**seen, CHANGES: base64.b64encode(pickle.dumps(fork)).decode()}
 
     # --------------------------------------------------------------------------------- the driver
 
@@ -194,7 +195,9 @@ class IcechunkStaging(NotedStaging):
             return
         with self.errors():
             session = repository(self.output).writable_session(self.version)
-            session.merge(*(pickle.loads(receipt[CHANGES]) for receipt in self._pending))
+            session.merge(
+                *(pickle.loads(base64.b64decode(receipt[CHANGES])) for receipt in self._pending)
+            )
             markers = [{k: v for k, v in r.items() if k != CHANGES} for r in self._pending]
             session.commit(f"{len(markers)} tiles", metadata={RECEIPTS: json.dumps(markers)})
         self._pending.clear()
