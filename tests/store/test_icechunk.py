@@ -91,4 +91,4 @@ def test_a_repository_without_a_product_says_so(backend):
     with pytest.raises(InputError, match="no published product yet"):
         store.open(backend.output)
     with pytest.raises(StoreError, match="exists and is not a product"):
-        store.target(backend.output)
+        store.target(backend.output, "zarr")
