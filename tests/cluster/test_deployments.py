@@ -99,8 +99,9 @@ def test_slurm_writes_the_job(shipped):
     deployment = parse(shipped / "slurm.yaml")
     from lcengine.cluster.security import security_of
 
+    here = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
     with _factory(deployment)(
-        **deployment.arguments | {"scheduler_options": {"host": "127.0.0.1", "dashboard": False}},
+        **deployment.arguments | {"scheduler_options": here},
         security=security_of(deployment.pem),
     ) as cluster:
         script = cluster.job_script()

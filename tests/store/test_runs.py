@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import archives
 import numpy as np
@@ -103,7 +104,7 @@ class TestRuns:
             np.testing.assert_array_equal(stored[name], pixels)
 
     def test_a_published_request_is_not_run_again(self, items, tmp_path, client):
-        output = run_composite(plan_of(items), tmp_path / "out.zarr", client=client)
+        output = Path(run_composite(plan_of(items), tmp_path / "out.zarr", client=client))
         version = output.resolve()
         seen = []
         run_composite(plan_of(items), output, client=client, listener=seen.append)
