@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from lcengine.simulate import SimulationOptions, simulate
-from lcengine.store import Layout, exclusive
+from lcengine.store import target
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +136,7 @@ class TestInterruption:
     def test_a_second_driver_is_refused_meanwhile(self, world, tmp_path):
         """FAULTS 14."""
         output = tmp_path / "out.zarr"
-        with exclusive(Layout.at(output)):
+        with target(output).exclusive():
             code, _, err = Driver(world.catalog, output).finish()
         assert code == 7
         assert err.startswith(f"error: another run is writing {output}; ")
