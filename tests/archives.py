@@ -31,6 +31,18 @@ COLLECTION = "sentinel-2-l2a"
 # ------------------------------------------------------------------------------------- requests
 
 
+def real_plans():
+    """[the season of real imagery in 16 tiles], or [] where the data are absent."""
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("LCENGINE_SHARED", beside)) / "flanders-2018"
+    if not folder.is_dir():
+        return []
+    query = Query(str(folder / "catalog.json"), (COLLECTION,), datetime="2018-04-01/2018-09-30")
+    bands = ("blue", "green", "red", "nir", "swir16")
+    recipe = CompositeSpec(bands, mask="worldcover", outliers="mad:3")
+    return [CompositeRequest(query, recipe, tile=16).plan()]
+
+
 def spec(*bands, **changes):
     """A recipe with a plain mask and no screen: its effect on one item depends on no other."""
     return CompositeSpec(

@@ -47,3 +47,12 @@ def test_every_command_of_the_readme_runs(tmp_path):
     for kind, text in commands:
         run(["bash", "-eu", "-c", text] if kind == "bash" else ["python", "-c", text])
     assert (tmp_path / "composite.png").exists()
+
+
+def test_the_tests_that_the_docs_name_exist():
+    named = set(re.findall(r"`(test_\w+|Test\w+)`", (ROOT / "docs" / "reliability.md").read_text()))
+    source = "\n".join(file.read_text() for file in (ROOT / "tests").rglob("test_*.py"))
+    written = set(re.findall(r"^\s*(?:def|class) (\w+)", source, re.MULTILINE))
+    missing = {name for name in named if not any(one.startswith(name) for one in written)}
+    assert missing == set()
+    assert len(named) > 50

@@ -55,7 +55,7 @@ def run(
     arguments must pickle.
 
     Raises `RunError` when the run cannot go on: scheduler lost, no worker, none with the resources,
-    no progress, another lcengine. `KeyboardInterrupt` is raised again after `policy.grace` seconds
+    no progress, no tile that succeeds, another lcengine. `KeyboardInterrupt` is raised again after `policy.grace` seconds
     at most. Whatever happens, no task of the run stays on the scheduler.
     """
     if client in _BUSY:
@@ -102,6 +102,7 @@ class _Run:
         self.flights: dict[Key, _Flight] = {}
         self.done = 0
         self.failed: list[TileFailure] = []
+        self.streak = 0
         self.watch = Watch(self.link, policy, self.listener)
         self.unreported: set[Key] = set()
         """Futures that were over at the last look though no worker had told why."""
@@ -233,6 +234,7 @@ class _Run:
             self.erred(flight.attempt, report.error, report.permanent, report.memory)
             return
         self.done += 1
+        self.streak = 0
         self.watch.progress()
         self.listener.on_done(report.receipt)
 
@@ -253,8 +255,14 @@ class _Run:
             self.listener.on_retry(failure)
             return
         self.failed.append(failure)
+        self.streak += 1
         self.watch.progress()
         self.listener.on_failed(failure)
+        if self.streak >= max(STREAK, self.watch.slots):
+            raise RunError(
+                f"{self.streak} tiles failed one after the other, the last: tile {failure.tile}: "
+                f"{failure.error}; the others were not tried; {KEPT}"
+            )
 
     # --------------------------------------------------------------------------- what nobody tells
 

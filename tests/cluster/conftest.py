@@ -10,11 +10,12 @@ from lcengine.simulate import SimulationOptions, simulate
 
 
 @pytest.fixture(scope="session")
-def plan(tmp_path_factory):
-    """Nine tiles of a simulated archive."""
+def plans(tmp_path_factory):
+    """Nine tiles of a simulated archive, and real imagery where it is at hand."""
     options = SimulationOptions(size=96, dates=3, seed=8, bands=("blue", "swir16"))
     world = simulate(tmp_path_factory.mktemp("world") / "sim", options)
-    return archives.request(world.catalog, "blue", "swir16", tile=32).plan()
+    simulated = archives.request(world.catalog, "blue", "swir16", tile=32).plan()
+    return [simulated, *archives.real_plans()]
 
 
 @pytest.fixture(scope="session")

@@ -62,8 +62,8 @@ class TestLocal:
         assert set(found.values()) == {None}
 
     @pytest.mark.slow
-    def test_composites_to_the_same_bytes(self, opened, plan, tmp_path):
-        assert clusters.differing(opened[0], plan, tmp_path / "out.zarr") == []
+    def test_composites_to_the_same_bytes(self, opened, plans, tmp_path):
+        assert clusters.differing(opened[0], plans, tmp_path) == []
 
 
 class TestFile:

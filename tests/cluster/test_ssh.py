@@ -107,7 +107,7 @@ def remote(sshd):
     return [process for process in below if "dask" in " ".join(process.cmdline())]
 
 
-def test_composites_to_the_same_bytes(sshd, folder, pem, plan, tmp_path):
+def test_composites_to_the_same_bytes(sshd, folder, pem, plans, tmp_path):
     """Encrypted with the certificates that the file names, closed at the end."""
     link(folder, pem)
     with connect(write(folder, sshd)) as client:
@@ -118,7 +118,7 @@ def test_composites_to_the_same_bytes(sshd, folder, pem, plan, tmp_path):
         assert all(address.startswith("tls://127.0.0.1:") for address in workers)
         preloads = client.run(lambda: os.environ.get("MALLOC_TRIM_THRESHOLD_"))
         assert set(preloads.values()) == {None}
-        assert clusters.differing(client, plan, tmp_path / "out.zarr") == []
+        assert clusters.differing(client, plans, tmp_path) == []
     _, alive = psutil.wait_procs(started, timeout=15)
     assert alive == []
 

@@ -138,6 +138,25 @@ class TestFailures:
         found = engine.run([7], task, client, policy=QUICK)
         assert [(f.error, f.attempts) for f in found.failed] == [(str(error), attempts)]
 
+    def test_where_nothing_succeeds_the_rest_is_not_tried(self, client, heard):
+        def task(tile, attempt):
+            raise InputError("the disk is gone")
+
+        with pytest.raises(
+            RunError, match=r"50 tiles failed one after the other.*the disk is gone"
+        ):
+            engine.run(range(1000), task, client, listener=heard.listener)
+        assert len(heard.failed) == 50
+
+    def test_one_success_in_between_is_hope(self, client, heard):
+        def task(tile, attempt):
+            if tile % 40:
+                raise InputError("a bad region")
+            return {"tile": tile}
+
+        found = engine.run(range(120), task, client, listener=heard.listener)
+        assert (found.done, len(found.failed)) == (3, 117)
+
     def test_what_does_not_fit_runs_alone_and_smaller(self, client, heard, tmp_path):
         task = partial(tasks.fate, tmp_path, {3: "mm"})
         found = engine.run(range(20), task, client, policy=QUICK, listener=heard.listener)

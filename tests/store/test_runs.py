@@ -38,6 +38,15 @@ def items(tmp_path_factory):
     return archives.series(tmp_path_factory.mktemp("items") / "s", 3, ("blue",), 64, block=32)
 
 
+def everywhere(plan, client, tmp_path_factory):
+    """{place: the product of a plan there}."""
+    made = {}
+    for name in KINDS:
+        made[name] = backend_at(name, tmp_path_factory.mktemp(name))
+        run_composite(plan, made[name].output, client=client, store=made[name].kind)
+    return made
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("environment")
 class TestEverywhere:
@@ -52,12 +61,7 @@ class TestEverywhere:
     @pytest.fixture(scope="class")
     @classmethod
     def products(cls, items, client, tmp_path_factory):
-        made = {}
-        for name in KINDS:
-            backend = backend_at(name, tmp_path_factory.mktemp(name))
-            run_composite(plan_of(items), backend.output, client=client, store=backend.kind)
-            made[name] = backend
-        return made
+        return everywhere(plan_of(items), client, tmp_path_factory)
 
     @pytest.mark.parametrize("name", KINDS[1:])
     def test_the_arrays_are_the_same(self, products, name):
@@ -71,6 +75,17 @@ class TestEverywhere:
             assert store.sidecar(other, sidecar) == store.sidecar(local, sidecar)
         assert store.verify(other).ok
         xr.testing.assert_identical(lcengine.open(other), lcengine.open(local))
+
+    def test_real_imagery_too(self, client, tmp_path_factory):
+        plans = archives.real_plans()
+        if not plans:
+            pytest.skip("real data absent (set LCENGINE_SHARED to have them)")
+        made = everywhere(plans[0], client, tmp_path_factory)
+        wanted, _ = archives.in_process(plans[0])
+        for place in made.values():
+            found = store.stored(place.output)
+            for name, pixels in wanted.items():
+                assert found[name].values.tobytes() == pixels.tobytes()
 
     @pytest.mark.parametrize("name", KINDS)
     def test_a_published_request_is_not_run_again(self, products, items, client, name):
