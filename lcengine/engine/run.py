@@ -34,6 +34,10 @@ MOVES = 3
 ARRIVED = 1.0
 """Seconds after which an attempt must be where it was sent."""
 
+STREAK = 50
+"""Tiles given up one after the other, none in between done, at which a run is hopeless; on more
+worker threads as many as there are."""
+
 _BUSY: WeakSet[Client] = WeakSet()
 
 
@@ -55,8 +59,8 @@ def run(
     arguments must pickle.
 
     Raises `RunError` when the run cannot go on: scheduler lost, no worker, none with the resources,
-    no progress, no tile that succeeds, another lcengine. `KeyboardInterrupt` is raised again after `policy.grace` seconds
-    at most. Whatever happens, no task of the run stays on the scheduler.
+    no progress, no tile that succeeds, another lcengine. `KeyboardInterrupt` is raised again after
+    `policy.grace` seconds at most. Whatever happens, no task of the run stays on the scheduler.
     """
     if client in _BUSY:
         raise InputError("this client runs tiles already; give each run a client of its own")
