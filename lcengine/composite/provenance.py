@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -12,7 +12,16 @@ import pyarrow.parquet as pq
 from lcengine.addresses import redact
 from lcengine.composite.planning import CompositePlan
 
-LEDGER = ("tile", "item", "band", "href", "error", "attempts")
+LEDGER = pa.schema(
+    {
+        "tile": pa.int64(),
+        "item": pa.string(),
+        "band": pa.string(),
+        "href": pa.string(),
+        "error": pa.string(),
+        "attempts": pa.int64(),
+    }
+)
 """Columns of the failure ledger; `attempts` depends on luck, all others on the files."""
 
 
@@ -35,18 +44,17 @@ def items_table(plan: CompositePlan) -> bytes:
         for number, (item, group) in enumerate(zip(plan.items, plan.reads.observation, strict=True))
         for band, asset in item.assets.items()
     ]
-    return _parquet(rows, tuple(rows[0]))
+    return _parquet(pa.Table.from_pylist(rows))
 
 
 def ledger_table(receipts: Iterable[Mapping[str, Any]]) -> tuple[int, bytes]:
     """Number of failed reads of all tiles, and they as Parquet, sorted."""
     rows = [row for receipt in receipts for row in receipt["failures"]]
-    rows.sort(key=lambda row: tuple(row[name] for name in LEDGER))
-    return len(rows), _parquet(rows, LEDGER)
+    rows.sort(key=lambda row: tuple(row[name] for name in LEDGER.names))
+    return len(rows), _parquet(pa.Table.from_pylist(rows, schema=LEDGER))
 
 
-def _parquet(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> bytes:
-    table = pa.table({name: [row[name] for row in rows] for name in names})
+def _parquet(table: pa.Table) -> bytes:
     buffer = io.BytesIO()
     pq.write_table(table, buffer)
     return buffer.getvalue()

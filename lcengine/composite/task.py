@@ -11,6 +11,7 @@ from lcengine import engine
 from lcengine.composite.block import Block, Series, reduce_block
 from lcengine.composite.planning import CompositePlan
 from lcengine.composite.tile import compute_tile
+from lcengine.items import uncollected
 from lcengine.kernels.methods import DISTANCE
 from lcengine.store import Staging
 
@@ -21,7 +22,8 @@ WARM_ITEMS, WARM_EDGE = 3, 16
 @lru_cache(maxsize=2)
 def load_plan(staging: Staging) -> CompositePlan:
     """A frozen plan, read once per process."""
-    return CompositePlan.from_json(staging.plan())
+    with uncollected():
+        return CompositePlan.from_json(staging.plan())
 
 
 @lru_cache(maxsize=16)
