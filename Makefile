@@ -5,7 +5,8 @@ SHELL := bash
 
 PYTHON ?= python3
 VENV ?= .venv
-PYTEST_ARGS ?=
+# Two processes, each module in one of them: clusters and archives are shared within a module.
+PYTEST_ARGS ?= -n 2 --dist loadfile
 BENCH ?= $(wildcard benchmarks/[a-z]*.py)
 BENCH_ARGS ?=
 

@@ -113,7 +113,8 @@ class CompositePlan:
         Each further `attempt` takes a block smaller still: the one before may have died of it.
         Pixels do not depend on the block. Where not even the smallest fits, it is tried.
         """
-        edges = [self.reads.block, *(edge for edge in BLOCKS if edge < self.reads.block)]
+        largest = min(self.reads.block, self.grid.tile, max(self.grid.shape))
+        edges = [self.reads.block, *(edge for edge in BLOCKS if edge < largest)]
         for edge in edges[attempt:] or edges[-1:]:
             reads = replace(self.reads, block=edge)
             if memory is None or reads.memory(self.output_bytes, read_threads()) <= memory:
