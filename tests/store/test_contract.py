@@ -254,8 +254,11 @@ class TestResuming:
             (backend.folder / "out.zarr").mkdir()
         if backend.name == "icechunk-s3":
             pytest.skip("a repository may lie beside other objects")
-        with pytest.raises(StoreError, match=r"exists and is not|holds other objects"):
-            stage(backend.target)
+        for _ in range(2):  # the first refusal must not look like work of ours to the second
+            with pytest.raises(StoreError, match=r"exists and is not|holds other objects"):
+                stage(backend.target)
+        if backend.remote:
+            assert backend.files() == {"important/data": b"x"}
 
 
 class TestVerifying:
