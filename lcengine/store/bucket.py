@@ -127,5 +127,5 @@ class BucketTarget(NotedTarget):
         if self.published() is not None:
             raise StoreError(
                 f"{self.output} is published, and a product on an object store is not overwritten; "
-                "choose another output, or make it with --store icechunk, which keeps versions"
+                "choose another output, with --store icechunk for one that keeps versions"
             )

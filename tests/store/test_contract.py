@@ -261,6 +261,19 @@ class TestResuming:
             assert backend.files() == {"important/data": b"x"}
 
 
+def test_another_kind_does_not_touch_a_product(backend):
+    """Nor what is unfinished, nor the note of a killed run."""
+    finish(stage(backend.target, a=1))
+    if backend.name != "s3":
+        stage(backend.target, a=2)
+    before = backend.files()
+    other = "zarr" if backend.kind else "icechunk"
+    with pytest.raises(StoreError, match=r"exists and is not|clean prefixes"):
+        stage(store.target(backend.output, other), a=3)
+    assert backend.files() == before
+    assert store.verify(backend.output).ok
+
+
 class TestVerifying:
     """What `verify` finds in a published product."""
 
