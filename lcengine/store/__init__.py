@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from lcengine.errors import InputError
+from lcengine.errors import InputError, StoreError
 from lcengine.store.local import LocalStaging, LocalTarget
 from lcengine.store.product import is_repository, locate, open, pick, sidecar, stored
 from lcengine.store.protocol import Receipt, Staging, Target, bucket_of, differences, require
@@ -50,7 +50,14 @@ def target(output: str | os.PathLike[str], kind: str | None = None) -> Target:
     bucket = bucket_of(output)
     if bucket is not None:
         require("obstore", "object-store")
-    if kind == "icechunk" or (kind is None and is_repository(output)):
+    # Taken for plain Zarr, a repository would be removed as what a killed run left.
+    repository = (bucket is not None or kind is None) and is_repository(output)
+    if repository and kind == "zarr":
+        raise StoreError(
+            f"{output} exists and is not a product of plain Zarr but an Icechunk repository; "
+            "choose another output, or leave --store out"
+        )
+    if kind == "icechunk" or repository:
         require("icechunk", "icechunk")
         from lcengine.store.icechunk import IcechunkTarget  # noqa: PLC0415 (an extra)
 

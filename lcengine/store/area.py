@@ -112,7 +112,10 @@ class Folder:
 
     def folders(self) -> list[str]:
         """Names of the folders at the top."""
-        return [entry.name for entry in self.path.iterdir() if entry.is_dir()]
+        try:
+            return [entry.name for entry in self.path.iterdir() if entry.is_dir()]
+        except FileNotFoundError:
+            return []
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:

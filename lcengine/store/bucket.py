@@ -17,7 +17,7 @@ from lcengine.errors import StoreError
 from lcengine.store import objects
 from lcengine.store.marked import MarkedStaging
 from lcengine.store.objects import Prefix, StagedObjects
-from lcengine.store.staged import NOTE, NotedStaging, NotedTarget
+from lcengine.store.staged import NOTE, PLAN, NotedStaging, NotedTarget
 from lcengine.store.template import PROVENANCE
 
 if TYPE_CHECKING:
@@ -40,8 +40,12 @@ class BucketStaging(MarkedStaging):
         return objects.client(self.output)
 
     def begin(self) -> None:
-        """Remove what killed runs left at the output; `StoreError` where it is of others."""
-        ours = any(folder != self.work for folder in self.area.folders())
+        """Remove what killed runs left at the output; `StoreError` where it is of others.
+
+        A plan says that the output was found empty once, or ours. A folder of work alone does not:
+        a late worker's marker makes one.
+        """
+        ours = any(self.area.read(f"{folder}/{PLAN}") for folder in self.area.folders())
         found = list(objects.keys_of(self.product))
         if found and not ours:
             raise StoreError(
@@ -50,8 +54,7 @@ class BucketStaging(MarkedStaging):
             )
         objects.delete(self.product, found)
         for folder in self.area.folders():
-            if folder != self.work:
-                self.area.remove(folder)
+            self.area.remove(folder)
 
     def store(self) -> Store:
         """The staged group, chunks create-only once the note is there."""
@@ -124,5 +127,5 @@ class BucketTarget(NotedTarget):
         if self.published() is not None:
             raise StoreError(
                 f"{self.output} is published, and a product on an object store is not overwritten; "
-                "choose another output, or make it with --store icechunk, which keeps versions"
+                "choose another output, with --store icechunk for one that keeps versions"
             )

@@ -149,8 +149,7 @@ class IcechunkStaging(NotedStaging):
         *_, first = repo.ancestry(branch="main")
         repo.create_branch(self.version, first.id)
         for folder in self.area.folders():
-            if folder != self.work:
-                self.area.remove(folder)
+            self.area.remove(folder)
 
     def store(self) -> Store:
         """The branch, writable; `settle` or `reveal` commits it."""

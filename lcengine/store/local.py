@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -59,11 +60,15 @@ class LocalStaging(MarkedStaging):
         return [(self.path / key).stat().st_size for key in keys]
 
     def listing(self, variable: str) -> Iterator[tuple[str, int]]:
-        """Key and size of every file below a variable's `c/`."""
+        """Key and size of every file below a variable's `c/`.
+
+        The workers of a driver that was killed may still write: their `.partial` files vanish.
+        """
         for folder, _, files in os.walk(self.path / variable / "c"):
             base = Path(folder).relative_to(self.path).as_posix()
             for name in files:
-                yield f"{base}/{name}", os.stat(f"{folder}/{name}").st_size
+                with suppress(FileNotFoundError):
+                    yield f"{base}/{name}", os.stat(f"{folder}/{name}").st_size
 
     def drop(self, keys: Iterable[str]) -> None:
         """Remove files by key."""

@@ -102,11 +102,15 @@ class MarkedStaging(NotedStaging):
         return survey(self.done(), found["variables"], cols, self.listing)
 
     def check_complete(self, tiles: set[int]) -> None:
-        """`StoreError` unless every tile is marked and whole; foreign shards are removed."""
+        """`StoreError` unless every tile is marked and whole; foreign shards are removed.
+
+        One look at the markers decides both: a marker that appears later, or cannot be read, must
+        not count here while its shards pass for foreign.
+        """
         self.sweep()
         found = self.survey()
         self._unmark(found.damaged)
-        refuse_missing(tiles, self.finished())
+        refuse_missing(tiles, found.marked - found.damaged)
         self.drop(found.foreign)
 
     def _unmark(self, tiles: Iterable[int]) -> None:

@@ -25,6 +25,9 @@ from lcengine.store.tiles import tile_table
 NOTE = "staging.json"
 """Names the request being worked on; its presence means unfinished work."""
 
+PLAN = "plan.json"
+"""The frozen plan, in the folder of its work."""
+
 TILES = "tiles.parquet"
 """Sidecar with the receipts, which `verify` holds the pixels against."""
 
@@ -55,7 +58,7 @@ class NotedStaging(ABC):
 
     @abstractmethod
     def begin(self) -> None:
-        """Make room for the template."""
+        """Make room for the template; nothing of this work is there yet."""
 
     @abstractmethod
     def store(self) -> Store:
@@ -140,7 +143,7 @@ class NotedStaging(ABC):
     def plan(self) -> dict[str, Any]:
         """The frozen plan."""
         with self.errors():
-            content = self.area.read(f"{self.work}/plan.json")
+            content = self.area.read(f"{self.work}/{PLAN}")
         if content is None:
             raise StoreError(f"the work {self.version} at {self.output} was discarded or published")
         plan: dict[str, Any] = json.loads(content)
@@ -276,8 +279,8 @@ class NotedTarget(ABC):
             if old is not None:
                 old.discard()
             staging = self.kind(self.output, f"{run_id}-{uuid.uuid4().hex[:8]}", self.area)
-            self.area.write(f"{staging.work}/plan.json", json.dumps(plan).encode())
             staging.begin()
+            self.area.write(f"{staging.work}/{PLAN}", json.dumps(plan).encode())
             provenance = {
                 "package": lcengine.__version__,
                 "run_id": run_id,

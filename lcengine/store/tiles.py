@@ -43,6 +43,7 @@ class Written:
 class Survey:
     """What the markers say against what lies in the store."""
 
+    marked: set[int] = field(default_factory=set)
     damaged: set[int] = field(default_factory=set)
     """Marked tiles with a shard that is absent, empty or of another size."""
     foreign: list[str] = field(default_factory=list)
@@ -125,7 +126,7 @@ def survey(
         tiles.append(marker["tile"])
         for name in names:
             sizes[name].extend(marker["sizes"][name])
-    out = Survey()
+    out = Survey(set(tiles))
     index = {tile: i for i, tile in enumerate(tiles)}
     for name in names:
         expected = np.array(sizes[name]).reshape(len(tiles), -1) if tiles else np.zeros((0, 0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -20,7 +21,7 @@ import lcengine
 from lcengine import store
 from lcengine.errors import InputError, StoreError
 from lcengine.grid import Grid
-from lcengine.store import differences, target
+from lcengine.store import LocalStaging, differences, target
 from lcengine.store.area import Folder
 
 
@@ -163,6 +164,40 @@ class TestPowerLoss:
             staging.publish(range(4), FACTS, {})
         assert not Path(place.output).exists()
         finish(staging, tiles=[2])
+
+    def test_a_marker_that_cannot_be_read_does_not_count_at_publishing(self, place):
+        """Or its tile would be taken for finished, and its shards for foreign ones."""
+        staging = stage(place, a=1)
+        for tile in range(4):
+            write(staging, tile)
+        staging.area.write(f"{staging.work}/tiles/2.json", b"")
+        with pytest.raises(StoreError, match=r"1 of 4 tiles are not finished .*first: 2"):
+            staging.publish(range(4), FACTS, {})
+        output = finish(target(place.output).find({"a": 1}), tiles=[2])
+        np.testing.assert_array_equal(store.stored(output)["red"], expected())
+
+    def test_a_file_that_vanishes_meanwhile_is_no_matter(self, place, monkeypatch):
+        """A worker of a killed driver still writes while the next driver looks around."""
+        staging = stage(place, a=1)
+        write(staging, 0)
+        partial = staging.path / "red" / "c" / "0" / "1.0123.partial"
+        sweep = LocalStaging.sweep
+
+        def late(self):
+            sweep(self)
+            partial.write_bytes(b"half")
+
+        def renamed(path, *arguments, real=os.stat, **options):
+            if str(path) == str(partial):
+                partial.unlink()
+            return real(path, *arguments, **options)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(LocalStaging, "sweep", late)
+            patch.setattr(os, "stat", renamed)
+            found = target(place.output).find({"a": 1})
+        assert {receipt["tile"] for receipt in found.done()} == {0}
+        assert not partial.exists()
 
     def test_leftovers_of_killed_writers_are_swept(self, place):
         staging = stage(place, a=1)
