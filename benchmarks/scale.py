@@ -1,18 +1,29 @@
-"""How the engine scales.
+"""How the engine scales: measured on one machine, and what a model makes of it.
 
-    python benchmarks/scale.py overhead --tiles 1000 10000 100000
+    python benchmarks/scale.py overhead --tiles 1000 10000 100000 --json docs/scale.json
+    python benchmarks/scale.py workers --json docs/scale.json
+    python benchmarks/scale.py country --json docs/scale.json
+    python benchmarks/scale.py model [--write-docs]
 
 `overhead`: CPU of the driver and of the scheduler per tile, and their memory during the run, for a
-tile function that does nothing. Scheduler, worker and driver are processes of their own. `--engine`
-runs lcengine's loop; `--plain` the bounded loop that anyone would write first (`client.submit` and
-`as_completed`), for comparison.
+tile function that does nothing. Scheduler, worker and driver are processes of their own. The loop
+`plain` is the bounded one that anyone would write first (`client.submit` and `as_completed`).
+`workers`: one worker against two, waiting for a slow server and computing.
+`country`: what a year over Kenya takes, and how fast this machine is at it.
+`model`: hours, bytes, price and the first bottleneck of a country and a continent on 10 to 1000
+workers, from the results of the other three; `--write-docs` writes docs/scale.md and its figure.
+
+Each measurement prints a table; `--json FILE` puts it into its section of a file.
 """
 
 from __future__ import annotations
 
 import argparse
+import datetime as dt
 import itertools
 import json
+import os
+import platform
 import subprocess
 import sys
 import tempfile
@@ -21,10 +32,17 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
+import _scale_country
+import _scale_figure
+import _scale_model
+import _scale_workers
 import distributed
 import psutil
 
 from lcengine import engine
+from lcengine.kernels._jit import usable_cpus
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
 
 RECEIPT = {"pixels": 4_194_304, "clear": 0.7, "failures": [], "sha256": "0" * 64}
 SAMPLE_SECONDS = 0.25
@@ -140,37 +158,89 @@ def overhead(tiles, threads, loop):
     return row
 
 
-def show(row):
-    memory = " ".join(
-        f"{name} {'/'.join(str(mb) for mb in row[f'{name}_mb'])}"
-        for name in ("scheduler", "driver")
+def measure_overhead(options):
+    """A row per loop and number of tiles."""
+    return [
+        overhead(tiles, options.threads, loop) for loop in options.loop for tiles in options.tiles
+    ]
+
+
+def measure_workers(options):
+    """A row per workload."""
+    return _scale_workers.measure(options.runs, options.size, options.dates)
+
+
+def measure_country(_options):
+    """One row: the work, and the rates of this machine."""
+    return [_scale_country.measure()]
+
+
+def run_measurement(options):
+    """Measure, print the rows, keep them."""
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    rows = options.measure(options)
+    for row in rows:
+        print(", ".join(f"{name} {value}" for name, value in row.items()), flush=True)
+    if options.json is None:
+        return
+    section = {
+        "measured": dt.datetime.now(dt.UTC).date().isoformat(),
+        "machine": f"{usable_cpus()} cores, Python {platform.python_version()}, "
+        f"distributed {distributed.__version__}",
+        "load_before": None if load is None else round(load, 2),
+        "rows": rows,
+    }
+    results = json.loads(options.json.read_text()) if options.json.exists() else {}
+    options.json.write_text(json.dumps({**results, options.section: section}, indent=1) + "\n")
+
+
+def run_model(options):
+    """The table of hours and prices, or the page in the docs with its figure."""
+    results = _scale_model.Results.load(options.results)
+    places = _scale_model.places(
+        options.bandwidth, options.latency, options.price_gb, options.price_core_hour
     )
-    print(
-        f"{row['loop']:<7} {row['tiles']:>7} tiles, {row['threads']:>3} threads: CPU per tile "
-        f"scheduler {row['scheduler_ms']:.2f} + driver {row['driver_ms']:.2f} = "
-        f"{row['sum_ms']:.2f} ms; {row['tiles_per_second']} tiles/s; MB early/end/most {memory}",
-        flush=True,
-    )
+    if not options.write_docs:
+        print(_scale_model.tables(results, places))
+        return
+    (DOCS / "scale.md").write_text(_scale_model.page(results, places))
+    _scale_figure.draw(results, places, DOCS / "scale.png")
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    commands = parser.add_subparsers(required=True)
-    command = commands.add_parser("overhead", help="cost and memory of driver and scheduler")
-    command.add_argument("--tiles", type=int, nargs="+", default=[1000, 10_000])
-    command.add_argument("--threads", type=int, default=2, help="of the one worker")
-    command.add_argument("--loop", choices=sorted(LOOPS), nargs="+", default=["engine"])
-    command.add_argument("--json", action="store_true", help="one JSON line per run")
-    command.set_defaults(run=run_overhead)
-    options = parser.parse_args()
+    options = arguments().parse_args(sys.argv[1:] or ["overhead"])
     options.run(options)
 
 
-def run_overhead(options):
-    for loop in options.loop:
-        for tiles in options.tiles:
-            row = overhead(tiles, options.threads, loop)
-            print(json.dumps(row), flush=True) if options.json else show(row)
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(required=True)
+
+    def measurement(name, measure, text):
+        command = commands.add_parser(name, help=text)
+        command.add_argument("--json", type=Path, metavar="FILE", help="put the rows there, too")
+        command.set_defaults(run=run_measurement, measure=measure, section=name)
+        return command
+
+    command = measurement("overhead", measure_overhead, "cost and memory of driver and scheduler")
+    command.add_argument("--tiles", type=int, nargs="+", default=[1000, 10_000])
+    command.add_argument("--threads", type=int, default=2, help="of the one worker")
+    command.add_argument("--loop", choices=sorted(LOOPS), nargs="+", default=["engine"])
+    command = measurement("workers", measure_workers, "one worker against two")
+    command.add_argument("--runs", type=int, default=3)
+    command.add_argument("--size", type=int, default=3072, help="pixels along an edge")
+    command.add_argument("--dates", type=int, default=8)
+    measurement("country", measure_country, "work of a year over Kenya, rates of this machine")
+    command = commands.add_parser("model", help="hours, price and bottleneck on many workers")
+    command.add_argument("--results", type=Path, default=DOCS / "scale.json")
+    command.add_argument("--write-docs", action="store_true", help="docs/scale.md and .png")
+    far = _scale_model.FAR
+    command.add_argument("--bandwidth", type=float, default=far.bandwidth / 1e6, help="MB/s")
+    command.add_argument("--latency", type=float, default=far.latency, help="seconds")
+    command.add_argument("--price-gb", type=float, default=far.gb)
+    command.add_argument("--price-core-hour", type=float, default=far.core_hour)
+    command.set_defaults(run=run_model)
+    return parser
 
 
 if __name__ == "__main__":
