@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from functools import lru_cache
+from pathlib import Path
 
 import archives
 import dask
@@ -399,7 +400,7 @@ def test_the_chosen_item_has_the_pixels(archive, untiled, epsg, outliers):
 
 def test_chosen_items_are_numbered_in_the_list_of_items(archive, tmp_path):
     plan = plan_composite(archive[0], grid_at(tile=64), spec(method="first-clear"))
-    path = run_in_process(plan, tmp_path / "out.zarr")
+    path = Path(run_in_process(plan, tmp_path / "out.zarr"))
     rows = pq.read_table(path / "items.parquet").to_pylist()
     ids = {row["number"]: row["item"] for row in rows}
     assert len(ids) == len(plan.items)

@@ -23,7 +23,7 @@ import lcengine
 from lcengine import reader
 from lcengine.catalog import Query
 from lcengine.composite import CompositeRequest, CompositeSpec, plan_composite, run_composite
-from lcengine.composite import run as running
+from lcengine.composite import task as running
 from lcengine.errors import InputError, RunError, StoreError
 from lcengine.grid import Grid
 from lcengine.kernels.methods import DISTANCE
