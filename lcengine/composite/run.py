@@ -145,6 +145,9 @@ def _finish(
     tiles = [int(number) for number in plan.reads.tiles]
     done = {receipt["tile"] for receipt in staging.done()}
     todo = [number for number in tiles if number not in done]
+    # Whatever failed before goes last: a run that many failures ended must get past them.
+    failed = staging.failed()
+    todo.sort(key=lambda number: number in failed)
     progress = engine.Progress(tiles=len(tiles), done=len(done), resumed=len(done))
     watcher = listener or (lambda _: None)
     watcher(progress)
@@ -209,7 +212,7 @@ class _Hearing:
         state.pixels += receipt["pixels"]
         state.clear += receipt["clear"]
         state.observations += receipt["observations"]
-        state.bytes_read += receipt["bytes_read"]
+        state.bytes_read += receipt["spent"]["bytes_read"]
         state.failures += len(receipt["failures"])
         self.watcher(state)
 

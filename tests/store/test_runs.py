@@ -12,11 +12,14 @@ import xarray as xr
 from places import KINDS, backend_at
 
 import lcengine
-from lcengine import store
+from lcengine import engine, store
+from lcengine.catalog import Query
 from lcengine.cluster import connect
-from lcengine.composite import plan_composite, run_composite
+from lcengine.composite import CompositeRequest, plan_composite, run_composite
+from lcengine.composite.task import run_tile
 from lcengine.errors import RunError, StoreError
 from lcengine.grid import Grid
+from lcengine.simulate import SimulationOptions, simulate
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +128,41 @@ class TestRuns:
         run_composite(plan_of(items), output, client=client, listener=seen.append)
         assert seen == []
         assert output.resolve() == version
+
+    def test_the_tables_do_not_depend_on_the_blocks(self, tmp_path):
+        """A smaller worker, or another attempt, takes smaller blocks, which read less."""
+        options = SimulationOptions(size=512, dates=3, seed=4, bands=("blue", "swir16"))
+        catalog = simulate(tmp_path / "sim", options).catalog
+        spec = archives.spec("blue", mask="scl")
+        plan = CompositeRequest(Query(str(catalog)), spec, tile=512, block=512).plan()
+        receipts, tables = [], set()
+        for attempt in range(3):
+            place = store.target(tmp_path / f"{attempt}.zarr")
+            staging = place.create(
+                {}, plan.run_id, plan.to_json(), plan.grid, plan.variables(), plan.time_axis
+            )
+            receipts.append(run_tile(staging, 0, attempt))
+            output = staging.publish([0], {}, {})
+            tables.add(store.sidecar(output, "tiles.parquet"))
+        assert len({receipt["spent"]["bytes_read"] for receipt in receipts}) > 1
+        assert len(tables) == 1
+
+    def test_what_failed_before_comes_last(self, items, tmp_path, client, monkeypatch):
+        plan = plan_of(items)
+        place = store.target(tmp_path / "out.zarr")
+        staging = place.create(
+            {}, plan.run_id, plan.to_json(), plan.grid, plan.variables(), plan.time_axis
+        )
+        staging.fail(0, {"error": "no such file", "attempts": 3, "quarantined": False})
+        order = []
+        accept = store.LocalStaging.accept
+        monkeypatch.setattr(
+            store.LocalStaging,
+            "accept",
+            lambda self, receipt: (order.append(receipt["tile"]), accept(self, receipt)),
+        )
+        run_composite(plan, place.output, client=client, request={}, policy=engine.Policy(window=1))
+        assert order == [1, 2, 3, 0]
 
     def test_a_changed_request_is_refused_with_the_difference(self, items, tmp_path, client):
         """FAULTS 35."""
