@@ -326,6 +326,13 @@ class TestPlaces:
         with pytest.raises(StoreError, match="does not exist; create it first"):
             target(tmp_path / "nowhere" / "out.zarr")
 
+    def test_a_link_of_somebody_else_is_left_alone(self, tmp_path):
+        """To a large disk, say: publishing would silently replace it."""
+        (tmp_path / "disk").mkdir()
+        (tmp_path / "out.zarr").symlink_to("disk")
+        with pytest.raises(StoreError, match="exists and is not a product"):
+            target(tmp_path / "out.zarr")
+
     def test_opening_something_else_says_so(self, tmp_path):
         with pytest.raises(InputError, match=r"not a Zarr v3 product \(it has no zarr.json\)"):
             lcengine.open(tmp_path)
