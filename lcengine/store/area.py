@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import shutil
+import uuid
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -55,8 +56,8 @@ class Area(Protocol):
         """Hold the output; `StoreError` if another driver does."""
         ...
 
-    def guard(self) -> None:
-        """`StoreError` unless the output is still held."""
+    def guard(self, *, lenient: bool = False) -> None:
+        """`StoreError` unless the output is still held; `lenient`: unless it may be."""
         ...
 
     def errors(self) -> AbstractContextManager[None]:
@@ -130,9 +131,14 @@ class Folder:
                 raise StoreError(
                     f"another run is writing {self.output}; wait for it or stop it first"
                 ) from None
+            except OSError as error:
+                raise StoreError(
+                    f"{self.path} cannot be locked: {os.strerror(error.errno or 0)}; mount that "
+                    "file system with locks (Lustre: -o flock) or choose an output on another"
+                ) from error
             yield
 
-    def guard(self) -> None:
+    def guard(self, *, lenient: bool = False) -> None:
         """A file lock is held until the process ends."""
 
     @contextmanager
@@ -151,7 +157,8 @@ class Folder:
 
 def write_atomic(path: Path, content: bytes) -> None:
     """Write a file so that it is there whole or not at all, also after a power loss."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    # Not the process id: the workers of a cluster of containers share theirs.
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
     with part.open("wb") as file:
         file.write(content)
         file.flush()

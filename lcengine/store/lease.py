@@ -59,9 +59,9 @@ class Lease:
             ) from None
         self._beat.start()
 
-    def check(self) -> None:
-        """`StoreError` where another driver may have taken over."""
-        if self.lost is None and time.time() > self.until:
+    def check(self, *, lenient: bool = False) -> None:
+        """`StoreError` where another driver may have taken over; `lenient`: where one has."""
+        if self.lost is None and not lenient and time.time() > self.until:
             self.lost = "it could not be renewed in time"
         if self.lost is not None:
             raise StoreError(

@@ -128,7 +128,8 @@ class LocalTarget(NotedTarget):
 
     def __init__(self, output: str | os.PathLike[str]) -> None:
         path = Path(os.path.abspath(output))
-        if path.exists() and not path.is_symlink():
+        ours = path.is_symlink() and (path / "zarr.json").is_file()
+        if path.exists() and not ours:
             raise StoreError(
                 f"{path} exists and is not a product published by lcengine; "
                 "choose another output or remove it"

@@ -69,7 +69,11 @@ class MarkedStaging(NotedStaging):
     # --------------------------------------------------------------------------------- the driver
 
     def accept(self, receipt: Receipt) -> None:
-        """The marker says it already."""
+        """The marker says it already; `StoreError` if another driver has taken over.
+
+        A lease that only was not renewed for a while may still be: no reason to end a long run.
+        """
+        self.area.guard(lenient=True)
 
     def flush(self) -> None:
         """`StoreError` if another driver has taken over."""

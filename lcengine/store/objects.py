@@ -128,10 +128,10 @@ class Prefix:
                 self.lease.release()
             self.lease = None
 
-    def guard(self) -> None:
-        """`StoreError` where another driver may have taken over."""
+    def guard(self, *, lenient: bool = False) -> None:
+        """`StoreError` where another driver may have taken over; `lenient`: where one has."""
         if self.lease is not None:
-            self.lease.check()
+            self.lease.check(lenient=lenient)
 
     def errors(self) -> AbstractContextManager[None]:
         """What the object store refuses, as `StoreError`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import resource
@@ -22,7 +23,7 @@ from lcengine import store
 from lcengine.errors import InputError, StoreError
 from lcengine.grid import Grid
 from lcengine.store import LocalStaging, differences, target
-from lcengine.store.area import Folder
+from lcengine.store.area import Folder, write_atomic
 
 
 @pytest.fixture
@@ -296,10 +297,41 @@ class TestFullDisk:
         finish(staging)
 
 
+def test_two_writers_of_a_marker_are_not_in_each_others_way(tmp_path):
+    """A tile and its twin, also on hosts where their processes have the same number."""
+    path = tmp_path / "7.json"
+    contents = [b"a" * 1000, b"b" * 3000]
+
+    def write_often(content):
+        for _ in range(100):
+            write_atomic(path, content)
+            assert path.read_bytes() in contents
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(write_often, contents))
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_system_without_locks_is_said(place, monkeypatch):
+    def flock(*_):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr("lcengine.store.area.fcntl.flock", flock)
+    with pytest.raises(StoreError, match=r"cannot be locked: Function not.*flock"):
+        place.exclusive().__enter__()
+
+
 class TestPlaces:
     def test_the_folder_must_exist(self, tmp_path):
         with pytest.raises(StoreError, match="does not exist; create it first"):
             target(tmp_path / "nowhere" / "out.zarr")
+
+    def test_a_link_of_somebody_else_is_left_alone(self, tmp_path):
+        """To a large disk, say: publishing would silently replace it."""
+        (tmp_path / "disk").mkdir()
+        (tmp_path / "out.zarr").symlink_to("disk")
+        with pytest.raises(StoreError, match="exists and is not a product"):
+            target(tmp_path / "out.zarr")
 
     def test_opening_something_else_says_so(self, tmp_path):
         with pytest.raises(InputError, match=r"not a Zarr v3 product \(it has no zarr.json\)"):

@@ -75,14 +75,19 @@ class TestLease:
                 backend.target.exclusive().__enter__()
 
     def test_a_lease_taken_by_another_is_noticed(self, backend, monkeypatch):
-        monkeypatch.setattr(lease, "SECONDS", 1.0)
+        monkeypatch.setattr(lease, "SECONDS", 4.0)
         place = backend.target
         with place.exclusive():
+            work = stage(place)
+            place.area.lease.until = 0.0
+            work.accept(write(work, 0))  # nobody has taken it: a run goes on
             other = {"holder": "x", "token": "y", "until": time.time() + 60}
             obstore.put(place.area.store, lease.NAME, json.dumps(other).encode())
             assert archives.until(lambda: place.area.lease.lost, 10)
             with pytest.raises(StoreError, match="another run took it"):
                 place.area.guard()
+            with pytest.raises(StoreError, match="another run took it"):
+                work.accept(write(work, 1))  # not only days later, at publishing
         held = json.loads(objects.get(place.area.store, lease.NAME))
         assert held == other  # not released by the one that lost it
 
