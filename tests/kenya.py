@@ -59,12 +59,12 @@ def write_aoi(path):
     return path
 
 
-def write_items(path, year=YEAR):
-    """A year of items as one FeatureCollection; how many there are."""
+def write_items(path, days=365):
+    """The items of a year's first days as one FeatureCollection; how many there are."""
     count = 0
     with Path(path).open("w", encoding="utf-8") as file:
         file.write('{"type": "FeatureCollection", "features": [')
-        for item in items(year):
+        for item in items(days):
             file.write(",\n" if count else "\n")
             json.dump(item, file)
             count += 1
@@ -72,11 +72,11 @@ def write_items(path, year=YEAR):
     return count
 
 
-def items(year=YEAR):
-    """The items of a year, overpass by overpass."""
+def items(days=365):
+    """The items of a year's first days, overpass by overpass."""
     reached = [(orbit, own) for orbit, own in _orbits()]
-    first = dt.datetime(year, 1, 1, 7, 45, tzinfo=dt.UTC)
-    for day in range(365):
+    first = dt.datetime(YEAR, 1, 1, 7, 45, tzinfo=dt.UTC)
+    for day in range(days):
         for orbit, own in reached:
             for half, letter in enumerate("ab"):
                 if (day + 3 * orbit + half * REPEAT // 2) % REPEAT:
