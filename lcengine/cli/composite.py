@@ -192,6 +192,7 @@ def composite(
     store: options.Store = None,
     retries: options.Retries = 2,
     patience: options.Patience = 3600.0,
+    worker_timeout: options.WorkerTimeout = 120.0,
     restart: Annotated[
         bool, typer.Option("--restart", help="Discard unfinished work or replace the product.")
     ] = False,
@@ -218,7 +219,7 @@ def composite(
             request=request.to_json(),
             restart=restart,
             store=store,
-            policy=Policy(retries=retries, patience=patience),
+            policy=Policy(retries=retries, patience=patience, worker_timeout=worker_timeout),
             listener=listener,
         )
     facts = summary(path)

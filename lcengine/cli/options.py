@@ -78,6 +78,10 @@ Patience = Annotated[
     float,
     typer.Option("--patience", help="Seconds without a finished tile before the run gives up."),
 ]
+WorkerTimeout = Annotated[
+    float,
+    typer.Option("--worker-timeout", help="Seconds without any worker before the run gives up."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout, for machines.")]
 
 

@@ -43,6 +43,7 @@ def retry(
     cluster: options.Cluster = "local",
     retries: options.Retries = 2,
     patience: options.Patience = 3600.0,
+    worker_timeout: options.WorkerTimeout = 120.0,
     json: options.AsJson = False,
 ) -> None:
     """Go on with an unfinished run, the failed tiles included, on its frozen plan."""
@@ -54,7 +55,7 @@ def retry(
         path = resume_composite(
             output,
             client=client,
-            policy=Policy(retries=retries, patience=patience),
+            policy=Policy(retries=retries, patience=patience, worker_timeout=worker_timeout),
             listener=listener,
         )
     say(f"{path} is complete; next: lcengine info {path}")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -50,6 +51,7 @@ def run_composite(  # noqa: PLR0913 - what, whereto, and how it is carried out
         if not isinstance(plan, CompositePlan):
             raise StoreError("a plan that is made on demand needs `request`, its identity")
         request = {"run_id": plan.run_id}
+    request = json.loads(json.dumps(dict(request)))  # as its note will read
     with place.exclusive():
         if restart:
             place.replaceable()
@@ -172,19 +174,16 @@ def _run_tiles(
     policy: engine.Policy | None,
     hearing: _Hearing,
 ) -> None:
-    with opened as client:
-        try:
-            outcome = engine.run(
-                todo,
-                functools.partial(run_tile, staging),
-                client,
-                name=f"composite-{staging.version}",
-                policy=policy,
-                warm_up=functools.partial(warm_up, staging),
-                listener=hearing.listener(),
-            )
-        finally:
-            staging.flush()
+    with opened as client, _flushed(staging):
+        outcome = engine.run(
+            todo,
+            functools.partial(run_tile, staging),
+            client,
+            name=f"composite-{staging.version}",
+            policy=policy,
+            warm_up=functools.partial(warm_up, staging),
+            listener=hearing.listener(),
+        )
     if outcome.failed:
         first = outcome.failed[0]
         raise RunError(
@@ -192,6 +191,18 @@ def _run_tiles(
             f"{first.error}; what is finished is kept: `lcengine status` lists them all, "
             "`lcengine retry` goes on, or run the same command again"
         )
+
+
+@contextmanager
+def _flushed(staging: Staging) -> Iterator[None]:
+    """Makes what was accepted durable, also after an error, which stays the one that is raised."""
+    try:
+        yield
+    except BaseException:
+        with suppress(StoreError):
+            staging.flush()
+        raise
+    staging.flush()
 
 
 class _Hearing:

@@ -2,7 +2,7 @@
 
 When a worker dies, Dask can only say which tiles it had, not which one killed it. They become
 suspects: when all others are through, each runs on a worker that it has for itself, and one whose
-worker dies again runs alone on the cluster. If the worker dies even then, the tile is quarantined;
+worker dies again has a machine for itself. If the worker dies even then, the tile is quarantined;
 the innocent have succeeded on the way. A tile that did not fit into memory goes the same way.
 """
 
@@ -24,8 +24,8 @@ class Company(IntEnum):
     ANY = 0
     OWN_WORKER = 1
     """No other tile of the run on its worker."""
-    NONE = 2
-    """No other tile of the run at all."""
+    OWN_HOST = 2
+    """No other tile of the run on its machine."""
 
 
 @dataclass(slots=True)
@@ -61,12 +61,17 @@ class Agenda:
         self._paused: dict[Company, list[tuple[float, int, Attempt]]] = {c: [] for c in Company}
 
     def take(
-        self, now: float, room: int, idle: Iterable[str], flying: Counter[Company]
+        self,
+        now: float,
+        room: int,
+        idle: Iterable[str],
+        flying: Counter[Company],
+        pinned: Iterable[str] = (),
     ) -> list[tuple[Attempt, str | None]]:
         """What to start now: attempts, each with the worker it must run on, if any.
 
-        `room`: how many may join the crowd. `idle`: workers that may take a suspect. `flying`: how
-        many are in flight, by their company.
+        `room`: how many may join the crowd. `idle`: addresses of workers that may take a suspect.
+        `flying`: how many are in flight, by their company. `pinned`: workers that have a suspect.
         """
         crowd = [*self._due(Company.ANY, now, room)]
         crowd += self._next_fresh(room - len(crowd))
@@ -76,8 +81,10 @@ class Agenda:
         apart = self._due(Company.OWN_WORKER, now, len(workers))
         if apart or self._paused[Company.OWN_WORKER] or flying[Company.OWN_WORKER]:
             return list(zip(apart, workers, strict=False))
-        alone = self._due(Company.NONE, now, 0 if flying[Company.NONE] else min(1, len(workers)))
-        return list(zip(alone, workers, strict=False))
+        taken = {_host(worker) for worker in pinned}
+        free = {_host(worker): worker for worker in workers if _host(worker) not in taken}
+        alone = self._due(Company.OWN_HOST, now, len(free))
+        return list(zip(alone, free.values(), strict=False))
 
     def _next_fresh(self, room: int) -> list[Attempt]:
         if room <= 0 or not self._more:
@@ -95,6 +102,11 @@ class Agenda:
 
     def _pause(self, attempt: Attempt, until: float) -> None:
         heapq.heappush(self._paused[attempt.company], (until, next(self._order), attempt))
+
+    @property
+    def fresh(self) -> bool:
+        """Whether some tiles have not been tried at all."""
+        return self._more
 
     @property
     def empty(self) -> bool:
@@ -116,13 +128,13 @@ class Agenda:
             return False
         company = attempt.company
         if memory:
-            company = Company(min(company + 1, Company.NONE))
+            company = Company(min(company + 1, Company.OWN_HOST))
         self._pause(attempt.again(company, errors), now + self._policy.pause(attempt.tile, errors))
         return True
 
     def lost(self, attempt: Attempt, now: float) -> bool:
         """An attempt's worker died; whether the tile gets another one."""
-        if attempt.company is Company.NONE:
+        if attempt.company is Company.OWN_HOST:
             return False
         self._pause(attempt.again(Company(attempt.company + 1), attempt.errors), now)
         return True
@@ -130,3 +142,8 @@ class Agenda:
     def put_back(self, attempt: Attempt, now: float) -> None:
         """An attempt did not take place: its worker had left before it began."""
         self._pause(attempt.again(attempt.company, attempt.errors), now)
+
+
+def _host(worker: str) -> str:
+    """The machine in a worker's address."""
+    return worker.rpartition(":")[0]

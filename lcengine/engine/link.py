@@ -199,5 +199,8 @@ class Link:
 
 def error_of(future: Future[Any]) -> BaseException | None:
     """The error of a failed future."""
-    error: BaseException | None = future.exception(timeout=ANSWER_SECONDS)
+    try:
+        error: BaseException | None = future.exception(timeout=ANSWER_SECONDS)
+    except TimeoutError as late:
+        return late
     return error

@@ -141,10 +141,10 @@ class _Run:
         if self.flights and room < max(1, window // TILES_PER_THREAD):
             return
         flying = Counter(flight.attempt.company for flight in self.flights.values())
-        pinned = {flight.worker for flight in self.flights.values()}
+        pinned = {flight.worker for flight in self.flights.values() if flight.worker}
         idle = [worker for worker in self.watch.settled if worker not in pinned]
         crowd: list[Attempt] = []
-        for attempt, worker in self.agenda.take(time.monotonic(), room, idle, flying):
+        for attempt, worker in self.agenda.take(time.monotonic(), room, idle, flying, pinned):
             if worker is None:
                 crowd.append(attempt)
             else:
@@ -259,10 +259,10 @@ class _Run:
             self.listener.on_retry(failure)
             return
         self.failed.append(failure)
-        self.streak += 1
+        self.streak += not failure.quarantined
         self.watch.progress()
         self.listener.on_failed(failure)
-        if self.streak >= max(STREAK, self.watch.slots):
+        if self.agenda.fresh and self.streak >= max(STREAK, self.watch.slots):
             raise RunError(
                 f"{self.streak} tiles failed one after the other, the last: tile {failure.tile}: "
                 f"{failure.error}; the others were not tried; {KEPT}"

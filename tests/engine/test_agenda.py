@@ -27,7 +27,7 @@ class Cluster:
 
     def __init__(self, agenda, fates, dice, workers, threads):
         self.agenda, self.fates, self.dice = agenda, fates, dice
-        self.workers = [f"w{n}" for n in range(workers)]
+        self.workers = [f"host{n // 2}:{n}" for n in range(workers)]
         self.threads = threads
         self.running = []
         self.now = 0.0
@@ -38,14 +38,15 @@ class Cluster:
         pinned = {worker for attempt, worker in self.running if attempt.company}
         idle = [worker for worker in self.workers if worker not in pinned]
         room = len(self.workers) * self.threads - len(self.running)
-        for attempt, worker in self.agenda.take(self.now, room, idle, flying):
+        for attempt, worker in self.agenda.take(self.now, room, idle, flying, pinned):
             assert (worker is None) == (attempt.company is Company.ANY)
             self.running.append((attempt, worker or self.emptiest()))
         companies = Counter(attempt.company for attempt, _ in self.running)
         if companies[Company.OWN_WORKER]:
             assert len({worker for _, worker in self.running}) == len(self.running)
-        if companies[Company.NONE]:
-            assert len(self.running) == 1
+        if companies[Company.OWN_HOST]:
+            hosts = {worker.partition(":")[0] for _, worker in self.running}
+            assert len(hosts) == len(self.running) == companies[Company.OWN_HOST]
 
     def emptiest(self):
         load = Counter(worker for _, worker in self.running)
@@ -82,7 +83,7 @@ class Cluster:
                 self.now += 0.5
 
 
-@given(FATES, st.randoms(use_true_random=False), st.integers(1, 4), st.integers(1, 4))
+@given(FATES, st.randoms(use_true_random=False), st.integers(1, 6), st.integers(1, 4))
 def test_the_guilty_are_found_and_the_innocent_succeed(fates, random, workers, threads):
     agenda = Agenda(range(30), Policy(retries=2))
     cluster = Cluster(agenda, fates, random.randrange, workers, threads)
