@@ -100,6 +100,13 @@ class ReadPlan:
             index=np.searchsorted(used, self.index).astype(np.int32),
         )
 
+    def only(self, tiles: Sequence[int]) -> ReadPlan:
+        """The plan of some of its tiles, in order."""
+        members = [self.items_of(self.position(tile)) for tile in tiles]
+        starts = np.cumsum([0, *map(len, members)])
+        index = np.concatenate([np.zeros(0, np.int32), *members])
+        return replace(self, tiles=np.array(tiles, np.int32), starts=starts, index=index)
+
     def position(self, tile: int) -> int:
         """Position of a tile index in `tiles`."""
         return int(np.searchsorted(self.tiles, tile))
@@ -319,9 +326,12 @@ def _reached(
     """Indices of the touched tiles that pixel boxes (y0, x0, y1, x1) reach, ascending."""
     rows, cols = grid.tile_rows, grid.tile_cols
     reached = np.zeros((rows, cols), np.bool_)
+    height, width = grid.shape
     for y0, x0, y1, x1 in boxes:
-        top, left = max(0, y0 // grid.tile), max(0, x0 // grid.tile)
-        reached[top : max(top, -(-y1 // grid.tile)), left : max(left, -(-x1 // grid.tile))] = True
+        if y0 < min(y1, height) and x0 < min(x1, width):  # the last tiles end before their edge
+            top, left = max(0, y0 // grid.tile), max(0, x0 // grid.tile)
+            bottom, right = max(0, -(-y1 // grid.tile)), max(0, -(-x1 // grid.tile))
+            reached[top:bottom, left:right] = True
     return np.flatnonzero(reached.ravel() & touched)
 
 

@@ -41,6 +41,9 @@ BACKOFF = 0.5
 """Seconds before the second attempt, doubled before each further one."""
 PATIENCE = 120.0
 """Seconds after which a read is not tried again, or where a server asks to wait beyond them."""
+HEADER_ATTEMPTS = 3
+HEADER_PATIENCE = 10.0
+"""The same of a header: somebody waits for a plan, which can do without."""
 HANDLES = 256
 BLOCK_BYTES = 2**28
 RASTER_BYTES = 2**40
@@ -221,9 +224,18 @@ def _resolved(asset: Asset, access: Access) -> str:
     """GDAL's path of a web address, signed and behind its redirects."""
     href = asset.href if access.signer is None else sign(asset.href, access.signer)
     gdal_path(href, access)  # what is not allowed is refused before anybody is asked
-    options = gdal_options()
-    limits = [options[f"GDAL_HTTP_{name}"] for name in ("CONNECTTIMEOUT", "LOW_SPEED_TIME")]
-    return gdal_path(resolve(href, access.hosts, (float(limits[0]), float(limits[1]))), access)
+    limits = _limit("GDAL_HTTP_CONNECTTIMEOUT"), _limit("GDAL_HTTP_LOW_SPEED_TIME")
+    return gdal_path(resolve(href, access.hosts, limits), access)
+
+
+def _limit(name: str) -> float:
+    """Seconds of an option of GDAL. 0 is no limit to it, and our default to requests of our own."""
+    value = gdal_options()[name]
+    try:
+        seconds = float(value)
+    except ValueError:
+        raise InputError(f"{name} is {value!r} in the environment, expected seconds") from None
+    return seconds if seconds > 0 else float(GDAL_OPTIONS[name])
 
 
 def _check_size(dataset: Any, asset: Asset) -> None:
@@ -283,7 +295,10 @@ def read_raw(asset: Asset, access: Access, window: Window, out: Any = None) -> A
 
 
 def header(asset: Asset, access: Access) -> FileLayout:
-    """How a file stores its pixels, from its header; reads no pixel."""
+    """How a file stores its pixels, from its header; reads no pixel.
+
+    Gives up sooner than reads of pixels do.
+    """
 
     def read(dataset: Any) -> FileLayout:
         height, width = map(int, dataset.block_shapes[asset.band - 1])
@@ -291,16 +306,19 @@ def header(asset: Asset, access: Access) -> FileLayout:
         share = _stored_share(dataset, asset.band, (height, width), itemsize)
         return FileLayout((height, width), itemsize, share)
 
-    return _tried(asset, access, read)
+    return _tried(asset, access, read, Trial(HEADER_ATTEMPTS, BACKOFF, HEADER_PATIENCE))
 
 
-def _tried(asset: Asset, access: Access, use: Callable[[Any], T]) -> T:
-    """`use(dataset)` of an asset, opened anew after each failure; `ReadError` after the last."""
+def _tried(asset: Asset, access: Access, use: Callable[[Any], T], remote: Trial | None = None) -> T:
+    """`use(dataset)` of an asset, opened anew after each failure; `ReadError` after the last.
+
+    `remote`: how often and how long, over a network.
+    """
     trial = Trial(1, 0.0, PATIENCE)
     fresh = False
     try:
         if gdal_path(asset.href, access).startswith("/vsi"):
-            trial = Trial(ATTEMPTS, BACKOFF, PATIENCE)
+            trial = remote or Trial(ATTEMPTS, BACKOFF, PATIENCE)
         while True:
             try:
                 with rasterio.Env(**gdal_options()), handles.borrow(asset, access, fresh) as opened:

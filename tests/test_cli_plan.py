@@ -9,10 +9,11 @@ import sys
 import warnings
 
 import pytest
+from fault_server import FaultServer, status
 
-from lcengine import cli
+from lcengine import cli, reader
 from lcengine.cli.pricing import parse_bytes
-from lcengine.composite import calibration
+from lcengine.composite import calibration, pricing
 from lcengine.errors import InputError
 from lcengine.simulate import SimulationOptions, items_collection, simulate
 
@@ -105,6 +106,30 @@ class TestHours:
         assert "bandwidth 1e+06" in lines["machines"]
 
 
+class TestHeaders:
+    """They make the numbers better; a plan does without."""
+
+    def test_of_a_server_in_trouble_are_soon_given_up(self, run, world, tmp_path):
+        with FaultServer(world.path) as server:
+            server.fault("tif", status(503))
+            source = tmp_path / "items.json"
+            source.write_text(json.dumps(items_collection(world.path, server.url)))
+            code, out, err = run("plan", "--json", "--allow-host", "127.0.0.1", source=source)
+            asked = len(server.seen("tif"))
+        assert (code, err) == (0, "")
+        assert json.loads(out)["assumed"].startswith("typical files (")
+        assert asked == pricing.PATIENCE * reader.HEADER_ATTEMPTS
+        assert reader.HEADER_PATIENCE < reader.PATIENCE / 10
+
+    def test_of_no_file_are_needed_where_nothing_reaches_the_area(self, run):
+        """A box around an item in degrees is larger than its raster."""
+        corner = "5.83565,50.8770,5.83568,50.8771"
+        code, out, err = run("plan", "--bbox", corner, "--workers", 2)
+        assert (code, out) == (3, "")
+        assert "items found in " in err
+        assert "has pixels in the area" in err
+
+
 class TestPrices:
     def test_of_core_hours(self, run, rates):
         facts = json.loads(run("plan", "--rates", rates, "--price-core-hour", 2.5, "--json")[1])
@@ -142,6 +167,7 @@ class TestLimits:
                 ("--max-cost", 1),
                 "--max-cost 1 needs a price; state --price-core-hour or --pri",
             ),
+            (("--max-bytes", "1e400"), "--max-bytes is '1e400', expected bytes such as 500GB"),
             (("--max-bytes", "much"), "--max-bytes is 'much', expected bytes such as 500GB"),
             (("--max-cost", "-1"), "--max-cost is -1.0, expected a number >= 0"),
             (("--price-gb", "nan"), "price per GB is nan, expected a number >= 0"),

@@ -28,7 +28,7 @@ from lcengine.aoi import Aoi
 from lcengine.cluster import connect
 from lcengine.composite import plan_composite, run_composite
 from lcengine.composite.tile import compute_tile
-from lcengine.errors import HrefError, ReadError, RunError
+from lcengine.errors import HrefError, InputError, ReadError, RunError
 from lcengine.items import Access, Items
 from lcengine.locate import Window
 from lcengine.sensors import normalise
@@ -268,6 +268,17 @@ class TestSilence:
         server.fault(f"{victim}/blue", fault)
         (row,) = assert_lost(remote, undisturbed, victim)
         assert row.attempts == 2
+
+    @pytest.mark.parametrize("name", ["GDAL_HTTP_CONNECTTIMEOUT", "GDAL_HTTP_LOW_SPEED_TIME"])
+    def test_limits_that_the_environment_turns_off(self, remote, monkeypatch, name):
+        """0 is GDAL's way to say so; a word is a slip that is named."""
+        asset = remote.items[0].asset("blue")
+        monkeypatch.setenv(name, "0")
+        assert reader.header(asset, LOOPBACK).itemsize == 2
+        reader.handles.close()
+        monkeypatch.setenv(name, "soon")
+        with pytest.raises(InputError, match=f"{name} is 'soon' in the environment"):
+            reader.header(asset, LOOPBACK)
 
     def test_patience_ends(self, server, remote, undisturbed, victim, monkeypatch):
         monkeypatch.setattr(reader, "PATIENCE", 0.5)

@@ -17,7 +17,7 @@ from lcengine.kernels.methods import DEFAULT_SCREEN, FORMS, SCREENS
 from lcengine.price import Machines
 
 if TYPE_CHECKING:
-    from lcengine.composite import CompositePlan, CompositeRequest
+    from lcengine.composite import CompositeRequest
 
 Bands = Annotated[
     str | None,
@@ -205,20 +205,15 @@ def composite(
 
     client = options.connector(cluster)
     priced = budget.on(_machines(None, None))
-
-    def planned() -> CompositePlan:
-        made = request.plan()
-        priced.check(made)
-        return made
-
     with options.terminable(), progress(json, budget.prices.core_hour) as listener:
         path = run_composite(
-            planned,
+            request.plan,
             output,
             client=client,
             request=request.to_json(),
             restart=restart,
             store=store,
+            guard=priced.check,
             policy=Policy(retries=retries, patience=patience, worker_timeout=worker_timeout),
             listener=listener,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from contextlib import suppress
 from dataclasses import dataclass
@@ -85,5 +86,6 @@ def parse_bytes(text: str, option: str) -> float:
     if match is not None and (match[2] or "B") in UNITS:
         with suppress(ValueError):
             count: float = float(match[1]) * UNITS[match[2] or "B"]
-            return count
+            if math.isfinite(count):
+                return count
     raise InputError(f"{option} is {text!r}, expected bytes such as 500GB, 2TiB or 1e12")

@@ -46,7 +46,7 @@ def _view(as_json: bool) -> Iterator[Listener]:
     if not console.is_terminal:
         yield _now_and_then(lambda state: say(line(state)))
         return
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
     from rich.progress import Progress as Bar
 
     with Bar(
@@ -54,13 +54,12 @@ def _view(as_json: bool) -> Iterator[Listener]:
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[facts]}"),
-        TimeRemainingColumn(),
         console=console,
     ) as bar:
         task = bar.add_task("tiles", facts="")
 
         def listen(state: Progress) -> None:
-            facts = ", ".join(_facts(state))
+            facts = ", ".join([*_facts(state), *_left(state)])
             bar.update(task, total=state.tiles, completed=state.done, facts=facts)
 
         yield listen
@@ -82,8 +81,12 @@ def _now_and_then(show: Listener) -> Listener:
 def line(state: Progress) -> str:
     """The state of a run as a line of a log."""
     resumed = f" ({state.resumed} from an earlier run)" if state.resumed else ""
-    eta = "" if state.eta is None else f", {duration(state.eta)} left"
-    return f"tiles {state.done}/{state.tiles}{resumed}, {', '.join(_facts(state))}{eta}"
+    facts = ", ".join([*_facts(state), *_left(state)])
+    return f"tiles {state.done}/{state.tiles}{resumed}, {facts}"
+
+
+def _left(state: Progress) -> list[str]:
+    return [] if state.eta is None else [f"{duration(state.eta)} left"]
 
 
 def _facts(state: Progress) -> list[str]:

@@ -47,6 +47,7 @@ def retry(
     json: options.AsJson = False,
 ) -> None:
     """Go on with an unfinished run, the failed tiles included, on its frozen plan."""
+    from lcengine.cli.product import summary
     from lcengine.composite import resume_composite
     from lcengine.engine import Policy
 
@@ -58,7 +59,9 @@ def retry(
             policy=Policy(retries=retries, patience=patience, worker_timeout=worker_timeout),
             listener=listener,
         )
-    say(f"{path} is complete; next: lcengine info {path}")
+    facts = summary(path)
+    emit(facts, json)
+    say(f"next: lcengine verify {output}")
 
 
 def verify(output: Output, json: options.AsJson = False) -> None:

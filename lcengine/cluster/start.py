@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT = 10.0
 """Seconds that a scheduler may take to answer."""
 
+DASHBOARD = "127.0.0.1:0"
+
 CLOSE_TIMEOUT = "5s"
 """How long a scheduler that may be dead is called at the end."""
 
@@ -135,6 +137,7 @@ def _start(stack: ExitStack, deployment: Deployment, security: Security | None) 
     stack.enter_context(dask.config.set(_settings(deployment.pem)))
     arguments = dict(deployment.arguments)
     signature = inspect.signature(factory)
+    _hide_dashboard(arguments, signature)
     if security is not None and "security" in signature.parameters:
         arguments["security"] = security
     try:
@@ -159,6 +162,15 @@ def _start(stack: ExitStack, deployment: Deployment, security: Security | None) 
         ) from error
     warn_if_open(str(cluster.scheduler_address))
     return client
+
+
+def _hide_dashboard(arguments: dict[str, Any], signature: inspect.Signature) -> None:
+    """The scheduler's page on loopback, unless told otherwise: dask shows it to the network."""
+    if "dashboard_address" in signature.parameters:
+        arguments.setdefault("dashboard_address", DASHBOARD)
+    elif "scheduler_options" in signature.parameters:
+        options = arguments.get("scheduler_options") or {}
+        arguments["scheduler_options"] = {"dashboard_address": DASHBOARD, **options}
 
 
 def _close(cluster: Any) -> None:

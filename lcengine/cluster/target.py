@@ -107,7 +107,7 @@ def _file(path: Path) -> Deployment:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{path} cannot be read as YAML: {error}") from error
+        raise InputError(f"{path} cannot be read as YAML: {_reason(error)}") from error
     if not isinstance(content, dict):
         raise InputError(f"{path} holds no mapping; expected {', '.join(FILE_KEYS)}")
     unknown = [str(key) for key in content if key not in FILE_KEYS]
@@ -115,7 +115,10 @@ def _file(path: Path) -> Deployment:
         raise InputError(
             f"unknown in {path}: {', '.join(unknown)}; expected {', '.join(FILE_KEYS)}"
         )
-    given = {key: _expanded(value, path) for key, value in content.items() if value is not None}
+    try:
+        given = {key: _expanded(value, path) for key, value in content.items() if value is not None}
+    except RecursionError:
+        raise InputError(f"{path} contains itself through an alias (*); write it out") from None
     running = "address" in given
     if running == ("cluster" in given):
         raise InputError(f"{path} must name either `cluster` (a class to start) or `address`")
@@ -141,6 +144,13 @@ def _file(path: Path) -> Deployment:
         pem=_pem_of(given, path),
         wait=_seconds(given["wait"], source) if "wait" in given else None,
     )
+
+
+def _reason(error: Exception) -> str:
+    """What is wrong with a file, without its text: that may be a password."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        return f"{error.problem} in line {error.problem_mark.line + 1}"
+    return str(error)
 
 
 def _expanded(value: Any, path: Path) -> Any:
@@ -186,7 +196,8 @@ def _mapping(given: Mapping[str, Any], key: str, source: str) -> Mapping[str, An
     value = given.get(key)
     if value is None or (isinstance(value, dict) and all(isinstance(name, str) for name in value)):
         return value
-    raise InputError(f"{source}: {key} is {value!r}; expected a mapping of names to values")
+    kind = type(value).__name__  # not the value: it may be a password
+    raise InputError(f"{source}: {key} is a {kind}; expected a mapping of names to values")
 
 
 def _whole(value: Any, name: str, source: str) -> int:

@@ -12,7 +12,7 @@ from lcengine.catalog import Query, Search, parse_interval
 from lcengine.composite.planning import CompositePlan, plan_composite
 from lcengine.composite.spec import CompositeSpec
 from lcengine.crs import auto_crs
-from lcengine.errors import InputError
+from lcengine.errors import InputError, NoItemsError
 from lcengine.grid import Grid
 from lcengine.items import Item, Items
 from lcengine.kernels.methods import DISTANCE, FARTHEST
@@ -65,9 +65,15 @@ class CompositeRequest:
         start, end = parse_interval(self.query.datetime)
         times = [item.datetime for item in items]
         last = end - dt.timedelta(microseconds=1) if end else max(times)
-        return plan_composite(
+        plan = plan_composite(
             items, grid, self.spec, block=self.block, interval=(start or min(times), last)
         )
+        if not len(plan.reads.index):  # their boxes in degrees are larger than their rasters
+            raise NoItemsError(
+                f"none of the {len(items)} items found in {self.query} has pixels in the area; "
+                "take a larger or another one"
+            )
+        return plan
 
     def items_and_grid(self) -> tuple[Items, Grid]:
         """The items and the grid of the product, whose extent may exceed the AOI's box."""

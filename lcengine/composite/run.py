@@ -14,12 +14,14 @@ from lcengine import cluster, engine
 from lcengine.composite.planning import CompositePlan
 from lcengine.composite.provenance import items_table, ledger_table
 from lcengine.composite.task import load_plan, run_tile, warm_up
-from lcengine.errors import RunError, StoreError
-from lcengine.store import Staging, Target, differences, target
+from lcengine.errors import InputError, RunError, StoreError
+from lcengine.grid import Grid
+from lcengine.store import Staging, Target, differences, provenance, target
 
 Planner = Callable[[], CompositePlan]
 ClientSource = engine.Client | Callable[[], AbstractContextManager[engine.Client]]
 Watcher = Callable[[engine.Progress], None]
+Guard = Callable[[CompositePlan], None]
 
 
 def run_composite(  # noqa: PLR0913 - what, whereto, and how it is carried out
@@ -30,6 +32,7 @@ def run_composite(  # noqa: PLR0913 - what, whereto, and how it is carried out
     request: Mapping[str, Any] | None = None,
     restart: bool = False,
     store: str | None = None,
+    guard: Guard | None = None,
     policy: engine.Policy | None = None,
     listener: Watcher | None = None,
 ) -> str:
@@ -40,7 +43,8 @@ def run_composite(  # noqa: PLR0913 - what, whereto, and how it is carried out
     function that opens one when there is work (default: a LocalCluster). `request`: what the user
     asked for; an equal request resumes or, if its product is already published, does nothing; a
     different one is refused unless `restart`. `store`: `icechunk` for a versioned repository
-    (a repository that is there already is recognised).
+    (a repository that is there already is recognised). `guard` is shown what there is to do before
+    it begins, the tiles that are left where a run is resumed, and may raise.
     `policy`: retries, patience, window. `listener` hears of every tile. Returns the output.
 
     Raises `RunError` where tiles failed or the cluster did, and `StoreError` where the output is
@@ -59,8 +63,11 @@ def run_composite(  # noqa: PLR0913 - what, whereto, and how it is carried out
             return place.output
         staging = None if restart else place.find(request)
         if staging is None:
-            staging = _stage(place, request, plan if isinstance(plan, CompositePlan) else plan())
-        return _finish(staging, client, policy, listener)
+            made = plan if isinstance(plan, CompositePlan) else plan()
+            if guard is not None:
+                guard(made)
+            staging, guard = _stage(place, request, made), None
+        return _finish(staging, client, policy, listener, guard)
 
 
 def resume_composite(
@@ -75,13 +82,20 @@ def resume_composite(
     `StoreError` where there is nothing unfinished. Otherwise as `run_composite`.
     """
     place = target(output)
+    _asked(place)  # before a lock leaves its traces where there is nothing
     with place.exclusive():
-        note = place.unfinished()
-        staging = None if note is None else place.find(note["request"])
-        if staging is None:
-            state = "there is no product either" if place.published() is None else "it is complete"
-            raise StoreError(f"{place.output} has no unfinished work; {state}")
+        staging = place.find(_asked(place))
+        assert staging is not None
         return _finish(staging, client, policy, listener)
+
+
+def _asked(place: Target) -> dict[str, Any]:
+    """The request of unfinished work; `StoreError` where there is none."""
+    note = place.unfinished()
+    if note is None:
+        state = "there is no product either" if place.published() is None else "it is complete"
+        raise StoreError(f"{place.output} has no unfinished work; {state}")
+    return dict(note["request"])
 
 
 def run_status(output: str | os.PathLike[str]) -> dict[str, Any]:
@@ -90,14 +104,15 @@ def run_status(output: str | os.PathLike[str]) -> dict[str, Any]:
     `state` is `unfinished` or `published`; `failed_tiles` says of each tile given up its error, how
     often it was tried and whether it is quarantined. `StoreError` where there is nothing at all.
     """
-    place = target(output)
+    try:
+        place = target(output)
+    except StoreError:  # no place for a run: all it can be is a copy of a product
+        return {"output": os.path.abspath(output), **_published_facts(_copied(output))}
     published = place.published()
     staging = place.staging()
-    if staging is None and published is None:
-        raise StoreError(f"{place.output} is neither a product nor work on one; check the path")
-    facts: dict[str, Any] = {"output": place.output, "published": (published or {}).get("run_id")}
     if staging is None:
-        return {**facts, "state": "published", "failed_tiles": []}
+        return {"output": place.output, **_published_facts(published or _copied(output))}
+    facts: dict[str, Any] = {"output": place.output, "published": (published or {}).get("run_id")}
     lost = done = 0
     for receipt in staging.done():
         done += 1
@@ -113,6 +128,28 @@ def run_status(output: str | os.PathLike[str]) -> dict[str, Any]:
         "remaining": tiles - done - len(failed),
         "failed_reads": lost,
         "failed_tiles": [{"tile": number, **failed[number]} for number in sorted(failed)],
+    }
+
+
+def _copied(output: str | os.PathLike[str]) -> dict[str, Any]:
+    """Provenance of whatever lies there; `StoreError` where that is no product."""
+    try:
+        return provenance(output)
+    except InputError:
+        raise StoreError(f"{output} is neither a product nor work on one; check the path") from None
+
+
+def _published_facts(found: Mapping[str, Any]) -> dict[str, Any]:
+    tiles = Grid.from_dict(found["grid"]).n_tiles
+    return {
+        "published": found["run_id"],
+        "state": "published",
+        "tiles": tiles,
+        "done": tiles,
+        "failed": 0,
+        "remaining": 0,
+        "failed_reads": found["failed_reads"],
+        "failed_tiles": [],
     }
 
 
@@ -141,12 +178,15 @@ def _finish(
     client: ClientSource | None,
     policy: engine.Policy | None,
     listener: Watcher | None,
+    guard: Guard | None = None,
 ) -> str:
-    """Run the tiles that are missing, and publish."""
+    """Run the tiles that are missing, unless `guard` objects, and publish."""
     plan = load_plan(staging)
     tiles = [int(number) for number in plan.reads.tiles]
     done = {receipt["tile"] for receipt in staging.done()}
     todo = [number for number in tiles if number not in done]
+    if guard is not None:
+        guard(plan.only(todo))
     # Whatever failed before goes last: a run that many failures ended must get past them.
     failed = staging.failed()
     todo.sort(key=lambda number: number in failed)

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ from lcengine.grid import Tile
 from lcengine.items import Asset
 from lcengine.kernels.methods import DISTANCE, FARTHEST
 from lcengine.locate import Locator, SourceGrid, Window
+from lcengine.periods import neighbours
 
 UINT8 = npt.NDArray[np.uint8]
 
@@ -47,9 +48,9 @@ class Failure:
 class TileResult:
     """A finished tile: arrays (y, x) by variable, and what happened on the way.
 
-    `clear`, `observations`: clear observations of all pixels, and how many reach the tile, as if
-    each covered it. `bytes_read`: decoded bytes of imagery and masks. What a failed read left is
-    not counted.
+    `clear`, `observations`: observations that all pixels are made of, and those that they had to
+    choose from, as if each overpass that reaches the tile covered it. `bytes_read`: decoded bytes
+    of imagery and masks. What a failed read left is not counted.
     """
 
     arrays: dict[str, npt.NDArray[Any]]
@@ -106,7 +107,6 @@ class _TileTask:
         self.tile = tile
         self.reads = plan.reads
         self.members = self.reads.items_of(self.reads.position(tile.index))
-        self.passes = len(np.unique(plan.series.groups[self.members]))
         self.access = plan.items.access
         self.failed: dict[int, str] = {}
         """Items of which something could not be read, and the first band that failed."""
@@ -160,7 +160,7 @@ class _TileTask:
         if len(self.failed) > limit:
             row = min(self.result.failures, key=lambda row: (row.item, row.band))
             raise RunError(
-                f"tile {self.tile.index}: {len(self.failed)} of {len(self.members)} items could "
+                f"{len(self.failed)} of {len(self.members)} items could "
                 f"not be read, more than --max-lost {self.plan.spec.max_lost} allows; the first: "
                 f"{row.item} {row.band}: {row.error}"
             )
@@ -180,14 +180,40 @@ class _TileTask:
             names = (*names, DISTANCE)
         block = Block(values, clear[kept], own, names)
         inside = self._inside(locator)
-        pixels = window.height * window.width if inside is None else np.count_nonzero(inside)
-        self.result.observations += self.passes * int(pixels)
         area = window.y0 - self.tile.y0, window.x0 - self.tile.x0, window.height, window.width
         for number, found in enumerate(reduce_block(spec, self.plan.periods, block, inside)):
             self._put(number, area, found)
             self.result.clear += int(found["count"].sum(dtype=np.int64))
+            self.result.observations += self._looked_at(number, window, inside, found)
         for number, count in enumerate(self._count_lost(lost, kept, clear, values)):
             self._put(number, area, {"lost": count})
+
+    def _looked_at(
+        self,
+        number: int,
+        window: Window,
+        inside: UINT8 | None,
+        found: Mapping[str, npt.NDArray[Any]],
+    ) -> int:
+        """Observations that a block's pixels had to choose from in a period, neighbours included.
+
+        Those that borrow from the neighbouring periods look at more, and at some of them again.
+        """
+        widened = found.get("widened", np.zeros((window.height, window.width), np.uint8))
+        levels = np.bincount((widened if inside is None else widened[inside != 0]).ravel())
+        return sum(int(n) * self.passes[number, level] for level, n in enumerate(levels) if n)
+
+    @cached_property
+    def passes(self) -> dict[tuple[int, int], int]:
+        """Overpasses that reach the tile in each period (number, how far it is widened)."""
+        series, members = self.plan.series, self.members
+        passes = {}
+        for number in range(len(self.plan.periods)):
+            for level in range(self.plan.spec.widest + 1):
+                window = series.within(neighbours(self.plan.periods, number, level))
+                own = members[(members >= window.start) & (members < window.stop)]
+                passes[number, level] = len(np.unique(series.groups[own]))
+        return passes
 
     def _put(
         self,

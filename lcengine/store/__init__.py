@@ -8,6 +8,7 @@ once. A killed run loses nothing: the next one finds the staging area by the out
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from lcengine.errors import InputError, StoreError
 from lcengine.store.local import LocalStaging, LocalTarget
@@ -29,6 +30,7 @@ __all__ = [
     "open",
     "pick",
     "place",
+    "provenance",
     "sidecar",
     "stored",
     "target",
@@ -72,3 +74,8 @@ def target(output: str | os.PathLike[str], kind: str | None = None) -> Target:
 def place(path: str | os.PathLike[str]) -> str:
     """Where the visible version of a product really lies: a folder, or the address."""
     return locate(path).place
+
+
+def provenance(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """How a product was made: its request, grid and counts; `InputError` for what is none."""
+    return locate(path).provenance()

@@ -19,6 +19,7 @@ from zarr.storage import LocalStore
 
 from lcengine.errors import InputError
 from lcengine.store.protocol import bucket_of, require
+from lcengine.store.staged import NOTE
 from lcengine.store.template import PROVENANCE
 
 
@@ -94,7 +95,16 @@ def _locate_file(path: str | os.PathLike[str]) -> Found:
         return Found(LocalStore(real, read_only=True), str(real), consolidated=True)
     if is_repository(real):
         return _locate_snapshot(str(real))
-    raise InputError(f"{path} is not a Zarr v3 product (it has no zarr.json)")
+    raise _absent(path, (real.parent / f".{real.name}.lcengine" / NOTE).exists())
+
+
+def _absent(path: str | os.PathLike[str], begun: bool) -> InputError:
+    if begun:
+        return InputError(
+            f"{path} is not finished; `lcengine status {path}` says how far it is, and "
+            f"`lcengine retry {path}` goes on"
+        )
+    return InputError(f"{path} is not a Zarr v3 product (it has no zarr.json)")
 
 
 def _locate_object(path: str | os.PathLike[str]) -> Found:
@@ -109,7 +119,9 @@ def _locate_object(path: str | os.PathLike[str]) -> Found:
             return Found(store, address, consolidated=True)
     if is_repository(address):
         return _locate_snapshot(address)
-    raise InputError(f"{address} is not a Zarr v3 product (it has no zarr.json)")
+    with objects.named_errors(address):
+        begun = objects.get(objects.client(address, ".{}.lcengine"), NOTE) is not None
+    raise _absent(address, begun)
 
 
 def _locate_snapshot(address: str) -> Found:

@@ -31,6 +31,12 @@ def opened():
         yield client, {psutil.Process()} | children()
 
 
+def listening():
+    """Addresses that this process listens at."""
+    found = psutil.Process().net_connections("inet")
+    return {one.laddr for one in found if one.status == psutil.CONN_LISTEN}
+
+
 class TestLocal:
     def test_is_as_asked(self, opened):
         workers = opened[0].scheduler_info(n_workers=-1)["workers"].values()
@@ -46,6 +52,16 @@ class TestLocal:
             if connection.status == psutil.CONN_LISTEN
         ]
         assert len(ports) >= 4  # scheduler, its dashboard, two workers
+        assert all(ipaddress.ip_address(port.ip).is_loopback for port in ports), ports
+
+    def test_so_does_one_of_a_file_that_says_nothing_of_it(self, tmp_path):
+        """dask's own default shows the dashboard to the network."""
+        file = tmp_path / "cluster.yaml"
+        file.write_text("cluster: distributed.LocalCluster\narguments: {n_workers: 0}\n")
+        before = listening()
+        with connect(file):
+            ports = listening() - before
+        assert len(ports) >= 2  # scheduler, its dashboard
         assert all(ipaddress.ip_address(port.ip).is_loopback for port in ports), ports
 
     def test_workers_ignore_ctrl_c(self, opened):
