@@ -9,8 +9,14 @@ from typing import Any
 import numpy as np
 from _scale_model import THREADS, WORKERS, Area, Place, Results, bottleneck
 
-COLOURS = {"network": "#2a78b8", "cpu": "#c2571a", "tiles": "#8a4fa8", "driver": "#1b7f4d"}
-PARTS = ("network", "cpu", "driver")
+COLOURS = {
+    "network": "#2a78b8",
+    "archive": "#b8932a",
+    "cpu": "#c2571a",
+    "tiles": "#8a4fa8",
+    "driver": "#1b7f4d",
+}
+PARTS = ("network", "archive", "cpu", "driver")
 
 
 def draw(results: Results, where: Sequence[Place], path: Path) -> None:

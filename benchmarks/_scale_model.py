@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -15,6 +16,7 @@ from lcengine.price import GB, Estimate, Machines, Prices, Rates, Work, estimate
 WORKERS = (10, 30, 100, 300, 1000)
 THREADS = 8
 AFRICA_KM2 = 30_000_000
+KENYA_ZONES, AFRICA_ZONES = 2, 12
 SECTIONS = ("overhead", "workers", "country")
 BUSY = 0.5
 """Load of the machine before a measurement, above which its figures are provisional."""
@@ -25,7 +27,7 @@ class Place:
     """Where the cluster is, seen from the archive; assumed, not measured.
 
     `bandwidth`: bytes per second into one worker. `latency`: seconds of a range request. `gb`,
-    `core_hour`: USD.
+    `core_hour`: USD. `zone_rate`: requests per second that the archive answers per UTM zone.
     """
 
     name: str
@@ -33,24 +35,25 @@ class Place:
     latency: float
     gb: float
     core_hour: float = 0.05
+    zone_rate: float = 5500.0
 
 
 FAR = Place("far from the archive", 100e6, 0.1, 0.02)
 NEAR = Place("beside the archive", 300e6, 0.03, 0.0)
 
 
-def places(megabytes: float, latency: float, gb: float, core_hour: float) -> tuple[Place, Place]:
-    """The far place as stated, and the one beside the archive at the same price per core."""
-    far = Place(FAR.name, megabytes * 1e6, latency, gb, core_hour)
-    return far, replace(NEAR, core_hour=core_hour)
+def places(far: Place) -> tuple[Place, Place]:
+    """The far place as stated, and the one beside the same archive, at the same price per core."""
+    return far, replace(NEAR, core_hour=far.core_hour, zone_rate=far.zone_rate)
 
 
 @dataclass(frozen=True)
 class Area:
-    """A country or a continent and its work."""
+    """A country or a continent and its work; `zones`: UTM zones that it lies in."""
 
     name: str
     km2: int
+    zones: int
     work: Work
 
 
@@ -80,7 +83,10 @@ class Results:
         country = self.rows("country")[0]
         work = Work(**country["work"])
         factor = AFRICA_KM2 / country["km2"]
-        return Area("Kenya", country["km2"], work), Area("Africa", AFRICA_KM2, work.scaled(factor))
+        return (
+            Area("Kenya", country["km2"], KENYA_ZONES, work),
+            Area("Africa", AFRICA_KM2, AFRICA_ZONES, work.scaled(factor)),
+        )
 
     @property
     def engine(self) -> list[dict[str, Any]]:
@@ -109,7 +115,7 @@ class Results:
     def estimate(self, area: Area, place: Place, workers: int, threads: int = THREADS) -> Estimate:
         """What the area takes there."""
         bandwidth = place.bandwidth * self.efficiency("io")
-        machines = Machines(workers, threads, bandwidth)
+        machines = Machines(workers, threads, bandwidth, archive=area.zones * place.zone_rate)
         return estimate(
             area.work, self.rates(place), machines, Prices(place.core_hour, place.gb or None)
         )
@@ -137,14 +143,14 @@ def tables(results: Results, where: Sequence[Place]) -> str:
 
 def _table(results: Results, area: Area, place: Place) -> str:
     lines = [
-        "| workers | hours | bottleneck | cpu h | network h | driver h | core-hours | USD "
-        "| from the archive: GB/s | requests/s |",
-        "|---:|---:|---|---:|---:|---:|---:|---:|---:|---:|",
+        "| workers | hours | bottleneck | cpu h | network h | archive h | driver h "
+        "| core-hours | USD | from the archive: GB/s | requests/s |",
+        f"|---:|---:|---|{'---:|' * 8}",
     ]
     for workers in WORKERS:
         found = results.estimate(area, place, workers)
         seconds = found.hours * 3600
-        own = [found.seconds[name] / 3600 for name in ("cpu", "network", "driver")]
+        own = [found.seconds[name] / 3600 for name in ("cpu", "network", "archive", "driver")]
         cells = [
             f"{workers:,}",
             f"**{_short(found.hours)}**",
@@ -165,7 +171,6 @@ def page(results: Results, where: tuple[Place, Place]) -> str:
     country, continent = results.areas
     far, near = where
     rates = results.rates(near)
-    most = results.estimate(continent, near, WORKERS[-1]).hours * 3600
     facts = {
         "measured": _measured(results),
         "threads": THREADS,
@@ -183,11 +188,16 @@ def page(results: Results, where: tuple[Place, Place]) -> str:
         "decode": f"{1 / rates.decode:.2f}",
         "kernel": f"{rates.kernel:.1f}",
         "write": f"{1000 / rates.write:.0f}",
-        "most_workers": f"{WORKERS[-1]:,}",
-        "most_bytes": _short(continent.work.transferred / GB / most),
-        "most_requests": _short(continent.work.requests / most),
     }
-    return template.format(**facts, **_limits(results, country, where))
+    text = template.format(**facts, **_limits(results, country, where))
+    return "\n\n".join(map(_wrapped, text.strip().split("\n\n"))) + "\n"
+
+
+def _wrapped(paragraph: str) -> str:
+    """Prose in lines of 115, anything else as it is."""
+    if paragraph.startswith(("|", "#", "-", "!", " ")):
+        return paragraph
+    return textwrap.fill(paragraph, 115, break_long_words=False, break_on_hyphens=False)
 
 
 def _limits(results: Results, country: Area, where: tuple[Place, Place]) -> dict[str, str]:
@@ -202,6 +212,7 @@ def _limits(results: Results, country: Area, where: tuple[Place, Place]) -> dict
     return {
         "appetite": _mega(appetite),
         "appetites": _mega(THREADS * appetite),
+        "archive_hours": _short(beside.seconds["archive"] / 3600),
         "far_hours": _short(away.hours),
         "near_hours": _short(beside.hours),
         "near_cost": _short(beside.cost or 0.0),
@@ -295,6 +306,7 @@ def _assumed(far: Place, near: Place) -> str:
     rows = [
         ("bandwidth into a worker", _mega(far.bandwidth), _mega(near.bandwidth)),
         ("latency of a request", f"{far.latency:g} s", f"{near.latency:g} s"),
+        ("requests per second and UTM zone", f"{far.zone_rate:,.0f}", f"{near.zone_rate:,.0f}"),
         ("USD per GB read", f"{far.gb:g}", f"{near.gb:g}"),
         ("USD per core-hour", f"{far.core_hour:g}", f"{near.core_hour:g}"),
     ]

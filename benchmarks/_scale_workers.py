@@ -60,6 +60,7 @@ class Workload:
 
     name: str
     base: str
+    bands: tuple[str, ...]
     method: str
     latency: float
 
@@ -72,8 +73,8 @@ def measure(runs: int, size: int, dates: int) -> list[dict[str, Any]]:
         archive = make_archive(Path(folder) / "archive", size, dates)
         with _served(archive) as url:
             for workload in (
-                Workload("io", url, "median", DELAY),
-                Workload("cpu", str(archive.root), "geomedian", 0.0),
+                Workload("io", url, BANDS[:2], "median", DELAY),
+                Workload("cpu", str(archive.root), BANDS, "geomedian", 0.0),
             ):
                 spent, said = _interleaved(archive, workload, runs)
                 one, two = (statistics.median(spent[count]) for count in WORKERS)
@@ -144,7 +145,7 @@ def _planned(archive: Archive, workload: Workload, name: str) -> Iterator[Compos
     if name.startswith("warm"):
         right, bottom = left + 4 * 10 * TILE, top - 10 * TILE
     grid = Grid.from_bounds(left, bottom, right, top, EPSG, 10.0, TILE)
-    spec = CompositeSpec(BANDS, mask="none", outliers="none", method=workload.method)
+    spec = CompositeSpec(workload.bands, mask="none", outliers="none", method=workload.method)
     hosts = () if workload.base.startswith("/") else ("127.0.0.1",)
     try:
         yield plan_composite(search(str(file), allow_hosts=hosts), grid, spec)

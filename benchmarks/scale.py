@@ -197,9 +197,15 @@ def run_measurement(options):
 def run_model(options):
     """The table of hours and prices, or the page in the docs with its figure."""
     results = _scale_model.Results.load(options.results)
-    places = _scale_model.places(
-        options.bandwidth, options.latency, options.price_gb, options.price_core_hour
+    far = _scale_model.Place(
+        _scale_model.FAR.name,
+        options.bandwidth * 1e6,
+        options.latency,
+        options.price_gb,
+        options.price_core_hour,
+        options.zone_rate,
     )
+    places = _scale_model.places(far)
     if not options.write_docs:
         print(_scale_model.tables(results, places))
         return
@@ -229,16 +235,20 @@ def arguments():
     command = measurement("workers", measure_workers, "one worker against two")
     command.add_argument("--runs", type=int, default=3)
     command.add_argument("--size", type=int, default=3072, help="pixels along an edge")
-    command.add_argument("--dates", type=int, default=8)
+    command.add_argument("--dates", type=int, default=12)
     measurement("country", measure_country, "work of a year over Kenya, rates of this machine")
     command = commands.add_parser("model", help="hours, price and bottleneck on many workers")
     command.add_argument("--results", type=Path, default=DOCS / "scale.json")
     command.add_argument("--write-docs", action="store_true", help="docs/scale.md and .png")
     far = _scale_model.FAR
-    command.add_argument("--bandwidth", type=float, default=far.bandwidth / 1e6, help="MB/s")
-    command.add_argument("--latency", type=float, default=far.latency, help="seconds")
-    command.add_argument("--price-gb", type=float, default=far.gb)
-    command.add_argument("--price-core-hour", type=float, default=far.core_hour)
+    for name, value, text in (
+        ("--bandwidth", far.bandwidth / 1e6, "MB/s into a worker far from the archive"),
+        ("--latency", far.latency, "seconds of a request there"),
+        ("--price-gb", far.gb, "USD per GB read there"),
+        ("--price-core-hour", far.core_hour, "USD"),
+        ("--zone-rate", far.zone_rate, "requests per second that the archive answers per UTM zone"),
+    ):
+        command.add_argument(name, type=float, default=value, help=f"{text} ({value:g})")
     command.set_defaults(run=run_model)
     return parser
 

@@ -5,12 +5,13 @@ The model is arithmetic on five values and reads nothing. GB are 10⁹ bytes, ti
     cpu     = decoded GB × decode + values × kernel + written GB × write     (seconds of one core)
     compute = cpu / tiles × ceil(tiles / (workers × threads))
     network = max(bytes / bandwidth, requests × latency / reads) / min(workers, tiles)
+    archive = requests / requests that it answers per second
     driver  = tiles × driver
-    elapsed = max(compute, network, driver)
+    elapsed = max(compute, network, archive, driver)
     cost    = elapsed × workers × threads × price per core-hour + transferred GB × price per GB
 
 Reading ahead hides the network behind the kernels and the other way round, so the slowest of the
-three sets the pace: the bottleneck. Tiles are not divided, hence the rounding up. Work that clouds
+four sets the pace: the bottleneck. Tiles are not divided, hence the rounding up. Work that clouds
 save, and workers that join or leave, are not in it: `elapsed` is what a run takes at most on
 machines as fast as the one that was calibrated.
 """
@@ -28,7 +29,7 @@ from typing import Any, Literal
 from lcengine.addresses import LOCAL
 from lcengine.errors import InputError
 
-Bottleneck = Literal["cpu", "network", "driver"]
+Bottleneck = Literal["cpu", "network", "archive", "driver"]
 
 DRIVER_SECONDS = 0.004
 """Driver and scheduler time per tile."""
@@ -108,20 +109,23 @@ class Machines:
     """A cluster: `threads` (one core each) in each of `workers`.
 
     `bandwidth`: bytes per second into one worker, None where it is no limit. `reads`: requests
-    that a worker has in flight, by default four per thread, at most 32.
+    that a worker has in flight, by default four per thread, at most 32. `archive`: requests per
+    second that the hosts answer to all workers together, None where that is no limit.
     """
 
     workers: int
     threads: int
     bandwidth: float | None = None
     reads: int = 0
+    archive: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("workers", "threads"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}, expected 1 or more")
-        if self.bandwidth is not None:
-            _check_number("bandwidth", self.bandwidth)
+        for name in ("bandwidth", "archive"):
+            if getattr(self, name) is not None:
+                _check_number(name, getattr(self, name))
 
     @property
     def cores(self) -> int:
@@ -183,6 +187,8 @@ def estimate(
         "network": network / min(machines.workers, tiles),
         "driver": work.tiles * rates.driver,
     }
+    if machines.archive is not None:
+        seconds["archive"] = work.requests / machines.archive
     bottleneck = max(seconds, key=lambda name: seconds[name])
     hours = seconds[bottleneck] / 3600
     core_hours = hours * machines.cores

@@ -65,6 +65,13 @@ class TestEstimate:
         found = estimate(WORK, RATES, Machines(10, 4, bandwidth=1e12))
         assert found.seconds["network"] == pytest.approx(36_000 / 16 / 10)
 
+    def test_an_archive_answers_no_faster_to_more_workers(self):
+        """360,000 requests at 30 per second: 12,000 seconds."""
+        few, many = (estimate(WORK, RATES, Machines(n, 4, archive=30.0)) for n in (10, 100))
+        assert few.seconds["archive"] == many.seconds["archive"] == 12_000
+        assert many.bottleneck == "archive"
+        assert many.hours == pytest.approx(12_000 / 3600)
+
     def test_a_slow_driver_is_the_bottleneck(self):
         work = replace(WORK, tiles=10**6)
         found = estimate(work, RATES, Machines(1000, 8))

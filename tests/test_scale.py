@@ -48,12 +48,13 @@ def test_a_poor_second_worker_makes_everything_slower(results):
 
 def test_each_bottleneck_is_reached(results):
     country, continent = results.areas
-    wide = replace(model.NEAR, bandwidth=1e12, latency=0.0)
+    wide = replace(model.NEAR, bandwidth=1e12, latency=0.0, zone_rate=1e9)
 
     def first(found, area, place, workers):
         return model.bottleneck(area, found.estimate(area, place, workers), workers)
 
     assert first(results, country, model.FAR, 10) == "network"
+    assert first(results, country, replace(model.FAR, zone_rate=10.0), 1000) == "archive"
     assert first(results, country, wide, 10) == "cpu"
     assert first(results, country, wide, 1000) == "tiles"
     slow = changed(results, "overhead", sum_ms=1000.0)
