@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from distributed import Client, Future
+from distributed.client import ClosedClientError
+from distributed.comm import CommClosedError
 
 from lcengine.engine import versions
 from lcengine.engine.worker import Report, heard
@@ -25,6 +27,8 @@ ANSWER_SECONDS = 30.0
 SCHEDULER = "the scheduler"
 ALIVE = ("running", "paused")
 """States of a worker that takes tiles, or will again."""
+CLOSED = (ClosedClientError, CommClosedError)
+"""What a client raises that has no scheduler any more."""
 OVER = ("cancelled", "error", "finished")
 """States of a future that will not change by itself."""
 

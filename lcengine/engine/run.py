@@ -7,6 +7,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from weakref import WeakSet
@@ -19,7 +20,7 @@ from lcengine.engine import link as links
 from lcengine.engine.agenda import Agenda, Attempt
 from lcengine.engine.link import Key, Link
 from lcengine.engine.policy import Listener, Outcome, Policy, TileFailure, TileFunction
-from lcengine.engine.watch import KEPT, POLL, Watch
+from lcengine.engine.watch import KEPT, LOST, POLL, Watch
 from lcengine.engine.worker import Job, Report, execute
 from lcengine.errors import InputError, RunError
 
@@ -123,8 +124,12 @@ class _Run:
         except KeyboardInterrupt:
             self.drain()
             raise
+        except links.CLOSED as error:
+            # Before the watch saw it.
+            raise RunError(LOST) from error
         finally:
-            self.close()
+            with suppress(*links.CLOSED):
+                self.close()
         return Outcome(self.done, tuple(sorted(self.failed, key=lambda failure: failure.tile)))
 
     def pause(self) -> float:

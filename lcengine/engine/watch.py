@@ -21,6 +21,7 @@ VERSION_SECONDS = 15.0
 SETTLED = 2.0
 """Seconds after which a worker has surely started."""
 KEPT = "what is finished is kept, run the same command again"
+LOST = f"the Dask scheduler stopped or its connection was lost; {KEPT}"
 
 
 class Watch:
@@ -147,7 +148,7 @@ class Watch:
     def look(self, now: float, flights: Sequence[tuple[Key, int, float]]) -> None:
         """Whether to go on at `now`; `flights`: (key, tile, since when) of what is in flight."""
         if not self.link.alive:
-            raise RunError(f"the Dask scheduler stopped or its connection was lost; {KEPT}")
+            raise RunError(LOST)
         age = now - self.fetched
         if age > ROSTER_SECONDS or (self.stale and age > POLL):
             self.stale = False
