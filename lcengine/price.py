@@ -31,8 +31,8 @@ from lcengine.errors import InputError
 
 Bottleneck = Literal["cpu", "network", "archive", "driver"]
 
-DRIVER_SECONDS = 0.004
-"""Driver and scheduler time per tile."""
+DRIVER_SECONDS = 0.002
+"""Driver and scheduler CPU time per tile (benchmarks/scale.py measures 1.8 ms)."""
 LATENCY = 0.1
 """Time of one range request to an archive in another place."""
 GB = 1e9
