@@ -166,11 +166,12 @@ def _start(stack: ExitStack, deployment: Deployment, security: Security | None) 
 
 def _hide_dashboard(arguments: dict[str, Any], signature: inspect.Signature) -> None:
     """The scheduler's page on loopback, unless told otherwise: dask shows it to the network."""
-    if "dashboard_address" in signature.parameters:
-        arguments.setdefault("dashboard_address", DASHBOARD)
-    elif "scheduler_options" in signature.parameters:
+    # Queues know both words and refuse the plain one.
+    if "scheduler_options" in signature.parameters:
         options = arguments.get("scheduler_options") or {}
         arguments["scheduler_options"] = {"dashboard_address": DASHBOARD, **options}
+    elif "dashboard_address" in signature.parameters:
+        arguments.setdefault("dashboard_address", DASHBOARD)
 
 
 def _close(cluster: Any) -> None:

@@ -18,7 +18,7 @@ import jsonschema
 import pytest
 import yaml
 
-from lcengine.cluster.start import _factory
+from lcengine.cluster.start import _factory, _hide_dashboard
 from lcengine.cluster.target import parse
 
 KUBERNETES = clusters.DEPLOYMENTS / "kubernetes"
@@ -99,11 +99,10 @@ def test_slurm_writes_the_job(shipped):
     deployment = parse(shipped / "slurm.yaml")
     from lcengine.cluster.security import security_of
 
-    here = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
-    with _factory(deployment)(
-        **deployment.arguments | {"scheduler_options": here},
-        security=security_of(deployment.pem),
-    ) as cluster:
+    factory = _factory(deployment)
+    arguments = deployment.arguments | {"scheduler_options": {"host": "127.0.0.1"}}
+    _hide_dashboard(arguments, inspect.signature(factory))
+    with factory(**arguments, security=security_of(deployment.pem)) as cluster:
         script = cluster.job_script()
         assert cluster.scheduler_address.startswith("tls://")
     lines = script.splitlines()
