@@ -90,7 +90,10 @@ def _left(state: Progress) -> list[str]:
 
 
 def _facts(state: Progress) -> list[str]:
-    facts = [f"{state.pixels_per_second / 1e6:.2f} Mpx/s", f"{human_bytes(state.bytes_read)} read"]
+    facts = [
+        f"{state.pixels_per_second / 1e6:.2f} Mpx/s",
+        f"{human_bytes(state.bytes_read)} decoded",
+    ]
     if state.clear_fraction is not None:
         facts.append(f"{100 * state.clear_fraction:.1f} % clear")
     facts.append(f"{state.failures} failed reads")

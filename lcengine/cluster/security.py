@@ -67,7 +67,8 @@ def checked(pem: Pem, source: str) -> Pem:
         raise InputError(
             f"TLS for {source}: {error.strerror or error}"
             f"{f': {error.filename}' if error.filename else f' in {files}'}; expected PEM files of "
-            "an authority, of a certificate and of its key, the key without a pass phrase"
+            "an authority, of a certificate and of its key, the key without a pass phrase, as "
+            "cluster/tls/certificates.sh makes them"
         ) from error
     return pem
 

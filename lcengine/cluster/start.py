@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT = 10.0
 """Seconds that a scheduler may take to answer."""
 
+TRIM = "MALLOC_TRIM_THRESHOLD_"
+DASK_TRIM = 65536
+"""What dask sets it to for every worker."""
 DASHBOARD = "127.0.0.1:0"
 
 CLOSE_TIMEOUT = "5s"
@@ -135,6 +138,7 @@ def _start(stack: ExitStack, deployment: Deployment, security: Security | None) 
     if security is None and deployment.pem:
         security = security_of(deployment.pem)
     stack.enter_context(dask.config.set(_settings(deployment.pem)))
+    _forget_threshold()
     arguments = dict(deployment.arguments)
     signature = inspect.signature(factory)
     _hide_dashboard(arguments, signature)
@@ -192,6 +196,15 @@ def _close(cluster: Any) -> None:
         )
 
 
+def _forget_threshold() -> None:
+    """Take back what a nanny of another cluster left in this process's own environment."""
+    import dask
+
+    default = dask.config.get(NANNY_ENVIRONMENT).get(TRIM) or DASK_TRIM
+    if os.environ.get(TRIM) == str(default):
+        del os.environ[TRIM]
+
+
 def _settings(pem: Pem | None) -> dict[str, Any]:
     """dask's configuration while a cluster of ours lives; SSHCluster hands it to its processes."""
     import dask
@@ -201,7 +214,7 @@ def _settings(pem: Pem | None) -> dict[str, Any]:
         "distributed.worker.daemon": True,
         # dask's threshold turns off glibc's own tuning: every source block that GDAL decodes would
         # be mapped, faulted in page by page and given back. None unsets it.
-        NANNY_ENVIRONMENT: {**dask.config.get(NANNY_ENVIRONMENT), "MALLOC_TRIM_THRESHOLD_": None},
+        NANNY_ENVIRONMENT: {**dask.config.get(NANNY_ENVIRONMENT), TRIM: None},
         PRELOAD: [*dask.config.get(PRELOAD), __name__],
     }
     return settings | (configured(pem) if pem else {})

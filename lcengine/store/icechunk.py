@@ -232,7 +232,7 @@ class IcechunkStaging(NotedStaging):
         """Commit, and move `main`, unless it was moved meanwhile."""
         repo = repository(self.output)
         main = repo.lookup_branch("main")
-        snapshot = store.session.commit("product")  # type: ignore[attr-defined]
+        snapshot = store.session.commit(f"product {self.version}")  # type: ignore[attr-defined]
         if self.version not in repo.list_tags():
             repo.create_tag(self.version, snapshot)
         repo.reset_branch("main", repo.lookup_tag(self.version), from_snapshot_id=main)

@@ -74,6 +74,7 @@ class TestLocal:
         assert client.run(os.getpid) == pids
 
     def test_workers_keep_the_tuning_of_their_allocator(self, opened):
+        """Also after another cluster's nanny has left dask's threshold in this process."""
         found = opened[0].run(lambda: os.environ.get("MALLOC_TRIM_THRESHOLD_"))
         assert set(found.values()) == {None}
 
@@ -83,6 +84,17 @@ class TestLocal:
 
 
 class TestFile:
+    @pytest.mark.slow
+    def test_the_shipped_one_starts(self):
+        with connect(clusters.DEPLOYMENTS / "local.yaml") as client:
+            assert set(client.nthreads().values()) == {4}
+
+    def test_a_threshold_left_behind_is_forgotten(self, monkeypatch, tmp_path):
+        monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "65536")
+        with connect("local:workers=1,threads=1") as client:
+            found = client.run(lambda: os.environ.get("MALLOC_TRIM_THRESHOLD_"))
+        assert set(found.values()) == {None}
+
     def test_any_class_scales_and_waits(self, tmp_path):
         """An adaptive cluster has no worker before there is work: waiting asks for one."""
         file = tmp_path / "cluster.yaml"

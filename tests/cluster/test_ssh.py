@@ -113,6 +113,7 @@ def test_composites_to_the_same_bytes(sshd, folder, pem, plans, tmp_path):
     with connect(write(folder, sshd)) as client:
         started = remote(sshd)
         assert len(started) >= 3
+        client.wait_for_workers(2, timeout=60)
         workers = client.scheduler_info(n_workers=-1)["workers"]
         assert [w["nthreads"] for w in workers.values()] == [2, 2]
         assert all(address.startswith("tls://127.0.0.1:") for address in workers)

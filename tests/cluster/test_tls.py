@@ -32,6 +32,7 @@ def plain(tmp_path_factory):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(120)
 def test_composites_to_the_same_bytes(encrypted, use, pem, plans, tmp_path):
     use(pem)
     with connect(encrypted.address) as client:

@@ -231,6 +231,11 @@ class TestPoison:
     )
     def test_any_mix_of_fates(self, mixed, tmp_path_factory, fates):
         client, cluster = mixed
+        # dask's nanny gives up a worker that dies while it starts: the next example needs two.
+        if not processes.until(lambda: len(client.nthreads()) == 2, 10):
+            cluster.scale(0)
+            cluster.scale(2)
+            client.wait_for_workers(2, timeout=60)
         heard = Heard()
         folder = tmp_path_factory.mktemp("mix")
         task = partial(tasks.fate, folder, fates)
