@@ -14,7 +14,7 @@ import distributed
 import processes
 import pytest
 import tasks
-from hypothesis import given, settings
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 from lcengine import engine
@@ -239,7 +239,12 @@ class TestPoison:
         heard = Heard()
         folder = tmp_path_factory.mktemp("mix")
         task = partial(tasks.fate, folder, fates)
-        found = engine.run(range(16), task, client, policy=QUICK, listener=heard.listener)
+        try:
+            found = engine.run(range(16), task, client, policy=QUICK, listener=heard.listener)
+        except RunError as error:
+            # Both nannies have given up: the right answer, but not to this question.
+            assert "the last worker left" in str(error)  # noqa: PT017
+            reject()
         doomed = {tile: fate for tile, fate in fates.items() if fate.isupper()}
         assert {f.tile: f.quarantined for f in found.failed} == {
             tile: fate == "K" for tile, fate in doomed.items()
