@@ -36,8 +36,8 @@ from lcengine.price import Machines
 
 READS = 8
 """Reads that a worker has in flight."""
-DELAY = 0.25
-"""Seconds that the server lets a request wait: an archive on another continent."""
+DELAY = 0.1
+"""Seconds that the server lets a request wait."""
 TILE = 512
 WORKERS = (1, 2)
 SERVER = """
