@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
+import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -24,3 +27,23 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real data absent: no folder {folder} (set LCENGINE_SHARED to have it)")
     return folder
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """`lcengine …` in this process: (exit code, stdout, stderr)."""
+    from lcengine import cli
+
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+    before = signal.getsignal(signal.SIGTERM)
+
+    def command(*arguments):
+        monkeypatch.setattr(sys, "argv", ["lcengine", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        said = capsys.readouterr()
+        return stop.value.code or 0, said.out, said.err
+
+    yield command
+    signal.signal(signal.SIGTERM, before)

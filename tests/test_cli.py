@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import warnings
@@ -38,24 +37,6 @@ def world(tmp_path_factory):
 def cluster():
     with connect("local:workers=1,threads=2") as client:
         yield client.scheduler.address
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """`lcengine …` in this process: (exit code, stdout, stderr)."""
-    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
-    before = signal.getsignal(signal.SIGTERM)
-
-    def command(*arguments):
-        monkeypatch.setattr(sys, "argv", ["lcengine", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        said = capsys.readouterr()
-        return stop.value.code or 0, said.out, said.err
-
-    yield command
-    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture(scope="module")

@@ -5,15 +5,12 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import signal
-import sys
-import warnings
 
 import archives
 import numpy as np
 import pytest
 
-from lcengine import cli, store
+from lcengine import store
 from lcengine.cluster import connect
 from lcengine.simulate import SimulationOptions, simulate
 
@@ -32,24 +29,6 @@ def world(tmp_path_factory):
 def cluster():
     with connect("local:workers=1,threads=2") as client:
         yield ("--cluster", client.scheduler.address, "--retries", 0)
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """`lcengine …` in this process: (exit code, stdout, stderr)."""
-    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
-    before = signal.getsignal(signal.SIGTERM)
-
-    def command(*arguments):
-        monkeypatch.setattr(sys, "argv", ["lcengine", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        said = capsys.readouterr()
-        return stop.value.code or 0, said.out, said.err
-
-    yield command
-    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture

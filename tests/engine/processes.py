@@ -12,19 +12,10 @@ from pathlib import Path
 
 import distributed
 import psutil
+from archives import until
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-
-
-def until(condition, seconds=60.0):
-    """Wait until `condition()` is true; False where it never is."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
 
 
 @contextmanager
