@@ -11,6 +11,7 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -25,6 +26,17 @@ from lcengine.store.template import PROVENANCE
 
 PARTIAL = (".partial", ".part")
 """Ends of files that a killed writer leaves: zarr's and ours."""
+
+
+@lru_cache(maxsize=2**14)
+def _settle(folder: Path, top: Path) -> None:
+    """Have the names of a folder and of those above it, up to `top`, on the disk.
+
+    Once per process is enough: names of versions are never used again.
+    """
+    if folder != top:
+        sync(folder.parent)
+        _settle(folder.parent, top)
 
 
 class LocalStaging(MarkedStaging):
@@ -51,13 +63,13 @@ class LocalStaging(MarkedStaging):
 
     def sizes(self, store: Store, keys: Sequence[str]) -> list[int]:
         """Bytes of shards, after they and the folders that name them are on the disk."""
-        folders = set()
-        for key in keys:
-            sync(self.path / key)
-            folders |= set((self.path / key).relative_to(self.path).parents)
-        for folder in folders - {Path(".")}:
-            sync(self.path / folder)
-        return [(self.path / key).stat().st_size for key in keys]
+        shards = [self.path / key for key in keys]
+        for shard in shards:
+            sync(shard)
+        for folder in {shard.parent for shard in shards}:
+            sync(folder)
+            _settle(folder, self.path)
+        return [shard.stat().st_size for shard in shards]
 
     def listing(self, variable: str) -> Iterator[tuple[str, int]]:
         """Key and size of every file below a variable's `c/`.

@@ -20,8 +20,8 @@ ROOT = HERE.parents[1]
 
 @contextmanager
 def process(*command, shim=None, **options):
-    """A Python process that can import the tests' tasks, ended with all its children."""
-    path = [str(shim)] * bool(shim) + [str(ROOT), str(HERE)]
+    """A Python process that can import what the tests can, ended with all its children."""
+    path = [str(shim)] * bool(shim) + [str(ROOT), str(HERE.parent), str(HERE)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
     options = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, **options}
     child = subprocess.Popen([sys.executable, *map(str, command)], env=environment, **options)
