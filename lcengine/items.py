@@ -16,6 +16,10 @@ from lcengine.errors import InputError, MissingBandError
 
 GroupBy = Literal["overpass", "solar_day", "none"]
 
+Unit = Literal["reflectance", "power", "decibel", "number"]
+"""What `DN * scale + offset` of an asset is: reflectance, radar backscatter (linear power, or dB of
+it), or just a number (the digital numbers of plain imagery, codes, scores)."""
+
 OVERPASS_GAP = dt.timedelta(minutes=20)
 """Items of one platform closer than this belong to one overpass (a datatake lasts ~15 minutes)."""
 
@@ -24,10 +28,11 @@ FORMAT = 1
 
 @dataclass(frozen=True, slots=True)
 class Asset:
-    """One band of one item: where it is, its pixel grid and how its numbers become reflectance.
+    """One band of one item: where it is, its pixel grid and how its numbers become physical.
 
-    `reflectance = DN * scale + offset`; `contract` says which statement of the catalogue that came
-    from. `shape` is (height, width), `transform` the six affine coefficients (a, b, c, d, e, f).
+    `DN * scale + offset` is a quantity in `unit`; `contract` says which statement of the catalogue
+    that came from. `shape` is (height, width), `transform` the six affine coefficients
+    (a, b, c, d, e, f), `band` the file's band, from 1.
     """
 
     href: str
@@ -39,6 +44,7 @@ class Asset:
     offset: float
     contract: str
     band: int = 1
+    unit: Unit = "reflectance"
 
 
 @dataclass(frozen=True, slots=True)
@@ -351,6 +357,7 @@ def _asset_to_stac(asset: Asset) -> dict[str, Any]:
         "raster:offset": asset.offset,
         "lcengine:band": asset.band,
         "lcengine:contract": asset.contract,
+        "lcengine:unit": asset.unit,
     }
 
 
@@ -365,4 +372,5 @@ def _asset_from_stac(stac: Mapping[str, Any]) -> Asset:
         offset=stac["raster:offset"],
         contract=stac["lcengine:contract"],
         band=stac["lcengine:band"],
+        unit=stac.get("lcengine:unit", "reflectance"),
     )

@@ -18,18 +18,42 @@ class Normaliser(Protocol):
         ...
 
 
+Kind = Literal["reflectance", "backscatter", "number", "classes", "score"]
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """How a kind of band travels as int16: the stored integer times `scale` is in `units`.
+
+    `domain`: where values are averaged and interpolated; `power` is the linear power behind dB.
+    """
+
+    scale: float
+    units: str
+    domain: Literal["linear", "power"] = "linear"
+
+
+QUANTITIES: Mapping[Kind, Quantity] = {
+    "reflectance": Quantity(1e-4, "1"),
+    "backscatter": Quantity(1e-2, "dB", "power"),
+    "number": Quantity(1.0, "1"),
+}
+"""The kinds of bands that products are made of."""
+
+
 @dataclass(frozen=True, slots=True)
 class Band:
     """A canonical band: the asset keys it is known by, and its native resolution in metres.
 
-    `kind`: `reflectance` is what products are made of; `classes` (codes, bits) and `score` (a
-    quantity such as a cloud probability) are what masks decode.
+    `kind`: products are made of `reflectance`, `backscatter` and `number` (see `QUANTITIES`);
+    `classes` (codes, bits) and `score` (a quantity such as a cloud probability) are what masks
+    decode.
     """
 
     name: str
     keys: tuple[str, ...]
     resolution: float
-    kind: Literal["reflectance", "classes", "score"] = "reflectance"
+    kind: Kind = "reflectance"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +70,8 @@ class FileLayout:
 
 TYPICAL: Mapping[str, FileLayout] = {
     "reflectance": FileLayout((1024, 1024), 2, 0.75),
+    "backscatter": FileLayout((512, 512), 4, 0.85),
+    "number": FileLayout((512, 512), 1, 0.6),
     "classes": FileLayout((1024, 1024), 1, 0.15),
     "score": FileLayout((1024, 1024), 1, 0.5),
 }
@@ -57,7 +83,8 @@ class Sensor:
     """One registry entry.
 
     `anchor` is the offset of the native pixel grid in pixels (0: edges at multiples of the
-    resolution).
+    resolution). `mask` and `outliers` are the preset and the screens that a composite takes where
+    nobody names others.
     """
 
     name: str
@@ -67,6 +94,8 @@ class Sensor:
     default_bands: tuple[str, ...]
     anchor: float
     normalise: Normaliser
+    mask: str = "none"
+    outliers: str = "none"
 
     @property
     def band_names(self) -> tuple[str, ...]:

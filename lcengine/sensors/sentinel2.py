@@ -214,4 +214,6 @@ SENSOR = Sensor(
     default_bands=("blue", "green", "red", "nir"),
     anchor=0.0,
     normalise=normalise,
+    mask="worldcover",
+    outliers="mad:3:bright",
 )
