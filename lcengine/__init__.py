@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors
     from lcengine.legends import Legend as Legend
     from lcengine.legends import crosswalk as crosswalk
     from lcengine.legends import legend as legend
+    from lcengine.stack import stack as stack
     from lcengine.store import open as open
 
 __version__ = "0.1.0"
@@ -46,6 +47,7 @@ _HOMES: Final = {
     "plan_composite": "lcengine.composite",
     "run_composite": "lcengine.composite",
     "search": "lcengine.catalog",
+    "stack": "lcengine.stack",
 }
 
 __all__ = list(_HOMES)
