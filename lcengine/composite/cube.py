@@ -63,6 +63,9 @@ def composite(  # noqa: PLR0913 - the options of `lcengine composite`
         min_clear=min_clear,
         qa=qa,
     )
+    quantity = _quantity(cube)
+    for wanted in spec.methods:
+        check_domain(wanted, quantity.domain)
     order = list(dict.fromkeys([*spec.bands, *(n for n in spec.needs if n != DISTANCE)]))
     order += [DISTANCE] if DISTANCE in spec.needs else []
     missing = [name for name in order if name not in names]
@@ -73,9 +76,6 @@ def composite(  # noqa: PLR0913 - the options of `lcengine composite`
         raise InputError(
             f"the cube has no band {missing[0]!r}; it has {', '.join(values)}: {remedy}"
         )
-    quantity = _quantity(cube)
-    for wanted in spec.methods:
-        check_domain(wanted, quantity.domain)
     periods = _periods(cube, rule, interval)
     kernel = _Chunk(
         spec=spec,
