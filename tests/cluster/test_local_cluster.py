@@ -84,7 +84,9 @@ class TestLocal:
 
 
 class TestFile:
+    # It names the dashboard's usual port, which another cluster of this machine may have.
     @pytest.mark.slow
+    @pytest.mark.filterwarnings("ignore:Port 8787 is already in use")
     def test_the_shipped_one_starts(self):
         with connect(clusters.DEPLOYMENTS / "local.yaml") as client:
             assert set(client.nthreads().values()) == {4}
