@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,14 +12,13 @@ import numpy as np
 import numpy.typing as npt
 import rasterio
 import rasterio.shutil
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import RasterioError
 from rasterio.io import MemoryFile
 
 from lcengine.errors import InputError
+from lcengine.imagefile import driver_of, unplaced
 from lcengine.legends import Entry, Legend
 from lcengine.legends.base import Codes
-
-_DRIVERS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 
 
 def save_classes(
@@ -50,7 +48,7 @@ def save_classes(
         "crs": crs,
         "transform": rasterio.Affine(*transform),
     }
-    with _named(path), _quiet(), rasterio.Env(), MemoryFile() as memory:
+    with _named(path), unplaced(), rasterio.Env(), MemoryFile() as memory:
         with memory.open(**profile) as plain:
             plain.write(pixels, 1)
             if pixels.dtype == np.uint8:
@@ -119,20 +117,11 @@ def _whole(nodata: float | None) -> int | None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """No warning about rasters without a place on Earth: label images often have none."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        yield
-
-
-@contextmanager
 def _opened(path: str | os.PathLike[str]) -> Iterator[Any]:
     if not Path(path).is_file():
         raise InputError(f"{path} is no file; give a GeoTIFF, PNG or JPEG on this machine")
-    # Naming the driver keeps GDAL from taking the content for something else, such as a VRT.
-    driver = _DRIVERS.get(Path(path).suffix.lower(), "GTiff")
-    with _named(path), _quiet(), rasterio.Env(), rasterio.open(path, driver=driver) as file:
+    driver = driver_of(os.fspath(path))
+    with _named(path), unplaced(), rasterio.Env(), rasterio.open(path, driver=driver) as file:
         yield file
 
 

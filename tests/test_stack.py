@@ -6,6 +6,7 @@ import cloudpickle
 import dask
 import numpy as np
 import pytest
+import rasterio
 import rioxarray  # noqa: F401 - gives xarray objects `.rio`
 import shapely
 import xarray as xr
@@ -373,3 +374,33 @@ def test_other_units_cannot_be_native_or_averaged():
         lcengine.stack({"a": degrees}, grid, native=["a"])
     with pytest.raises(InputError, match="average resampling"):
         lcengine.stack({"a": degrees}, grid, resampling="average")
+
+
+# ------------------------------------------------------------------------------------ real data
+
+
+def test_a_year_of_both_sentinels_on_one_grid(shared_data):
+    catalogue = str(shared_data / "flanders-2018" / "catalog.json")
+    year = "2018-01-01/2018-12-31"
+    radar = lcengine.search(catalogue, collections=["sentinel-1-grd"], datetime=year)
+    optical = lcengine.search(catalogue, collections=["sentinel-2-l2a"], datetime=year)
+    grid = Grid.from_asset(optical[0].asset("red"))
+    coarse = Grid.from_asset(radar[0].asset("vv"))
+    clear = lcengine.load(optical, grid, ["red"], mask="worldcover")
+    s2 = lcengine.composite(clear, outliers="none", period="month")
+    bands = lcengine.load(radar, coarse, ["vv", "vh"])
+    s1 = lcengine.composite(bands, outliers="none", period="month")
+    found = lcengine.stack({"s2": s2, "s1": s1}, grid, chunks=24).compute()
+    assert found["s1_vv"].attrs["units"] == "dB"
+    assert found.sizes == {"time": 11, "y": 64, "x": 64, "bnds": 2}
+    assert np.array_equal(found["s2_red"], s2["red"])
+    for band in ("vv", "vh"):
+        for i, label in enumerate(found["period"].values):
+            months = [item for item in radar if item.datetime.isoformat().startswith(label)]
+            layers = [rasterio.open(item.asset(band).href).read(1) for item in months]
+            decibels = np.sort(np.rint(np.stack(layers) / 100), axis=0)  # int32 dB x 10000
+            n = len(decibels)
+            pair = 10 ** (decibels[[(n - 1) // 2, n // 2]] / 1000)
+            median = np.rint(1000 * np.log10(pair.mean(axis=0)))
+            expected = np.repeat(np.repeat(median, 2, axis=0), 2, axis=1)
+            assert np.array_equal(found[f"s1_{band}"].isel(time=i), expected)
