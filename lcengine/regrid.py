@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from lcengine.crs import exact_epsg, resolve_crs
+from lcengine.crs import exact_epsg, pixel_crs, resolve_crs
 from lcengine.errors import InputError
 from lcengine.grid import Grid
 from lcengine.kernels import gather
@@ -111,6 +111,8 @@ def _crs(source: xr.Dataset, name: str) -> str:
             f"source {name!r} states no CRS; give it one with source.rio.write_crs('EPSG:…')"
         )
     crs = resolve_crs(str(wkt))
+    if crs.proj.is_engineering:  # rioxarray writes it in another dialect
+        return pixel_crs(str(crs.proj.name).removeprefix("pixels of "))
     epsg = exact_epsg(crs)
     return f"EPSG:{epsg}" if epsg else str(crs.to_wkt())
 

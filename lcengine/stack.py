@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,7 @@ from lcengine.locate import SourceGrid
 from lcengine.plan import product_lattice
 from lcengine.reader import Resampling, check_resampling
 from lcengine.regrid import Pixels, reaches, regrid, source_grid
+from lcengine.sensors import sensor
 
 CHUNK = 1024
 """Largest edge of a chunk of a stack, unless told otherwise."""
@@ -140,11 +142,15 @@ def _named(sources: Mapping[str, Source] | Sequence[Source]) -> dict[str, xr.Dat
 
 
 def _sensor_name(source: Source) -> str | None:
-    """`sentinel_2_l2a` of a product of that collection, None of anything else."""
+    """`sentinel_2_l2a` of a product that one such collection was asked for, else None."""
     text = source.attrs.get("lcengine")
-    query = json.loads(text).get("request", {}).get("query", {}) if text else {}
-    collections = query.get("collections", ())
-    return re.sub(r"\W", "_", collections[0]) if len(collections) == 1 else None
+    request = json.loads(text).get("request", {}) if text else {}
+    collections: Sequence[str] = request.get("collections", ())
+    if len(collections) != 1:
+        return None
+    with suppress(InputError):  # a collection that its items alone tell the sensor of
+        return re.sub(r"\W", "_", sensor(collections[0]).name)
+    return None
 
 
 def _dataset(name: str, source: Source) -> xr.Dataset:

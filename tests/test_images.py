@@ -128,6 +128,11 @@ def test_the_command_line_takes_a_folder(run, tmp_path):
     assert code == 0, said
     opened = lcengine.open(product)
     assert np.array_equal(opened["nir"], values[3])
+    grid = Grid.from_bounds(LEFT + 8, TOP - 60, LEFT + 68, TOP, 32631, 4, 16)
+    stacked = lcengine.stack([opened], grid, resampling="average")
+    assert list(stacked.data_vars)[:2] == ["rgbn_red", "rgbn_nir"]
+    window = values[3, :30, 4:34].reshape(15, 2, 15, 2)
+    assert np.array_equal(stacked["rgbn_nir"], window.mean(axis=(1, 3), dtype=np.float32))
 
 
 def test_a_pattern_leaves_masks_out(tmp_path):
@@ -135,6 +140,18 @@ def test_a_pattern_leaves_masks_out(tmp_path):
         write(tmp_path / name, pixels(), placed=False)
     items = lcengine.search(tmp_path / "*_sat.jpg", collections=["rgb"])
     assert [item.id for item in items] == ["1_sat.jpg", "2_sat.jpg"]
+
+
+def test_a_crs_needs_no_code(tmp_path):
+    crs = "+proj=laea +lat_0=50.5 +lon_0=4.4 +datum=WGS84 +units=m"
+    values = pixels()
+    path = write(tmp_path / "a.tif", values)
+    with rasterio.open(path, "r+") as file:
+        file.crs = crs
+    items = lcengine.search(tmp_path, collections=["rgb"])
+    grid = Grid.from_asset(items[0].asset("red"), tile=16)
+    assert grid.epsg is None
+    assert np.array_equal(lcengine.load(items, grid, RGB)[0], values)
 
 
 def test_colours_are_found_wherever_they_are(tmp_path):
@@ -176,6 +193,8 @@ def test_an_image_without_crs_is_its_own_grid(tmp_path, suffix):
     spec = CompositeSpec(tuple(RGB), mask="none", outliers="none")
     found = in_process(plan_composite(items, grid, spec))
     assert np.array_equal(np.stack([found[name] for name in RGB]), expected)
+    stacked = lcengine.stack({"a": lcengine.composite(cube, outliers="none")}, grid)
+    assert np.array_equal(stacked["a_green"], expected[1])
     items.save(tmp_path / "items.json")
     assert Items.load(tmp_path / "items.json") == items
 

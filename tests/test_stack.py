@@ -323,7 +323,7 @@ def test_cubes_keep_their_own_dates():
 
 def test_a_sequence_gets_names():
     parts = [source(noise((60, 60), i), **SCALED) for i in range(2)]
-    parts[0].attrs["lcengine"] = '{"request": {"query": {"collections": ["sentinel-2-l2a"]}}}'
+    parts[0].attrs["lcengine"] = '{"request": {"collections": ["sentinel-2-l2a"]}}'
     found = lcengine.stack(parts, grid_of())
     assert list(found.data_vars) == ["sentinel_2_l2a_v", "s1_v"]
 

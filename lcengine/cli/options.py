@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 Source = Annotated[
     str,
     typer.Argument(
-        help="A STAC API (URL), a static catalogue (catalog.json) or an items file (JSON, NDJSON)."
+        help="A STAC API (URL), a static catalogue (catalog.json), an items file (JSON, NDJSON) "
+        "or a folder of images (with -c rgb or rgbn)."
     ),
 ]
 Collections = Annotated[
