@@ -279,6 +279,22 @@ def test_a_screen_judges_decibels(archive):
     assert (screened["vv"] <= plain["vv"]).mean() > 0.9
 
 
+def test_memory_counts_the_powers_of_reads_in_flight(archive):
+    """12 bytes per pixel and read: the file's float32 and the float64 power."""
+    same_zone = [item for item in archive if item.crs == "EPSG:32631"]
+    optical = [
+        replace(item, assets={b: replace(a, unit="reflectance") for b, a in item.assets.items()})
+        for item in same_zone
+    ]
+    radar, plain = (
+        plan_composite(Items(tuple(items), archive.access), grid_at(), spec())
+        for items in (same_zone, optical)
+    )
+    height, width = grid_at().shape
+    more = radar.reads.memory(10, 4) - plain.reads.memory(10, 4)
+    assert more == 4 * 12 * height * width
+
+
 # --------------------------------------------------------------------------------------- product
 
 
