@@ -40,7 +40,8 @@ def load(
 
     int16 reflectance * 10000, nodata -32768; x and y are pixel centres. `time` has one entry per
     item that reaches the grid, ordered by observation, with the coordinates `id`, `platform`,
-    `observation` (items of one overpass share a number) and `began` (when that overpass did).
+    `observation` (items of one overpass share a number) and `began` (when that overpass did); the
+    attribute `sensor` tells `composite` what it takes where nobody says it.
     Pixels outside the grid's polygon are nodata. `mask`: a preset of `lcengine.masks`, adds the
     band `clear`, computed on the mask's native grid; with it, `bands` may name `cloud_distance`,
     metres to the next cloud or shadow (at most 3000), for the best available pixel. `chunks`: edge
@@ -76,6 +77,9 @@ def load(
     if recipe is not None:
         cube = _resolve_clear(cube, recipe, plan.observation)
     cube.attrs.update(scale_factor=1e-4, add_offset=0.0, _FillValue=int(reader.NODATA), units="1")
+    sensors = {item.sensor for item in items}
+    if len(sensors) == 1:
+        cube.attrs["sensor"] = sensors.pop()
     return cube.rio.write_crs(grid.crs_wkt)  # type: ignore[no-any-return]
 
 

@@ -13,11 +13,12 @@ import xarray as xr
 
 from lcengine import masks
 from lcengine.composite.block import EPOCH, Block, Series, days_of, reduce_block
-from lcengine.composite.spec import CompositeSpec, Qa
+from lcengine.composite.spec import AUTO, CompositeSpec, Qa
 from lcengine.cube import CLEAR
 from lcengine.errors import InputError
 from lcengine.kernels.methods import DEFAULT_SCREEN, DISTANCE
 from lcengine.periods import Period, PeriodRule
+from lcengine.sensors import sensor
 
 
 def composite(  # noqa: PLR0913 - the options of `lcengine composite`
@@ -25,7 +26,7 @@ def composite(  # noqa: PLR0913 - the options of `lcengine composite`
     *,
     bands: Sequence[str] | None = None,
     method: str = "median",
-    outliers: str = DEFAULT_SCREEN,
+    outliers: str = AUTO,
     period: str | PeriodRule | None = None,
     min_clear: int = 0,
     qa: Qa = "basic",
@@ -37,9 +38,10 @@ def composite(  # noqa: PLR0913 - the options of `lcengine composite`
     a band `clear` decides what is clear, without it every valid pixel is. Items of one
     observation count once: the first clear one. `bands`: what to return (default: all but `clear`
     and `cloud_distance`); methods and screens may look at others. `method`, `outliers`, `period`,
-    `min_clear` and `qa` are those of `CompositeSpec`; the best available pixel wants the band
-    `cloud_distance` in the cube. `interval`: first and last moment that the periods shall cover,
-    by default the cube's.
+    `min_clear` and `qa` are those of `CompositeSpec`; `outliers` `auto` is what the sensor takes
+    that `load` noted in the cube's attributes, in another cube `mad:3:bright`. The best available
+    pixel wants the band `cloud_distance` in the cube. `interval`: first and last moment that the
+    periods shall cover, by default the cube's.
 
     Returns what `lcengine composite` writes, (y, x) or (time, y, x), but for `lost`: here a file
     that cannot be read is an error. `item` is the position along the cube's time.
@@ -51,6 +53,9 @@ def composite(  # noqa: PLR0913 - the options of `lcengine composite`
         )
     names = [str(name) for name in cube["band"].values]
     values = [name for name in names if name not in (CLEAR, DISTANCE)]
+    if outliers == AUTO:
+        noted = cube.attrs.get("sensor")
+        outliers = sensor(noted).outliers if noted else DEFAULT_SCREEN
     rule = PeriodRule.parse(period) if isinstance(period, str) else period
     spec = CompositeSpec(
         tuple(bands) if bands is not None else tuple(values),
