@@ -23,10 +23,11 @@ from lcengine.items import Item, Items, check_items, observations, parse_datetim
 from lcengine.kernels._jit import usable_cpus
 from lcengine.kernels.composite import MAX_OBSERVATIONS
 from lcengine.kernels.methods import FARTHEST
-from lcengine.masks import check_sensor, preset
+from lcengine.masks import MaskRecipe, check_item, check_sensor, preset
 from lcengine.periods import Period, neighbours, select
 from lcengine.plan import BLOCKS, ReadPlan, describe, plan_reads, product_lattice
 from lcengine.sensors import Sensor, sensor
+from lcengine.sensors.base import Quantity
 from lcengine.store import Variable
 
 MAX_OUTPUT = 2**31
@@ -101,6 +102,11 @@ class CompositePlan:
         return wanted
 
     @property
+    def quantity(self) -> Quantity:
+        """What the bands are."""
+        return self.spec.quantity(self.sensor)
+
+    @property
     def output_bytes(self) -> int:
         """Bytes that one product pixel takes in memory, all periods together."""
         pixel = sum(np.dtype(variable.dtype).itemsize for variable in self.variables())
@@ -127,7 +133,7 @@ class CompositePlan:
 
     def variables(self) -> tuple[Variable, ...]:
         """The product's variables in writing order."""
-        return self.spec.variables(self.sensor.title)
+        return self.spec.variables(self.sensor.title, self.quantity)
 
     def explain(self) -> dict[str, Any]:
         """The plan in numbers, as far as they are known without a look at the files."""
@@ -189,7 +195,7 @@ def plan_composite(
     check_sensor(recipe, found)
     needed = {*bands, *(recipe.bands if recipe else ())}
     crs = product_lattice(grid).crs
-    slim = tuple(_only(item, needed) for item in _in_periods(items, spec, interval, crs))
+    slim = tuple(_only(item, needed, recipe) for item in _in_periods(items, spec, interval, crs))
     reads = plan_reads(
         Items(slim, items.access, items.superseded),
         grid,
@@ -271,6 +277,10 @@ def digest(data: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _only(item: Item, bands: set[str]) -> Item:
-    """The item with the needed bands alone, as far as it has them."""
+def _only(item: Item, bands: set[str], recipe: MaskRecipe | None) -> Item:
+    """The item with the needed bands alone; raises `MissingBandError` when one is absent."""
+    if recipe is not None:
+        check_item(recipe, item)
+    for band in sorted(bands):
+        item.asset(band)
     return replace(item, assets={k: v for k, v in item.assets.items() if k in bands})

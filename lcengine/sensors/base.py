@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -111,6 +111,20 @@ class Sensor:
         raise InputError(
             f"sensor {self.name} has no band {name!r}; it has {', '.join(self.band_names)}"
         )
+
+    def kind_of(self, bands: Sequence[str]) -> Kind:
+        """The kind that bands of pixels share; `InputError` for mask bands and mixed kinds."""
+        kinds = {band: self.band(band).kind for band in bands}
+        for band, kind in kinds.items():
+            if kind not in QUANTITIES:
+                raise InputError(f"band {band!r} serves masks and cannot be composited")
+        if len(set(kinds.values())) > 1:
+            listed = ", ".join(f"{band} is {kind}" for band, kind in kinds.items())
+            raise InputError(
+                f"the bands are of several kinds ({listed}), which have no scale in common; "
+                "take them one kind at a time"
+            )
+        return next(iter(kinds.values()))
 
     def layout(self, band: str) -> FileLayout:
         """How files of a band are typically stored."""
