@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from pathlib import Path
 
 import pytest
 from sensor_contract import Case, Layer, SensorContract
@@ -155,3 +156,15 @@ def test_every_sensor_of_a_catalogue_has_a_case():
     tested = {"sentinel-2-l2a", "sentinel-2-l1c", "landsat-c2-l2", "sentinel-1-rtc"}
     tested |= {"sentinel-1-grd", "planetscope", "rgb", "rgbn"}
     assert set(registry()) <= tested
+
+
+def test_the_docs_say_what_sensors_say():
+    text = (Path(__file__).parent.parent / "docs" / "sensors.md").read_text()
+    rows = {line.split("`")[1]: line for line in text.splitlines() if line.startswith("| `")}
+    for entry in registry().values():
+        cells = [cell.strip() for cell in rows[entry.name].split("|")]
+        assert cells[5:8] == [
+            ", ".join(entry.default_bands),
+            f"`{entry.mask}`",
+            f"`{entry.outliers}`",
+        ]
