@@ -151,11 +151,40 @@ class TestPlanetSurfaceReflectance(SensorContract):
         return Case("planetscope", stac, layers, usable("ortho_udm2"), corner=(8, 8))
 
 
-def test_every_sensor_of_a_catalogue_has_a_case():
-    """Plain imagery comes from folders and has tests of its own."""
+class TestPlainImagery(SensorContract):
+    """8-bit numbers, all bands in one image."""
+
+    @pytest.fixture(params=["rgb", "rgbn"])
+    def case(self, request):
+        names = ("red", "green", "blue", "nir")[: len(request.param)]
+        image = {
+            "href": "image.tif",
+            "data_type": "uint8",
+            "nodata": 0,
+            "bands": [{"name": name} for name in names],
+            "proj:code": "EPSG:32737",
+            "proj:transform": [0.5, 0, 250_000, 0, -0.5, 9_850_000],
+            "proj:shape": [4000, 5000],
+        }
+        stac = {
+            "type": "Feature",
+            "id": "drone",
+            "collection": request.param,
+            "bbox": [36.0, -1.4, 36.1, -1.3],
+            "properties": {},
+            "assets": {"image": image},
+        }
+        layers = {
+            name: Layer("image", (1, 255), number, dtype="uint8")
+            for number, name in enumerate(names, 1)
+        }
+        return Case(request.param, stac, layers, unit="number")
+
+
+def test_every_sensor_has_a_case():
     tested = {"sentinel-2-l2a", "sentinel-2-l1c", "landsat-c2-l2", "sentinel-1-rtc"}
     tested |= {"sentinel-1-grd", "planetscope", "rgb", "rgbn"}
-    assert set(registry()) <= tested
+    assert set(registry()) == tested
 
 
 def test_the_docs_say_what_sensors_say():
