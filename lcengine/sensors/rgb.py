@@ -79,7 +79,8 @@ def item_of(stac: Mapping[str, Any], sensor: Sensor, offset: float | None) -> It
 
 def _asset(stac: Mapping[str, Any], asset: Mapping[str, Any], name: str, number: int) -> Asset:
     transform, shape = asset_raster(stac, asset)
-    dtype = str(asset["bands"][number - 1].get("data_type") or "")
+    # STAC 1.1: what all bands share may stand in the asset.
+    dtype = str(asset["bands"][number - 1].get("data_type") or asset.get("data_type") or "")
     scale, offset, nodata = stated_scaling(asset, number)
     if dtype == "uint8":
         scale, offset, contract = 1.0, 0.0, "digital numbers"
