@@ -112,14 +112,19 @@ def test_a_composite_of_a_folder_equals_numpy(tmp_path):
     assert np.array_equal(cube["green"], found["green"])
 
 
-def test_the_command_line_takes_a_folder(run, tmp_path):
+def test_the_command_line_searches_a_folder(run, tmp_path):
+    write(tmp_path / "2018-04-01.tif", pixels(4), photometric="MINISBLACK")
+    code, out, _ = run("search", tmp_path, "-c", "rgbn", "--json")
+    assert code == 0
+    assert json.loads(out)["bands"] == ["blue", "green", "nir", "red"]
+
+
+@pytest.mark.slow
+def test_a_folder_becomes_a_product_and_a_stack(run, tmp_path):
     images = tmp_path / "images"
     images.mkdir()
     values = pixels(4)
     write(images / "2018-04-01.tif", values, photometric="MINISBLACK")
-    code, out, _ = run("search", images, "-c", "rgbn", "--json")
-    assert code == 0
-    assert json.loads(out)["bands"] == ["blue", "green", "nir", "red"]
     product = tmp_path / "out.zarr"
     code, _, said = run(
         "composite", images, "-o", product, "-c", "rgbn", "--mask", "none", "--outliers", "none",
@@ -199,6 +204,7 @@ def test_an_image_without_crs_is_its_own_grid(tmp_path, suffix):
     assert Items.load(tmp_path / "items.json") == items
 
 
+@pytest.mark.slow
 def test_one_image_without_crs_becomes_a_product(run, tmp_path):
     values = pixels()
     images = tmp_path / "images"
