@@ -6,10 +6,17 @@ import copy
 import json
 from pathlib import Path
 
+import archives
+import numpy as np
 import pytest
+import rasterio
 from sensor_contract import Case, Layer, SensorContract
 from test_sensor_items import EARTH_SEARCH, LANDSAT, PLANET, RTC, cdse_item
 
+import lcengine
+from lcengine.catalog import search
+from lcengine.composite import CompositeSpec, plan_composite
+from lcengine.errors import ReadError
 from lcengine.sensors import registry
 
 DN = (1200, 9000)
@@ -128,6 +135,24 @@ class TestPlanetTopOfAtmosphere(SensorContract):
         }
         masks = usable(f"{scene}udm2_clip_tif")
         return Case("planetscope", real(PLANET), layers, masks, corner=(8, 8))
+
+    def test_a_mask_file_of_the_wrong_shape_is_named(self, case, written):
+        items, grid = search(written[0]), self.product(case)
+        path = Path(items[0].asset("udm_clear").href)
+        for bands, size, message in (
+            (1, (95, 49), "has 1 bands, expected band 2"),
+            (8, (95, 48), "has shape 95x48, its catalogue says 95x49"),
+        ):
+            with rasterio.open(path) as old:
+                profile = old.profile | {"count": bands, "height": size[0], "width": size[1]}
+            with rasterio.open(path, "w", **profile) as new:
+                new.write(np.zeros((bands, *size), np.uint8))
+            with pytest.raises(ReadError, match=message):
+                lcengine.load(items, grid, ["red"], mask="udm2").compute()
+            plan = plan_composite(items, grid, CompositeSpec(max_lost=0.5))
+            _, failures = archives.in_process(plan)
+            assert all(message in failure.error for failure in failures)
+            assert len(failures) > 0
 
 
 class TestPlanetSurfaceReflectance(SensorContract):
