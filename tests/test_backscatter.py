@@ -20,7 +20,8 @@ from PIL import Image
 
 import lcengine
 from lcengine import export
-from lcengine.composite import CompositeSpec, plan_composite
+from lcengine.composite import CompositeSpec, plan_composite, task
+from lcengine.composite.block import reduce_block
 from lcengine.composite.tile import compute_tile
 from lcengine.errors import InputError, MissingBandError
 from lcengine.grid import Grid
@@ -277,6 +278,45 @@ def test_a_screen_judges_decibels(archive):
     both = screened["count"] + screened["outliers"]
     np.testing.assert_array_equal(both, plain["count"])
     assert (screened["vv"] <= plain["vv"]).mean() > 0.9
+
+
+@pytest.mark.parametrize(("above", "rejected"), [(1200, 1), (300, 0)])
+def test_a_screen_of_polarisations_drops_a_ship(archive, above, rejected):
+    """12 dB above speckle, not 3: with the floor of reflectance, 450, it would take 20 dB."""
+    cube = lcengine.load(archive, grid_at(16), BANDS).isel(y=slice(4), x=slice(4)).compute()
+    observation = cube["observation"].values
+    levels = -2000 + 10 * (observation % 5) + above * (observation == 3)
+    cube = cube.copy(data=np.zeros_like(cube) + levels.reshape(-1, 1, 1, 1).astype(np.int16))
+    found = lcengine.composite(cube, outliers="mad:3:bands")
+    assert np.unique(found["outliers"]).tolist() == [rejected]
+
+
+def test_a_screen_of_plain_numbers_has_no_floor_of_reflectance(archive):
+    """A cloud in 8 bits: 450 of 255 would let everything pass."""
+    cube = lcengine.load(archive, grid_at(16), BANDS).isel(y=slice(4), x=slice(4)).compute()
+    observation = cube["observation"].values
+    levels = 60 + observation % 5 + 150 * (observation == 3)
+    cube = cube.copy(data=np.zeros_like(cube) + levels.reshape(-1, 1, 1, 1).astype(np.int16))
+    numbers = cube.rename("number").assign_attrs(units="1", scale_factor=1.0)
+    found = lcengine.composite(numbers, outliers="mad:3:bands")
+    assert np.unique(found["outliers"]).tolist() == [1]
+
+
+def test_a_worker_warms_up_on_what_it_will_do(archive, tmp_path, monkeypatch):
+    """Kernels of decibels, or every worker compiles them in its first tile."""
+    plan = plan_composite(archive, grid_at(), spec())
+    staging = target(tmp_path / "out.zarr").create(
+        {}, plan.run_id, plan.to_json(), plan.grid, plan.variables()
+    )
+    made = []
+
+    def watched(spec, periods, block, observable):
+        made.append(block)
+        return reduce_block(spec, periods, block, observable)
+
+    monkeypatch.setattr(task, "reduce_block", watched)
+    task.warm_up(staging)
+    assert [block.quantity for block in made] == [plan.quantity]
 
 
 def test_memory_counts_the_powers_of_reads_in_flight(archive):
