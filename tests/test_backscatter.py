@@ -419,9 +419,25 @@ def test_spectral_methods_are_refused(archive, method):
         lcengine.composite(cube, method=method, outliers="none")
 
 
-def test_optical_screens_name_the_band(archive):
-    with pytest.raises(InputError, match="sensor sentinel-1-rtc has no band 'blue'"):
-        plan_composite(archive, grid_at(), spec(outliers="mad:3"))
+@pytest.mark.parametrize("outliers", ["mad:3", "despike", "tmask"])
+def test_optical_screens_name_the_band_and_the_way_out(archive, outliers):
+    message = (
+        "sensor sentinel-1-rtc has no band '(blue|green)', which the screens "
+        f"'{outliers}' look at; take --outliers none or mad:3:bands"
+    )
+    with pytest.raises(InputError, match=message):
+        plan_composite(archive, grid_at(), spec(outliers=outliers))
+    cube = lcengine.load(archive, grid_at(), BANDS)
+    with pytest.raises(InputError, match=r"the cube has no band '(blue|green)'"):
+        lcengine.composite(cube, outliers=outliers)
+
+
+def test_optical_methods_name_the_band_and_the_way_out():
+    bands = (Band("red", ("red",), 10.0), Band("nir", ("nir",), 10.0))
+    two = replace(sensor("sentinel-2-l2a"), bands=bands)
+    message = "has no band 'swir16', which the method 'index:ndwi' looks at; take another"
+    with pytest.raises(InputError, match=message):
+        spec("red", method="index:ndwi").read_bands(two)
 
 
 def test_a_polarisation_that_is_not_there_is_named(archive):
