@@ -23,7 +23,7 @@ from lcengine import export
 from lcengine.composite import CompositeSpec, plan_composite, task
 from lcengine.composite.block import reduce_block
 from lcengine.composite.tile import compute_tile
-from lcengine.errors import InputError, MissingBandError
+from lcengine.errors import ContractError, InputError, MissingBandError
 from lcengine.grid import Grid
 from lcengine.items import Access, Items
 from lcengine.periods import PeriodRule
@@ -321,17 +321,15 @@ def test_a_worker_warms_up_on_what_it_will_do(archive, tmp_path, monkeypatch):
 
 def test_memory_counts_the_powers_of_reads_in_flight(archive):
     """12 bytes per pixel and read: the file's float32 and the float64 power."""
-    same_zone = [item for item in archive if item.crs == "EPSG:32631"]
-    optical = [
+    same_zone = tuple(item for item in archive if item.crs == "EPSG:32631")
+    optical = tuple(
         replace(item, assets={b: replace(a, unit="reflectance") for b, a in item.assets.items()})
         for item in same_zone
-    ]
-    radar, plain = (
-        plan_composite(Items(tuple(items), archive.access), grid_at(), spec())
-        for items in (same_zone, optical)
     )
+    radar = plan_composite(Items(same_zone, archive.access), grid_at(), spec()).reads
+    plain = replace(radar, items=Items(optical, archive.access))
     height, width = grid_at().shape
-    more = radar.reads.memory(10, 4) - plain.reads.memory(10, 4)
+    more = radar.memory(10, 4) - plain.memory(10, 4)
     assert more == 4 * 12 * height * width
 
 
@@ -438,6 +436,21 @@ def test_optical_methods_name_the_band_and_the_way_out():
     message = "has no band 'swir16', which the method 'index:ndwi' looks at; take another"
     with pytest.raises(InputError, match=message):
         spec("red", method="index:ndwi").read_bands(two)
+
+
+@pytest.mark.parametrize("unit", ["reflectance", "number", "dB"])
+def test_what_is_no_backscatter_is_refused_before_it_is_read(archive, unit):
+    """Power read as reflectance would be 500 for 0.05, and pass for 5 dB."""
+    items = tuple(
+        replace(item, assets={b: replace(a, unit=unit) for b, a in item.assets.items()})
+        for item in archive
+    )
+    strange = Items(items, archive.access)
+    message = rf"item \S+ band 'vv' is in {unit!r}, and its sensor's band is backscatter; expected"
+    with pytest.raises(ContractError, match=message):
+        plan_composite(strange, grid_at(), spec())
+    with pytest.raises(ContractError, match=message):
+        lcengine.load(strange, grid_at(), BANDS)
 
 
 def test_a_polarisation_that_is_not_there_is_named(archive):

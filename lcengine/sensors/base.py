@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from lcengine.errors import ContractError, InputError
-from lcengine.items import Item
+from lcengine.items import Item, Unit
 
 
 class Normaliser(Protocol):
@@ -45,6 +45,14 @@ QUANTITIES: Mapping[Kind, Quantity] = {
 Floors: of reflectance 150 for each visible band; of backscatter the radiometric accuracy of
 Sentinel-1, 1 dB (Torres et al. 2012, Remote Sensing of Environment 120); of numbers one step.
 """
+
+
+UNITS: Mapping[Kind, tuple[Unit, ...]] = {
+    "reflectance": ("reflectance",),
+    "backscatter": ("power", "decibel"),
+    "number": ("number",),
+}
+"""What assets of these kinds of bands may be in."""
 
 
 @dataclass(frozen=True, slots=True)
