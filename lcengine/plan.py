@@ -19,13 +19,14 @@ import numpy as np
 import numpy.typing as npt
 
 from lcengine import masks
-from lcengine.errors import InputError
+from lcengine.errors import ContractError, InputError
 from lcengine.grid import Grid, Tile
 from lcengine.items import Asset, GroupBy, Item, Items, check_items, observations
 from lcengine.kernels.convert import LOGARITHMIC
 from lcengine.locate import Lattice, SourceGrid, Window, transformer
 from lcengine.reader import GDAL_OPTIONS, Resampling, check_resampling, oversampling
 from lcengine.sensors import sensor
+from lcengine.sensors.base import UNITS, Kind
 
 MEMORY_TARGET = 2**30
 """Bytes of observations that a sub-block may hold; larger blocks decode fewer pixels twice."""
@@ -223,8 +224,8 @@ def plan_reads(  # noqa: PLR0913 - what to read, onto what, and how
 ) -> ReadPlan:
     """Freeze what to read for a product on `grid`.
 
-    Raises `MissingBandError` naming the first item without a band, and `InputError` for an
-    unknown mask, resampling or block.
+    Raises `MissingBandError` naming the first item without a band, `ContractError` for one whose
+    pixels are not what the sensor's are, and `InputError` for an unknown mask, resampling or block.
     """
     check_items(items)
     if isinstance(bands, str):
@@ -248,6 +249,7 @@ def plan_reads(  # noqa: PLR0913 - what to read, onto what, and how
             masks.factors(recipe, [item.asset(band) for band in recipe.bands])
         for asset in assets if method == "average" else ():
             oversampling(lattice, SourceGrid.of(asset))
+    _check_units(ordered, bands)
     tiles, starts, index = _assign(ordered, grid, lattice, needed)
     most = int(np.diff(starts).max(initial=0))
     return ReadPlan(
@@ -265,6 +267,23 @@ def plan_reads(  # noqa: PLR0913 - what to read, onto what, and how
         beyond=beyond,
         working=working,
     )
+
+
+def _check_units(items: Sequence[Item], bands: Sequence[str]) -> None:
+    """`ContractError` for pixels that would be taken for something else."""
+    kinds: dict[tuple[str, str], Kind] = {}
+    for item in items:
+        for band in bands:
+            key = item.sensor, band
+            if key not in kinds:
+                kinds[key] = sensor(item.sensor).band(band).kind
+            kind = kinds[key]
+            unit = item.asset(band).unit
+            if unit not in UNITS.get(kind, (unit,)):
+                raise ContractError(
+                    f"item {item.id} band {band!r} is in {unit!r}, and its sensor's band is "
+                    f"{kind}; expected {' or '.join(UNITS[kind])}: correct the asset's `unit`"
+                )
 
 
 def _observation_bytes(bands: int, beyond: float, working: int) -> int:

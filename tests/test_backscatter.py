@@ -20,9 +20,10 @@ from PIL import Image
 
 import lcengine
 from lcengine import export
-from lcengine.composite import CompositeSpec, plan_composite
+from lcengine.composite import CompositeSpec, plan_composite, task
+from lcengine.composite.block import reduce_block
 from lcengine.composite.tile import compute_tile
-from lcengine.errors import InputError, MissingBandError
+from lcengine.errors import ContractError, InputError, MissingBandError
 from lcengine.grid import Grid
 from lcengine.items import Access, Items
 from lcengine.periods import PeriodRule
@@ -279,19 +280,56 @@ def test_a_screen_judges_decibels(archive):
     assert (screened["vv"] <= plain["vv"]).mean() > 0.9
 
 
+@pytest.mark.parametrize(("above", "rejected"), [(1200, 1), (300, 0)])
+def test_a_screen_of_polarisations_drops_a_ship(archive, above, rejected):
+    """12 dB above speckle, not 3: with the floor of reflectance, 450, it would take 20 dB."""
+    cube = lcengine.load(archive, grid_at(16), BANDS).isel(y=slice(4), x=slice(4)).compute()
+    observation = cube["observation"].values
+    levels = -2000 + 10 * (observation % 5) + above * (observation == 3)
+    cube = cube.copy(data=np.zeros_like(cube) + levels.reshape(-1, 1, 1, 1).astype(np.int16))
+    found = lcengine.composite(cube, outliers="mad:3:bands")
+    assert np.unique(found["outliers"]).tolist() == [rejected]
+
+
+def test_a_screen_of_plain_numbers_has_no_floor_of_reflectance(archive):
+    """A cloud in 8 bits: 450 of 255 would let everything pass."""
+    cube = lcengine.load(archive, grid_at(16), BANDS).isel(y=slice(4), x=slice(4)).compute()
+    observation = cube["observation"].values
+    levels = 60 + observation % 5 + 150 * (observation == 3)
+    cube = cube.copy(data=np.zeros_like(cube) + levels.reshape(-1, 1, 1, 1).astype(np.int16))
+    numbers = cube.rename("number").assign_attrs(units="1", scale_factor=1.0)
+    found = lcengine.composite(numbers, outliers="mad:3:bands")
+    assert np.unique(found["outliers"]).tolist() == [1]
+
+
+def test_a_worker_warms_up_on_what_it_will_do(archive, tmp_path, monkeypatch):
+    """Kernels of decibels, or every worker compiles them in its first tile."""
+    plan = plan_composite(archive, grid_at(), spec())
+    staging = target(tmp_path / "out.zarr").create(
+        {}, plan.run_id, plan.to_json(), plan.grid, plan.variables()
+    )
+    made = []
+
+    def watched(spec, periods, block, observable):
+        made.append(block)
+        return reduce_block(spec, periods, block, observable)
+
+    monkeypatch.setattr(task, "reduce_block", watched)
+    task.warm_up(staging)
+    assert [block.quantity for block in made] == [plan.quantity]
+
+
 def test_memory_counts_the_powers_of_reads_in_flight(archive):
     """12 bytes per pixel and read: the file's float32 and the float64 power."""
-    same_zone = [item for item in archive if item.crs == "EPSG:32631"]
-    optical = [
+    same_zone = tuple(item for item in archive if item.crs == "EPSG:32631")
+    optical = tuple(
         replace(item, assets={b: replace(a, unit="reflectance") for b, a in item.assets.items()})
         for item in same_zone
-    ]
-    radar, plain = (
-        plan_composite(Items(tuple(items), archive.access), grid_at(), spec())
-        for items in (same_zone, optical)
     )
+    radar = plan_composite(Items(same_zone, archive.access), grid_at(), spec()).reads
+    plain = replace(radar, items=Items(optical, archive.access))
     height, width = grid_at().shape
-    more = radar.reads.memory(10, 4) - plain.reads.memory(10, 4)
+    more = radar.memory(10, 4) - plain.memory(10, 4)
     assert more == 4 * 12 * height * width
 
 
@@ -379,9 +417,40 @@ def test_spectral_methods_are_refused(archive, method):
         lcengine.composite(cube, method=method, outliers="none")
 
 
-def test_optical_screens_name_the_band(archive):
-    with pytest.raises(InputError, match="sensor sentinel-1-rtc has no band 'blue'"):
-        plan_composite(archive, grid_at(), spec(outliers="mad:3"))
+@pytest.mark.parametrize("outliers", ["mad:3", "despike", "tmask"])
+def test_optical_screens_name_the_band_and_the_way_out(archive, outliers):
+    message = (
+        "sensor sentinel-1-rtc has no band '(blue|green)', which the screens "
+        f"'{outliers}' look at; take --outliers none or mad:3:bands"
+    )
+    with pytest.raises(InputError, match=message):
+        plan_composite(archive, grid_at(), spec(outliers=outliers))
+    cube = lcengine.load(archive, grid_at(), BANDS)
+    with pytest.raises(InputError, match=r"the cube has no band '(blue|green)'"):
+        lcengine.composite(cube, outliers=outliers)
+
+
+def test_optical_methods_name_the_band_and_the_way_out():
+    bands = (Band("red", ("red",), 10.0), Band("nir", ("nir",), 10.0))
+    two = replace(sensor("sentinel-2-l2a"), bands=bands)
+    message = "has no band 'swir16', which the method 'index:ndwi' looks at; take another"
+    with pytest.raises(InputError, match=message):
+        spec("red", method="index:ndwi").read_bands(two)
+
+
+@pytest.mark.parametrize("unit", ["reflectance", "number", "dB"])
+def test_what_is_no_backscatter_is_refused_before_it_is_read(archive, unit):
+    """Power read as reflectance would be 500 for 0.05, and pass for 5 dB."""
+    items = tuple(
+        replace(item, assets={b: replace(a, unit=unit) for b, a in item.assets.items()})
+        for item in archive
+    )
+    strange = Items(items, archive.access)
+    message = rf"item \S+ band 'vv' is in {unit!r}, and its sensor's band is backscatter; expected"
+    with pytest.raises(ContractError, match=message):
+        plan_composite(strange, grid_at(), spec())
+    with pytest.raises(ContractError, match=message):
+        lcengine.load(strange, grid_at(), BANDS)
 
 
 def test_a_polarisation_that_is_not_there_is_named(archive):

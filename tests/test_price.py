@@ -16,7 +16,7 @@ from lcengine.composite import calibration, plan_composite, pricing
 from lcengine.composite.calibration import calibrate
 from lcengine.errors import InputError
 from lcengine.grid import Grid
-from lcengine.items import Access
+from lcengine.items import Access, Items
 from lcengine.periods import PeriodRule
 from lcengine.price import Estimate, Limits, Machines, Prices, Rates, Work, estimate
 
@@ -218,6 +218,34 @@ class TestCalibration:
             assert (result.arrays["count"] > 0).mean() > 0.9
             assert (result.arrays["count"] < len(plan.items)).any() == (plan.reads.mask != "none")
 
+    @pytest.mark.parametrize(("unit", "scale"), [("power", 1.0), ("decibel", 1e-4)])
+    def test_backscatter_is_calibrated_on_backscatter(self, tmp_path, monkeypatch, unit, scale):
+        """Not on one number everywhere, which has no power to be averaged."""
+        monkeypatch.setattr(calibration, "VALUES", 1e5)
+        world = archives.series(tmp_path, 6, ("blue",), 256, block=64)
+        radar = {"sensor": "sentinel-1-rtc", "collection": "sentinel-1-rtc"}
+        items = [
+            replace(
+                item,
+                assets={"vv": replace(item.assets["blue"], unit=unit, scale=scale, offset=0.0)},
+                **radar,
+            )
+            for item in world
+        ]
+        made = []
+        compute = calibration.compute_tile
+
+        def watched(plan, number):
+            made.append(compute(plan, number))
+            return made[-1]
+
+        monkeypatch.setattr(calibration, "compute_tile", watched)
+        changes = {"mask": "none", "outliers": "none", "method": "mean"}
+        calibrate(self.plan(Items(tuple(items), world.access), "vv", **changes))
+        pixels = made[-1].arrays["vv"]
+        assert -3000 < pixels.min() < np.median(pixels) < pixels.max() < 0
+        assert len(np.unique(pixels)) > 300
+
     def test_leaves_nothing_behind(self, world, monkeypatch, tmp_path):
         monkeypatch.setattr(calibration, "VALUES", 1e5)
         monkeypatch.setenv("TMPDIR", str(tmp_path))
@@ -226,7 +254,14 @@ class TestCalibration:
         assert list(tmp_path.iterdir()) == []
 
     def test_its_rasters_are_what_they_say(self, tmp_path):
-        for kind, dtype in (("reflectance", np.uint16), ("classes", np.uint8)):
+        kinds = {
+            "reflectance": np.uint16,
+            "classes": np.uint8,
+            "power": np.float32,
+            "decibel": np.float32,
+            "number": np.uint8,
+        }
+        for kind, dtype in kinds.items():
             pixels = calibration._scene(kind, 300, 1)
             path = tmp_path / f"{kind}.tif"
             calibration._write_tiff(path, pixels, 20.0)

@@ -16,9 +16,10 @@ import numpy.typing as npt
 from lcengine.composite.spec import NO_DATE, NO_ITEM, CompositeSpec
 from lcengine.kernels import NODATA
 from lcengine.kernels.composite import Composite, composite
-from lcengine.kernels.methods import BestPixel, Domain, Method
+from lcengine.kernels.methods import BestPixel, Method
 from lcengine.kernels.series import despike, tmask
 from lcengine.periods import Period, neighbours
+from lcengine.sensors.base import Quantity
 
 UINT8 = npt.NDArray[np.uint8]
 
@@ -52,14 +53,14 @@ def days_of(moment: dt.datetime) -> float:
 class Block:
     """Pixels of a block: `values` int16 (item, band, y, x), `clear` uint8 (item, y, x).
 
-    `bands`: names of the bands, the output bands first. `domain`: where they are averaged.
+    `bands`: names of the bands, the output bands first. `quantity`: what they are.
     """
 
     values: npt.NDArray[np.int16]
     clear: UINT8
     series: Series
     bands: tuple[str, ...]
-    domain: Domain = "linear"
+    quantity: Quantity
 
 
 def reduce_block(
@@ -121,6 +122,8 @@ class _Period:
         self.block, self.rejected = block, rejected
         period = periods[number]
         self.methods = tuple(at_period(method, period) for method in spec.methods)
+        mad = spec.screens.mad
+        self.screen = replace(mad, floor=block.quantity.floor) if mad else None
 
     def variables(self) -> dict[str, npt.NDArray[Any]]:
         """The variables of this period, (y, x)."""
@@ -150,11 +153,11 @@ class _Period:
             clear[items],
             self.block.series.groups[items],
             methods=self.methods,
-            screen=self.spec.screens.mad,
+            screen=self.screen,
             bands=self.block.bands,
             days=self.block.series.days[items],
             n_out=len(self.spec.bands),
-            domain=self.block.domain,
+            domain=self.block.quantity.domain,
         )
         found = self._named(out, items)
         if self.rejected is not None:

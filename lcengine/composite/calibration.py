@@ -28,6 +28,7 @@ from lcengine.composite.tile import TileResult, compute_tile
 from lcengine.grid import Grid
 from lcengine.items import Access, Asset, Item, Items
 from lcengine.kernels._jit import usable_cpus
+from lcengine.kernels.convert import LOGARITHMIC
 from lcengine.locate import SourceGrid, Window, transformer
 from lcengine.price import GB, Rates
 from lcengine.store import target
@@ -121,7 +122,9 @@ class _Model:
 
     def _raster(self, like: Asset, band: str, resolution: float, span: float, number: int) -> Asset:
         """One variant of a band over `span` metres; bands of one kind and grid share a file."""
-        kind, n = self.source.sensor.band(band).kind, round(span / resolution)
+        kind, n = str(self.source.sensor.band(band).kind), round(span / resolution)
+        if like.unit in LOGARITHMIC:
+            kind, like = like.unit, replace(like, scale=1.0, offset=0.0)
         path = self.folder / f"{kind}-{n}-{number}.tif"
         if not path.exists():
             _write_tiff(path, _scene(kind, n, number), resolution)
@@ -184,14 +187,16 @@ def _scene(kind: str, size: int, variant: int) -> npt.NDArray[Any]:
     """Pixels (size, size) that compress as imagery does: fields with noise, clouds in classes."""
     rng = np.random.default_rng(variant)
     y, x = np.meshgrid(np.arange(size), np.arange(size), indexing="ij")
-    if kind == "reflectance":
+    if kind in ("reflectance", "number"):
         fields: npt.NDArray[np.float64] = 900 + 500 * np.sin(x / 61 + variant)
         fields += 300 * np.sin(y / 37) + 40 * (x // 23 % 7)
         fields += rng.normal(0, 40, (size, size))
-        return np.maximum(fields, 1).astype(np.uint16)
-    if kind == "backscatter":  # speckle of five looks, as float32 powers
+        fields = np.maximum(fields, 1)
+        return (fields / 16).astype(np.uint8) if kind == "number" else fields.astype(np.uint16)
+    if kind in LOGARITHMIC:  # speckle of five looks
         power: npt.NDArray[np.float64] = 0.05 + 0.03 * np.sin(x / 61 + variant)
-        return (power * rng.gamma(5, 1 / 5, (size, size))).astype(np.float32)
+        power *= rng.gamma(5, 1 / 5, (size, size))
+        return (power if kind == "power" else 10 * np.log10(power)).astype(np.float32)
     cloud = np.sin(x / 45 + 2 * variant) + np.sin(y / 58 - variant) > 0.9
     clear, cloudy = (4, 9) if kind == "classes" else (2, 95)
     out = np.where(cloud, cloudy, clear)
@@ -228,7 +233,7 @@ def _write_tiff(path: Path, pixels: npt.NDArray[Any], resolution: float) -> None
         (323, "I", (BLOCK,)),
         (324, "I", tuple(int(n) for n in offsets[:-1])),
         (325, "I", tuple(map(len, blocks))),
-        (339, "H", (1,)),
+        (339, "H", (3 if pixels.dtype.kind == "f" else 1,)),
         (33550, "d", (resolution, resolution, 0.0)),
         (33922, "d", (0.0, 0.0, 0.0, LEFT, TOP, 0.0)),
         # version 1.1.0, three keys: a projected CRS, pixels are areas, the CRS

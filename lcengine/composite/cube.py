@@ -129,7 +129,7 @@ class _Chunk:
         if self.clear is not None:
             clear = (cube[:, self.clear] == 1).astype(np.uint8)
         values = np.ascontiguousarray(cube[:, self.positions])
-        block = Block(values, clear, self.series, self.bands, self.quantity.domain)
+        block = Block(values, clear, self.series, self.bands, self.quantity)
         found = list(reduce_block(self.spec, self.periods, block))
         if self.spec.period is None:
             out = tuple(found[0][name] for name in self.names)

@@ -189,7 +189,11 @@ class CompositeSpec:
             check_domain(method, domain)
         extra = [band for band in self.needs if band != DISTANCE]
         for band in extra:
-            sensor.band(band)
+            if band not in sensor.band_names:
+                why = f"the screens {self.outliers!r} look at; take --outliers none or mad:3:bands"
+                if band not in self.screens.needs:
+                    why = f"the method {self.method!r} looks at; take another, such as median"
+                raise InputError(f"sensor {sensor.name} has no band {band!r}, which {why}")
         return tuple(dict.fromkeys((*self.bands, *extra)))
 
     def layers(self) -> list[tuple[str, str, Method]]:

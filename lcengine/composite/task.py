@@ -61,6 +61,6 @@ def warm_up(staging: Staging) -> None:
     values = np.arange(np.prod(shape), dtype=np.int16).reshape(shape)
     clear = np.ones((WARM_ITEMS, WARM_EDGE, WARM_EDGE), np.uint8)
     days = plan.series.days[:1].repeat(WARM_ITEMS) + numbers / 24
-    block = Block(values, clear, Series(numbers, days, numbers), bands)
+    block = Block(values, clear, Series(numbers, days, numbers), bands, plan.quantity)
     for _ in reduce_block(plan.spec, plan.periods, block, None):
         pass

@@ -359,7 +359,8 @@ class MadScreen:
     """Reject observations far from the pixel's median: 0.6745·|x − m| / MAD > k.
 
     x is the sum of the screen's bands (visible brightness), m its median and MAD the median of
-    |x − m|, not less than `floor` (DN of x; the default, 150 a band, lets bare soil come and go).
+    |x − m|, not less than `floor` (DN of x; the default, 150 a band, lets bare soil come and go;
+    of what is no reflectance a composite takes the floor of that kind).
     per_band: each of the cube's output bands is judged by itself, and an observation that is an
     outlier in any of them is rejected. side: `both`, `bright` or `dark` of the median. k: 0..1000,
     at most three decimals.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache, singledispatchmethod
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,6 +55,8 @@ class Recipe:
     ) -> None:
         if names and len(names) != n_bands:
             raise InputError(f"got {len(names)} names of bands, expected {n_bands}")
+        if domain not in get_args(Domain):
+            raise InputError(f"got domain {domain!r}, expected 'linear' or 'power'")
         if domain == "power" and dtype != np.int16:
             raise InputError(f"got values {dtype} in the domain 'power', expected int16 dB × 100")
         self.domain = domain

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from lcengine.errors import ContractError, InputError
-from lcengine.items import Item
+from lcengine.items import Item, Unit
 
 
 class Normaliser(Protocol):
@@ -26,19 +26,33 @@ class Quantity:
     """How a kind of band travels as int16: the stored integer times `scale` is in `units`.
 
     `domain`: where values are averaged and interpolated; `power` is the linear power behind dB.
+    `floor`: least median absolute deviation that a screen takes for noise, in stored integers.
     """
 
     scale: float
     units: str
+    floor: int
     domain: Literal["linear", "power"] = "linear"
 
 
 QUANTITIES: Mapping[Kind, Quantity] = {
-    "reflectance": Quantity(1e-4, "1"),
-    "backscatter": Quantity(1e-2, "dB", "power"),
-    "number": Quantity(1.0, "1"),
+    "reflectance": Quantity(1e-4, "1", 450),
+    "backscatter": Quantity(1e-2, "dB", 100, "power"),
+    "number": Quantity(1.0, "1", 1),
 }
-"""The kinds of bands that products are made of."""
+"""The kinds of bands that products are made of.
+
+Floors: of reflectance 150 for each visible band; of backscatter the radiometric accuracy of
+Sentinel-1, 1 dB (Torres et al. 2012, Remote Sensing of Environment 120); of numbers one step.
+"""
+
+
+UNITS: Mapping[Kind, tuple[Unit, ...]] = {
+    "reflectance": ("reflectance",),
+    "backscatter": ("power", "decibel"),
+    "number": ("number",),
+}
+"""What assets of these kinds of bands may be in."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -193,6 +193,13 @@ def test_what_has_no_meaning_in_power_is_refused(method):
         composite(pixels, clear, methods=[method], domain="power")
 
 
+def test_an_unknown_domain_is_refused():
+    """Not averaged as reflectance in silence."""
+    pixels, clear = column([1, 2, 3])
+    with pytest.raises(InputError, match="got domain 'decibel', expected 'linear' or 'power'"):
+        composite(pixels, clear, domain="decibel")
+
+
 @pytest.mark.parametrize("kind", ["uint16", "float32"])
 def test_power_wants_decibels_as_int16(kind):
     pixels, clear = column([1, 2, 3])
