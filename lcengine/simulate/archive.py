@@ -42,54 +42,6 @@ _TRUTH_ROWS = 128
 
 
 @dataclass(frozen=True)
-class SimulationOptions:
-    """What to simulate; equal options give identical files.
-
-    `size`: width and height of the mosaic in 10 m pixels, even, at least 64. `dates`: overpasses.
-    `period`: first and last day as "YYYY-MM-DD/YYYY-MM-DD". `bands`: some of BANDS (SCL is always
-    written). `second_zone`: the eastern granule in EPSG:32632. Raises InputError.
-    """
-
-    size: int = 1024
-    dates: int = 24
-    seed: int = 0
-    period: str = "2023-04-01/2023-09-30"
-    bands: tuple[str, ...] = BANDS
-    second_zone: bool = False
-
-    def __post_init__(self) -> None:
-        if self.size < 64 or self.size % 2:
-            raise InputError(f"size {self.size}: expected an even number of pixels, at least 64")
-        if self.dates < 1:
-            raise InputError(f"dates {self.dates}: expected at least 1 overpass")
-        if self.seed < 0:
-            raise InputError(f"seed {self.seed}: expected 0 or a positive number")
-        unknown = [b for b in self.bands if b not in BANDS]
-        if unknown or not self.bands or len(set(self.bands)) < len(self.bands):
-            raise InputError(
-                f"bands {','.join(self.bands) or '(none)'}: expected different names out of "
-                f"{', '.join(BANDS)} (scl is always written)"
-            )
-        self.overpasses()
-
-    def days(self) -> tuple[date, date]:
-        """First and last day of the period."""
-        try:
-            first, last = (date.fromisoformat(part) for part in self.period.split("/"))
-        except ValueError as error:
-            raise InputError(
-                f'period "{self.period}": expected two days like 2023-04-01/2023-09-30'
-            ) from error
-        if last < first:
-            raise InputError(f'period "{self.period}" ends before it begins: swap the two days')
-        return first, last
-
-    def overpasses(self) -> tuple[Overpass, ...]:
-        """The acquisitions, in order of time."""
-        return make_overpasses(*self.days(), self.dates, self.seed)
-
-
-@dataclass(frozen=True)
 class Simulation:
     """A written archive: `catalog.json`, `sentinel-2-l2a/`, `truth/` below `path`."""
 

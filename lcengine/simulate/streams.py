@@ -25,18 +25,26 @@ def generator(seed: int, stream: Stream, *key: int) -> np.random.Generator:
 
 
 def smooth_field(
-    rng: np.random.Generator, size: int, scale: float, decay: float = 1.6, smallest: int = 128
+    rng: np.random.Generator,
+    size: int,
+    scale: float,
+    decay: float = 1.6,
+    smallest: int = 128,
+    *,
+    whole: bool = False,
 ) -> NDArray[np.float32]:
     """Gaussian random field (size, size), float32, mean 0 and standard deviation 1.
 
     White noise is filtered in the Fourier domain with amplitude (k² + 1/scale²)^(-decay/2), so
     structure larger than `scale` pixels is absent and smaller structure fades with `decay`. The
-    field is periodic over max(size, smallest) pixels or a little more.
+    field is periodic over max(size, smallest) pixels or a little more; `whole` returns the period.
     """
     n = scipy.fft.next_fast_len(max(size, smallest), real=True)
     spectrum = scipy.fft.rfft2(rng.standard_normal((n, n), dtype=np.float32))
     k2 = np.square(scipy.fft.fftfreq(n))[:, None] + np.square(scipy.fft.rfftfreq(n))[None, :]
     amplitude = (k2 + 1.0 / scale**2) ** (-decay / 2)
     amplitude[0, 0] = 0.0
-    field = scipy.fft.irfft2(spectrum * amplitude.astype(np.float32), s=(n, n))[:size, :size]
-    return np.ascontiguousarray((field - field.mean()) / field.std(), dtype=np.float32)
+    field = scipy.fft.irfft2(spectrum * amplitude.astype(np.float32), s=(n, n))
+    part = field[:size, :size]
+    field = (field if whole else part) - part.mean()
+    return np.ascontiguousarray(field / part.std(), dtype=np.float32)
