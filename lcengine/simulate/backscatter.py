@@ -199,7 +199,7 @@ def speckle(shape: tuple[int, int], rng: np.random.Generator) -> Field:
     field = gaussian_filter(rng.standard_normal(shape, dtype=np.float32), sigma, mode="wrap")
     field /= _smoothed_deviation(sigma)
     normal, gamma = _speckle_quantiles()
-    return np.interp(field, normal, gamma).astype(np.float32)
+    return np.asarray(np.interp(field, normal, gamma), dtype=np.float32)
 
 
 @lru_cache(maxsize=4)

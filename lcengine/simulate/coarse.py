@@ -26,11 +26,11 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from scipy.special import ndtr
 
-from lcengine.simulate.archive import SimulationOptions, world
 from lcengine.simulate.covers import LEGEND
 from lcengine.simulate.rasters import Bounds, tiles, write_cog
 from lcengine.simulate.sentinel2 import EPSG
 from lcengine.simulate.streams import Stream, generator, smooth_field
+from lcengine.simulate.world import Job, world
 
 CELL = 500
 NODATA = 255
@@ -96,18 +96,16 @@ def igbp_of(fractions: NDArray[np.float32]) -> NDArray[np.uint8]:
         (trees >= 0.1, 9),
     ]
     conditions, classes = zip(*rules, strict=True)
-    return np.select(conditions, classes, rest).astype(np.uint8)
+    return np.asarray(np.select(conditions, classes, rest), dtype=np.uint8)
 
 
-def confuse(
-    classes: NDArray[np.uint8], rank: NDArray[np.float32], seed: int
-) -> NDArray[np.uint8]:
+def confuse(classes: NDArray[np.uint8], rank: NDArray[np.float32], seed: int) -> NDArray[np.uint8]:
     """Classes with the classifier's errors; `rank` (same shape) is uniform and smooth in space.
 
     Where the rank is below a class's total error it is taken for another; which one is drawn.
     """
     out = classes.copy()
-    draw = generator(seed, Stream.LABELS, 1).random(classes.shape)
+    draw = generator(seed, Stream.COARSE, 1).random(classes.shape)
     for code, mistakes in CONFUSED.items():
         total = sum(share for _, share in mistakes)
         wrong = (classes == code) & (rank < total)
@@ -119,10 +117,8 @@ def confuse(
 
 
 @dataclass(frozen=True)
-class CoarseLabels:
+class CoarseLabels(Job):
     """The job that writes the coarse labels of a world."""
-
-    options: SimulationOptions
 
     def run(self, root: Path) -> list[dict[str, Any]]:
         """Write `FILES` into `labels/` below `root`; no STAC items."""
@@ -135,8 +131,8 @@ class CoarseLabels:
         seen /= np.maximum(seen.sum(axis=-1, keepdims=True), 1e-6)
         labels = confuse(igbp_of(seen), self._rank(inside.shape), self.options.seed)
         for name, classes in zip(FILES, (labels, ideal), strict=True):
-            classes = np.where(inside, classes, NODATA).astype(np.uint8)
-            write_cog(folder / name, classes, EPSG, bounds, NODATA)
+            known = np.where(inside, classes, NODATA).astype(np.uint8)
+            write_cog(folder / name, known, EPSG, bounds, NODATA)
         return []
 
     def fractions(self) -> tuple[NDArray[np.float32], Bounds]:
@@ -155,7 +151,7 @@ class CoarseLabels:
         igbp[[c.code for c in LEGEND]] = [c.igbp for c in LEGEND]
         shape = ((bounds[3] - bounds[1]) // CELL, (bounds[2] - bounds[0]) // CELL)
         out = np.zeros((*shape, CLASSES + 1), np.float32)
-        shift = generator(self.options.seed, Stream.LABELS, 0).normal(0.0, _SHIFT, 2)
+        shift = generator(self.options.seed, Stream.COARSE, 0).normal(0.0, _SHIFT, 2)
         for block in tiles(bounds, _BLOCK * CELL):
             x = np.arange(block[0], block[2], _SAMPLE) + _SAMPLE / 2
             y = np.arange(block[3], block[1], -_SAMPLE) - _SAMPLE / 2
@@ -175,7 +171,7 @@ class CoarseLabels:
 
     def _rank(self, shape: tuple[int, int]) -> NDArray[np.float32]:
         """Uniform numbers, float32, that neighbours partly share."""
-        rng = generator(self.options.seed, Stream.LABELS, 2)
+        rng = generator(self.options.seed, Stream.COARSE, 2)
         field = smooth_field(rng, max(shape), scale=3.0, decay=1.5)[: shape[0], : shape[1]]
         return np.asarray(ndtr(field), dtype=np.float32)
 

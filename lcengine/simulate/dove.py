@@ -1,4 +1,4 @@
-"""What a PlanetScope satellite measures: its bands, its own sky, and the usable data mask (UDM2)."""
+"""What a PlanetScope satellite measures: its bands, its own sky, the usable data mask (UDM2)."""
 
 from __future__ import annotations
 
@@ -108,7 +108,8 @@ class SkyFields:
 
 def _above(whole: Field, field: Field, share: float) -> Field:
     """How far a field lies above the value that `share` of the whole exceeds."""
-    return np.maximum(field - np.float32(np.quantile(whole, 1.0 - share)), 0.0)
+    limit = np.float32(np.quantile(whole, 1.0 - share))
+    return np.asarray(np.maximum(field - limit, 0.0), dtype=np.float32)
 
 
 def periodic(field: Field, x: Metres, y: Metres) -> Field:
@@ -177,6 +178,8 @@ def usable_data_mask(
 
 def encode(reflectance: Field, seen: NDArray[np.bool_], scale: float) -> NDArray[np.uint16]:
     """Digital numbers, uint16: reflectance / scale, at least 1; 0 where nothing was seen."""
-    dn = np.clip(np.rint(reflectance / np.float32(scale)), 1, 65535).astype(np.uint16)
+    dn: NDArray[np.uint16] = np.clip(np.rint(reflectance / np.float32(scale)), 1, 65535).astype(
+        np.uint16
+    )
     dn[~seen] = 0
     return dn

@@ -14,9 +14,10 @@ limits between its classes and never takes bright ground for cloud.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -26,13 +27,14 @@ from shapely.geometry import mapping
 from shapely.geometry.base import BaseGeometry
 
 from lcengine.simulate import dove
-from lcengine.simulate.archive import Job, SimulationOptions, world
-from lcengine.simulate.dove import BANDS4, BANDS8, UDM2, DoveSky, SkyFields, Weather
 from lcengine.simulate.covers import CODE
+from lcengine.simulate.dove import BANDS4, BANDS8, UDM2, DoveSky, SkyFields, Weather
 from lcengine.simulate.landscape import Patch
+from lcengine.simulate.options import SimulationOptions
 from lcengine.simulate.rasters import Bounds, tiles, write_cog
 from lcengine.simulate.sentinel2 import EPSG, project, sun
 from lcengine.simulate.streams import Stream, generator
+from lcengine.simulate.world import Job, world
 
 COLLECTION = "PSScene"
 RESOLUTION = 3
@@ -173,17 +175,26 @@ def _fields(seed: int) -> SkyFields:
     return dove.make_sky_fields(seed)
 
 
-@lru_cache(maxsize=2)
+_LOCK = Lock()
+"""Threads wait for the first to draw a piece of ground instead of all drawing it."""
+
+
 def _patch(options: SimulationOptions, bounds: Bounds) -> Patch:
-    """The ground of a scene; the same for every pass, which is why jobs go place by place."""
+    """The ground of a scene."""
+    with _LOCK:
+        return _drawn(options, bounds)
+
+
+@lru_cache(maxsize=2)
+def _drawn(options: SimulationOptions, bounds: Bounds) -> Patch:
+    """It is the same for every pass, which is why jobs go place by place."""
     return world(options).landscape.patch(bounds, RESOLUTION)
 
 
 @dataclass(frozen=True)
-class Scene:
+class Scene(Job):
     """The job that writes one scene: a tile of a pass, in metres of EPSG:32631."""
 
-    options: SimulationOptions
     acquisition: Pass
     number: int
     bounds: Bounds
@@ -234,8 +245,8 @@ class Scene:
         left, bottom, right, top = self.bounds
         half = RESOLUTION / 2
         return (
-            np.arange(left, right, RESOLUTION) + half,
-            np.arange(top, bottom, -RESOLUTION) - half,
+            np.arange(left, right, RESOLUTION, dtype=np.float64) + half,
+            np.arange(top, bottom, -RESOLUTION, dtype=np.float64) - half,
         )
 
     def sky(self) -> DoveSky:
@@ -287,11 +298,9 @@ class Scene:
     def item(self, mask: NDArray[np.uint8], seen: NDArray[np.bool_]) -> dict[str, Any]:
         """The STAC item, hrefs relative to its own folder; percentages of what was seen."""
         outline = project(self.acquisition.strip.outline(self.bounds), EPSG, 4326)
-        left, bottom, right, top = self.bounds
+        left, _, _, top = self.bounds
         elevation, azimuth = sun(self.time)
-        share = {
-            name: round(float(mask[b][seen].mean()) * 100) for b, name in enumerate(UDM2[:6])
-        }
+        share = {name: round(float(mask[b][seen].mean()) * 100) for b, name in enumerate(UDM2[:6])}
         properties = {
             "datetime": self.time.isoformat(timespec="microseconds").replace("+00:00", "Z"),
             "constellation": "planetscope",

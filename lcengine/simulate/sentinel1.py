@@ -14,7 +14,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -22,12 +24,13 @@ from numpy.typing import NDArray
 from shapely.geometry import box, mapping
 
 from lcengine.simulate import backscatter
-from lcengine.simulate.archive import Job, SimulationOptions, world
 from lcengine.simulate.backscatter import POLARISATIONS, REFERENCE_ANGLE
 from lcengine.simulate.landscape import LEGEND
+from lcengine.simulate.options import SimulationOptions
 from lcengine.simulate.rasters import Bounds, tiles, write_cog
 from lcengine.simulate.sentinel2 import EPSG, project
 from lcengine.simulate.streams import Stream, generator
+from lcengine.simulate.world import Job, world
 
 COLLECTION = "sentinel-1-rtc"
 NODATA = -32768.0
@@ -91,11 +94,20 @@ def make_passes(first: date, last: date, seed: int) -> tuple[Pass, ...]:
     return tuple(sorted(passes, key=lambda p: p.time))
 
 
+_LOCK = Lock()
+"""Threads wait for the first to draw a piece of ground instead of all drawing it."""
+
+
+@lru_cache(maxsize=2)
+def _units(options: SimulationOptions, bounds: Bounds) -> NDArray[np.int32]:
+    """Units of an image; the same for every pass, which is why jobs go place by place."""
+    return world(options).landscape.raster(bounds, RESOLUTION)
+
+
 @dataclass(frozen=True)
-class Image:
+class Image(Job):
     """The job that writes one image: a tile of a pass, in metres of EPSG:32631."""
 
-    options: SimulationOptions
     acquisition: Pass
     number: int
     bounds: Bounds
@@ -123,16 +135,17 @@ class Image:
     def expected(self) -> dict[str, NDArray[np.float32]]:
         """γ0 in linear power without speckle, float32 (y, x) by polarisation."""
         landscape = world(self.options).landscape
-        units = landscape.raster(self.bounds, RESOLUTION)
+        with _LOCK:
+            units = _units(self.options, self.bounds)
         means = unit_backscatter(self.options, self.acquisition)
         left, _, right, _ = self.bounds
         middle = (landscape.bounds[0] + landscape.bounds[2]) / 2
-        x = np.arange(left, right, RESOLUTION) + RESOLUTION / 2
+        x = np.arange(left, right, RESOLUTION, dtype=np.float64) + RESOLUTION / 2
         angle = self.acquisition.orbit.angle(x, middle)
         slope = backscatter.per_class([c.name for c in LEGEND], "slope")[_index(landscape.code)]
         # Linear in dB around the reference angle; γ0 = σ0 / cos(incidence).
         decibel = slope[units] * (angle - np.float32(REFERENCE_ANGLE))[None, :]
-        factor = np.float32(10) ** (decibel / np.float32(10))
+        factor = np.asarray(np.power(10, decibel / np.float32(10)), dtype=np.float32)
         factor /= np.cos(np.radians(angle))[None, :]
         return {p: mean[units] * factor for p, mean in means.items()}
 
@@ -205,7 +218,10 @@ def unit_backscatter(
     weather = generator(options.seed, Stream.RADAR, orbit.relative, acquisition.cycle)
     wind = weather.standard_normal() * backscatter.per_class(names, "wind")
     for p, polarisation in enumerate(POLARISATIONS):
-        own = _departure(options.seed, index.size, 0, p) * backscatter.per_class(names, "spread")[index]
+        own = (
+            _departure(options.seed, index.size, 0, p)
+            * backscatter.per_class(names, "spread")[index]
+        )
         own += (
             _departure(options.seed, index.size, side, p)
             * backscatter.per_class(names, "facing")[index]
@@ -222,10 +238,10 @@ def _departure(seed: int, units: int, *key: int) -> NDArray[np.float32]:
 
 
 def jobs(options: SimulationOptions) -> list[Job]:
-    """The images of all passes over the world of `options`."""
+    """The images of all passes over the world of `options`, place by place."""
     cut = tiles(world(options).landscape.bounds, TILE * RESOLUTION)
     passes = make_passes(*options.days(), options.seed)
-    return [Image(options, p, number, bounds) for p in passes for number, bounds in enumerate(cut)]
+    return [Image(options, p, number, bounds) for number, bounds in enumerate(cut) for p in passes]
 
 
 def _timestamp(time: datetime) -> str:
