@@ -24,8 +24,9 @@ What it does not model:
 
 from __future__ import annotations
 
-from lcengine.simulate.archive import Simulation, SimulationOptions, simulate
-from lcengine.simulate.landscape import LEGEND, CoverType
+from lcengine.simulate.archive import Simulation, simulate
+from lcengine.simulate.covers import LEGEND, CoverType
+from lcengine.simulate.options import SimulationOptions
 from lcengine.simulate.sentinel2 import BANDS
 from lcengine.simulate.serve import FileServer, StacServer
 from lcengine.simulate.stac import items_collection

@@ -27,7 +27,7 @@ from scipy.ndimage import gaussian_filter
 from scipy.special import ndtr
 
 from lcengine.simulate.covers import LEGEND
-from lcengine.simulate.rasters import Bounds, tiles, write_cog
+from lcengine.simulate.rasters import Bounds, pieces, write_cog
 from lcengine.simulate.sentinel2 import EPSG
 from lcengine.simulate.streams import Stream, generator, smooth_field
 from lcengine.simulate.world import Job, world
@@ -152,7 +152,7 @@ class CoarseLabels(Job):
         shape = ((bounds[3] - bounds[1]) // CELL, (bounds[2] - bounds[0]) // CELL)
         out = np.zeros((*shape, CLASSES + 1), np.float32)
         shift = generator(self.options.seed, Stream.COARSE, 0).normal(0.0, _SHIFT, 2)
-        for block in tiles(bounds, _BLOCK * CELL):
+        for block in pieces(bounds, _BLOCK * CELL):
             x = np.arange(block[0], block[2], _SAMPLE) + _SAMPLE / 2
             y = np.arange(block[3], block[1], -_SAMPLE) - _SAMPLE / 2
             seen = landscape.units(

@@ -23,7 +23,8 @@ from lcengine.grid import Grid
 from lcengine.items import Item, Items
 from lcengine.locate import Lattice, Locator, Window
 from lcengine.quicklook import colour
-from lcengine.simulate.archive import Simulation, SimulationOptions, simulate
+from lcengine.simulate.archive import Simulation, simulate
+from lcengine.simulate.options import SimulationOptions
 from lcengine.simulate.serve import FileServer, StacServer
 from lcengine.simulate.stac import items_collection
 

@@ -15,12 +15,12 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates
-from shapely import LineString, Polygon, polygons, transform
+from shapely import LineString, Polygon, transform
 
 from lcengine.simulate.covers import CODE, LEGEND, NO_CLASS, CoverType
 from lcengine.simulate.parcels import GARDEN, HOUSE, STREET, Metres, Pattern, Place, make_pattern
 from lcengine.simulate.sentinel2 import BANDS, RESOLUTION, Mosaic
-from lcengine.simulate.streams import Stream, generator, smooth_field
+from lcengine.simulate.streams import MOST_NODES, Stream, generator, smooth_field
 
 __all__ = ["LEGEND", "NO_CLASS", "CoverType", "Grain", "Landscape", "Patch", "make_landscape"]
 
@@ -52,7 +52,6 @@ _MEADOW_CUTS = 3
 _LATTICE = 20.0
 """Metres between the nodes of the fields that natural cover follows."""
 _GRAIN = 10.0
-_MOST_NODES = 1024
 
 
 @dataclass(frozen=True)
@@ -186,20 +185,21 @@ class Landscape:
         for seed, holding in zip(*self.pattern.nearby(area, 2 * self.pattern.spacing), strict=True):
             corners = self.pattern.houses(seed, int(holding))
             corners = np.stack([left + corners[..., 0], top - corners[..., 1]], axis=-1)
-            found += list(polygons(corners[self._stands(corners)]))
+            found.extend(Polygon(c) for c in corners[self._stands(corners)])
         return found
 
     def _stands(self, corners: Metres) -> NDArray[np.bool_]:
         """Whether middle and corners (n, 4, 2) of buildings are roof, and within bounds."""
         left, bottom, right, top = self.bounds
         x, y = corners[..., 0], corners[..., 1]
-        stands = ((x > left) & (x < right) & (y > bottom) & (y < top)).all(axis=1)
+        within = (x > left) & (x < right) & (y > bottom) & (y < top)
+        stands: NDArray[np.bool_] = np.asarray(within.all(axis=1))
         middle = corners.mean(axis=1, keepdims=True)
         # The middle first: it rules out most. Corners a hair inside, where rounding cannot matter.
         for points in (middle, corners + 1e-3 * (middle - corners)):
             unit = self.units(points[stands, :, 0], points[stands, :, 1])
             stands[stands] = (unit // _KINDS == HOUSE).all(axis=1)
-        return np.asarray(stands)
+        return stands
 
     def _placed(self, line: LineString) -> LineString:
         left, _, _, top = self.bounds
@@ -262,10 +262,6 @@ class Landscape:
         """`Patch.surface` of the whole mosaic."""
         return self.whole.surface(band, cover)
 
-    def visible_brightness(self) -> Field:
-        """`Patch.visible_brightness` of the whole mosaic."""
-        return self.whole.visible_brightness()
-
 
 @dataclass(frozen=True)
 class Patch:
@@ -275,7 +271,7 @@ class Patch:
     units: NDArray[np.int32]
     grain: Grain
 
-    @property
+    @cached_property
     def landcover(self) -> NDArray[np.uint8]:
         """Codes of LEGEND."""
         return self.landscape.code[self.units]
@@ -299,8 +295,9 @@ class Patch:
         if RESOLUTION[band] == 20:
             reflectance = block_mean(reflectance)
         reflectance *= 10000.0
-        return np.rint(reflectance, out=reflectance).astype(np.int16)
+        return np.asarray(np.rint(reflectance, out=reflectance), dtype=np.int16)
 
+    @cached_property
     def visible_brightness(self) -> Field:
         """Mean blue, green and red reflectance of the uncovered ground, float32, at 20 m."""
         visible = np.mean([self.landscape.spectrum(b)[0] for b in BANDS[:3]], axis=0)
@@ -319,7 +316,7 @@ def _centres(bounds: Box, resolution: float) -> tuple[Metres, Metres]:
     left, bottom, right, top = bounds
     x = left + (np.arange(round((right - left) / resolution)) + 0.5) * resolution
     y = top - (np.arange(round((top - bottom) / resolution)) + 0.5) * resolution
-    return x[None, :], y[:, None]
+    return np.asarray(x[None, :]), np.asarray(y[:, None])
 
 
 def _interpolate(nodes: Field, u: Metres, v: Metres, spacing: float) -> Field:
@@ -332,7 +329,7 @@ def make_landscape(size: int, seed: int) -> Landscape:
     """Draw the landscape of a mosaic of `size` × `size` pixels of 10 m."""
     rng = generator(seed, Stream.LANDSCAPE)
     pattern = make_pattern(rng, size * 10.0)
-    n = min(size // 2, _MOST_NODES)
+    n = min(size // 2, MOST_NODES)
     nature = {
         name: smooth_field(rng, n, scale, decay=3.0, smallest=48, whole=True)
         for name, scale in _SCALES.items()
@@ -343,7 +340,7 @@ def make_landscape(size: int, seed: int) -> Landscape:
         for name, classes in _SHARES.items()
     }
     limits["needles"] = (float(np.quantile(nature["height"][inside], 0.6)),)
-    m = min(size, _MOST_NODES)
+    m = min(size, MOST_NODES)
     texture = smooth_field(rng, m, scale=12.0, whole=True) * np.float32(0.10)
     shade = 1.0 + np.float32(0.015) * rng.standard_normal(texture.shape, dtype=np.float32)
     code = _codes(rng, pattern)

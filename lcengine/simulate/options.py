@@ -10,17 +10,18 @@ from lcengine.simulate.sentinel2 import BANDS, Overpass, make_overpasses
 
 SENSORS = ("s2", "s1", "planet")
 """The sensors of the simulated world."""
-_MOST_PIXELS = 40_000
+MOST_PIXELS = 40_000
+"""400 km: a wider mosaic would leave the two UTM zones far behind."""
 
 
 @dataclass(frozen=True)
 class SimulationOptions:
     """What to simulate; equal options give identical files.
 
-    `size`: width and height of the mosaic in 10 m pixels, even, at least 64. `dates`: overpasses.
-    `period`: first and last day as "YYYY-MM-DD/YYYY-MM-DD". `bands`: some of BANDS (SCL is always
-    written). `second_zone`: the eastern granules in EPSG:32632. `sensors`: some of SENSORS.
-    `labels`: also coarse and sparse labels. Raises InputError.
+    `size`: width and height of the mosaic in 10 m pixels, even, from 64 to 40,000. `dates`:
+    overpasses. `period`: first and last day as "YYYY-MM-DD/YYYY-MM-DD". `bands`: some of BANDS (SCL
+    is always written). `second_zone`: the eastern granules in EPSG:32632. `sensors`: some of
+    SENSORS. `labels`: also coarse and sparse labels. Raises InputError.
     """
 
     size: int = 1024
@@ -33,8 +34,10 @@ class SimulationOptions:
     labels: bool = False
 
     def __post_init__(self) -> None:
-        if self.size < 64 or self.size % 2:
-            raise InputError(f"size {self.size}: expected an even number of pixels, at least 64")
+        if not 64 <= self.size <= MOST_PIXELS or self.size % 2:
+            raise InputError(
+                f"size {self.size}: expected an even number of pixels from 64 to {MOST_PIXELS}"
+            )
         if self.dates < 1:
             raise InputError(f"dates {self.dates}: expected at least 1 overpass")
         if self.seed < 0:

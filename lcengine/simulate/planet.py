@@ -31,7 +31,7 @@ from lcengine.simulate.covers import CODE
 from lcengine.simulate.dove import BANDS4, BANDS8, UDM2, DoveSky, SkyFields, Weather
 from lcengine.simulate.landscape import Patch
 from lcengine.simulate.options import SimulationOptions
-from lcengine.simulate.rasters import Bounds, tiles, write_cog
+from lcengine.simulate.rasters import Bounds, pieces, write_cog
 from lcengine.simulate.sentinel2 import EPSG, project, sun
 from lcengine.simulate.streams import Stream, generator
 from lcengine.simulate.world import Job, world
@@ -358,7 +358,7 @@ def jobs(options: SimulationOptions) -> list[Job]:
     )
     scenes = [
         Scene(options, acquisition, number, tile)
-        for number, tile in enumerate(tiles(whole, TILE * RESOLUTION))
+        for number, tile in enumerate(pieces(whole, TILE * RESOLUTION))
         for acquisition in passes
     ]
     # A sliver at the edge of a strip is not delivered as a scene.

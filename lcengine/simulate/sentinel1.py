@@ -27,7 +27,7 @@ from lcengine.simulate import backscatter
 from lcengine.simulate.backscatter import POLARISATIONS, REFERENCE_ANGLE
 from lcengine.simulate.landscape import LEGEND
 from lcengine.simulate.options import SimulationOptions
-from lcengine.simulate.rasters import Bounds, tiles, write_cog
+from lcengine.simulate.rasters import Bounds, pieces, write_cog
 from lcengine.simulate.sentinel2 import EPSG, project
 from lcengine.simulate.streams import Stream, generator
 from lcengine.simulate.world import Job, world
@@ -239,7 +239,7 @@ def _departure(seed: int, units: int, *key: int) -> NDArray[np.float32]:
 
 def jobs(options: SimulationOptions) -> list[Job]:
     """The images of all passes over the world of `options`, place by place."""
-    cut = tiles(world(options).landscape.bounds, TILE * RESOLUTION)
+    cut = pieces(world(options).landscape.bounds, TILE * RESOLUTION)
     passes = make_passes(*options.days(), options.seed)
     return [Image(options, p, number, bounds) for number, bounds in enumerate(cut) for p in passes]
 

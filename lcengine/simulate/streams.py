@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import TypeVar
 
 import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
+
+Value = TypeVar("Value", bound=np.generic)
+
+MOST_NODES = 1024
+"""Nodes along a side of the largest random field; beyond them fields repeat themselves."""
 
 
 class Stream(IntEnum):
@@ -55,3 +61,9 @@ def smooth_field(
     part = field[:size, :size]
     field = (field if whole else part) - part.mean()
     return np.ascontiguousarray(field / part.std(), dtype=np.float32)
+
+
+def window(field: NDArray[Value], row: int, col: int, height: int, width: int) -> NDArray[Value]:
+    """A part of a field that repeats itself on all sides."""
+    rows, cols = np.arange(row, row + height), np.arange(col, col + width)
+    return field.take(rows, axis=0, mode="wrap").take(cols, axis=1, mode="wrap")
