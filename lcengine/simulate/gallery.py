@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from rasterio.enums import Resampling
 from rasterio.transform import from_origin
 from rasterio.vrt import WarpedVRT
+from scipy.ndimage import uniform_filter
 
 from lcengine.errors import InputError
 from lcengine.quicklook import colour
@@ -132,7 +133,7 @@ def draw(archive: Simulation, file: Path) -> None:
             ax.axis("off")
         for ax, (title, paint) in zip(figure.axes, panels, strict=False):
             paint(ax)
-            ax.set_title(title)
+            ax.set_title(title, fontsize=7)
         handles = [Patch(color=c.color, label=c.name) for c in LEGEND]
         figure.legend(handles=handles, loc="outside lower center", ncols=10, fontsize=6)
         figure.savefig(file, dpi=110, facecolor="white")
@@ -172,7 +173,8 @@ def _sentinel2(view: View) -> list[Panel]:
     overpasses = sorted(view.acquisitions("sentinel-2-l2a"), key=_cloudiness)
     if not overpasses:
         return panels
-    clear, cloudy = overpasses[0], overpasses[len(overpasses) * 2 // 3]
+    whole = [p for p in overpasses if (view.asset(p, "scl") > 0).mean() > 0.98]
+    clear, cloudy = (whole or overpasses)[0], (whole or overpasses)[len(whole or overpasses) // 2]
 
     def image(items: list[dict[str, Any]], bands: tuple[str, ...]) -> Callable[[Axes], None]:
         stack = np.stack([view.asset(items, band) for band in bands])
@@ -199,16 +201,22 @@ def _sentinel1(view: View) -> list[Panel]:
     if not passes:
         return []
     middle = passes[len(passes) // 2]
-    vv, vh = (10 * np.log10(view.asset(middle, p)) for p in ("vv", "vh"))
+    vv, vh = (_decibel(view, middle, p) for p in ("vv", "vh"))
     ratio = np.stack([_scaled(vv, -18, -3), _scaled(vh, -25, -10), _scaled(vv - vh, 2, 14)])
     state = middle[0]["properties"]["sat:orbit_state"]
     same = [p for p in passes if p[0]["properties"]["sat:orbit_state"] == state]
     chosen = [same[0], same[len(same) // 2], same[-1]]
-    season = np.stack([_scaled(10 * np.log10(view.asset(p, "vh")), -24, -11) for p in chosen])
+    season = np.stack([_scaled(_decibel(view, p, "vh"), -23, -12) for p in chosen])
     return [
         (f"Sentinel-1 {_day(middle)} {state}", lambda ax: view.grid(ax, np.moveaxis(ratio, 0, -1))),
         ("VH, first, middle, last", lambda ax: view.grid(ax, np.moveaxis(season, 0, -1))),
     ]
+
+
+def _decibel(view: View, items: list[dict[str, Any]], polarisation: str) -> Image:
+    """Backscatter in dB, averaged in power over 3 × 3 pixels of the picture against speckle."""
+    power = uniform_filter(view.asset(items, polarisation), 3)
+    return np.asarray(10 * np.log10(power), dtype=np.float32)
 
 
 def _scaled(values: Image, low: float, high: float) -> Image:
@@ -221,7 +229,7 @@ def _planet(view: View) -> list[Panel]:
     if not passes:
         return []
     full = [p for p in passes if np.isfinite(_planet_band(view, p, "red")).mean() > 0.9]
-    clear, cloudy = (full or passes)[0], passes[len(passes) * 3 // 4]
+    clear, cloudy = (full or passes)[0], passes[len(passes) // 2]
     close = View(view.archive, _middle(world(view.archive.options).mosaic.bounds, _CLOSE_METRES))
     stack = np.stack([_planet_band(close, clear, band) for band in ("red", "green", "blue")])
     classes = np.full((_PIXELS, _PIXELS), np.nan, np.float32)

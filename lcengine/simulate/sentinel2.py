@@ -147,10 +147,10 @@ def project(shape: BaseGeometry, source: int, target: int) -> BaseGeometry:
     """A geometry's vertices from one EPSG code to another, x or longitude first."""
     transformer = Transformer.from_crs(source, target, always_xy=True)
 
-    def project(points: NDArray[np.float64]) -> NDArray[np.float64]:
+    def moved(points: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.column_stack(transformer.transform(points[:, 0], points[:, 1]))
 
-    return shapely.transform(shape, project)
+    return shapely.transform(shape, moved)
 
 
 def make_granules(mosaic: Mosaic, second_zone: bool) -> tuple[Granule, ...]:
