@@ -20,7 +20,6 @@ from shapely.geometry import Polygon, box, shape
 
 from lcengine.errors import InputError, LcengineError
 from lcengine.simulate import (
-    LEGEND,
     FileServer,
     SimulationOptions,
     StacServer,

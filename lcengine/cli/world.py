@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -23,19 +24,39 @@ def simulate(
     second_zone: Annotated[
         bool, typer.Option("--second-zone", help="Put the second granule into the next UTM zone.")
     ] = False,
+    sensors: Annotated[
+        str, typer.Option("--sensors", help="Sensors of the world, comma-separated.")
+    ] = "s2",
+    labels: Annotated[
+        bool, typer.Option("--labels", help="Also coarse, vector and point labels.")
+    ] = False,
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            "--cluster",
+            help="Write on a Dask cluster that sees the folder, named as for composite "
+            "(default: threads of this process).",
+        ),
+    ] = None,
     json: options.AsJson = False,
 ) -> None:
-    """Write a simulated Sentinel-2 L2A archive: COGs, a STAC catalogue and the cloud-free truth."""
+    """Write a simulated archive of one landscape: COGs, a STAC catalogue and the truth."""
     from lcengine.simulate import SimulationOptions
     from lcengine.simulate import simulate as write
 
-    say(f"simulating {dates} overpasses of {size} x {size} pixels into {folder} ...")
-    world = write(
-        folder,
-        SimulationOptions(
-            size=size, dates=dates, seed=seed, period=period, second_zone=second_zone
-        ),
+    asked = SimulationOptions(
+        size=size,
+        dates=dates,
+        seed=seed,
+        period=period,
+        second_zone=second_zone,
+        sensors=tuple(sensors.split(",")),
+        labels=labels,
     )
+    say(f"simulating {dates} overpasses of {size} x {size} pixels into {folder} ...")
+    opened = options.connector(cluster)() if cluster else nullcontext()
+    with opened as client:
+        world = write(folder, asked, client=client)
     emit(
         {
             "catalog": str(world.catalog),
