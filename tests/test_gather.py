@@ -41,7 +41,7 @@ def reflectance_of(value, scale, offset, nodata, dtype):
 
 def converted(dn, scale, offset, nodata):
     out = np.full(dn.shape, 7, np.int16)
-    convert.to_reflectance(dn, scale, offset, nodata, out)
+    convert.to_pixels(dn, convert.Scaling(scale, offset, nodata), out)
     return out
 
 
@@ -94,7 +94,7 @@ def test_converts_in_place():
     for contract in CONTRACTS:
         expected = converted(values, *contract, 0.0)
         out = values.copy().view(np.int16)
-        convert.to_reflectance(out.view(np.uint16), *contract, 0.0, out)
+        convert.to_pixels(out.view(np.uint16), convert.Scaling(*contract, 0.0), out)
         assert np.array_equal(out, expected)
 
 
