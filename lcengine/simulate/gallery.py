@@ -120,8 +120,7 @@ def draw(archive: Simulation, file: Path) -> None:
     A square of at most 5 km in the middle of the world is shown. Raises InputError for another
     kind of file.
     """
-    if file.suffix.lower() not in (".png", ".jpg", ".jpeg"):
-        raise InputError(f"picture {file} ends in {file.suffix!r}, expected .png or .jpg")
+    check_name(file)
     view = View(archive, _middle(world(archive.options).landscape.bounds, _MOST_METRES))
     panels = [*_sentinel2(view), *_sentinel1(view), *_planet(view), *_labels(view)]
     columns = 4
@@ -137,6 +136,12 @@ def draw(archive: Simulation, file: Path) -> None:
         handles = [Patch(color=c.color, label=c.name) for c in LEGEND]
         figure.legend(handles=handles, loc="outside lower center", ncols=10, fontsize=6)
         figure.savefig(file, dpi=110, facecolor="white")
+
+
+def check_name(file: Path) -> None:
+    """InputError for a picture that is neither PNG nor JPEG by its name."""
+    if file.suffix.lower() not in (".png", ".jpg", ".jpeg"):
+        raise InputError(f"picture {file} ends in {file.suffix!r}, expected .png or .jpg")
 
 
 def _middle(bounds: tuple[int, int, int, int], most: float) -> Bounds:

@@ -8,7 +8,7 @@ One GeoPackage, `labels/labels.gpkg`, with four layers in EPSG:32631:
 - `points`: random points that three labellers called crop or not. They disagree: on field borders,
   on fields that were bare in their picture, and each by habits of their own (`LABELLERS`).
 
-Every layer says what is true too (`code` and `name` of the legend, `truth`).
+A world wider than 20 km is surveyed in its middle only. Every layer says what is true too (`code` and `name` of the legend, `truth`).
 
 Not modelled: fields drawn together or with wrong names, ground that changed since the survey, and
 labellers who copy from each other.
@@ -35,14 +35,16 @@ from shapely.geometry.base import BaseGeometry
 
 from lcengine.simulate.covers import LEGEND
 from lcengine.simulate.landscape import Landscape
+from lcengine.simulate.rasters import Bounds
 from lcengine.simulate.sentinel2 import EPSG
 from lcengine.simulate.streams import Stream, generator
 from lcengine.simulate.world import Job, world
 
 FILE = "labels.gpkg"
 LAYERS = ("crops", "roads", "buildings", "points")
-FIELDS_PER_KM2, MOST_FIELDS = 3.0, 2000
-POINTS_PER_KM2, MOST_POINTS = 12.0, 10_000
+SURVEYED = 20_000
+"""Metres along a side of what is surveyed, in the middle of larger worlds: it bounds memory."""
+FIELDS_PER_KM2, POINTS_PER_KM2 = 3.0, 12.0
 _STEP = 4.0
 """Metres between the points from which a field is drawn."""
 _REACH = 620.0
@@ -107,22 +109,30 @@ class VectorLabels(Job):
         """The ground."""
         return world(self.options).landscape
 
+    @property
+    def area(self) -> Bounds:
+        """Bounds of what is surveyed."""
+        left, bottom, right, top = self.landscape.bounds
+        side = min(right - left, SURVEYED)
+        x, y = (left + right - side) // 2, (bottom + top - side) // 2
+        return x, y, x + side, y + side
+
     def _random(self, layer: str) -> np.random.Generator:
         return generator(self.options.seed, Stream.VECTORS, LAYERS.index(layer))
 
     def _points(
-        self, rng: np.random.Generator, per_km2: float, most: int
+        self, rng: np.random.Generator, per_km2: float
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Eastings and northings of random points."""
-        left, bottom, right, top = self.landscape.bounds
+        left, bottom, right, top = self.area
         area = (right - left) * (top - bottom) / 1e6
-        n = int(np.clip(round(per_km2 * area), 10, most))
+        n = max(10, round(per_km2 * area))
         return rng.uniform(left, right, n), rng.uniform(bottom, top, n)
 
     def crops(self) -> gpd.GeoDataFrame:
         """Some fields of crops: `code`, `name`, `surveyed` (day) and the polygon."""
         rng = self._random("crops")
-        x, y = self._points(rng, FIELDS_PER_KM2, MOST_FIELDS)
+        x, y = self._points(rng, FIELDS_PER_KM2)
         codes = self.landscape.code[self.landscape.units(x, y)]
         crops = {c.code: c.name for c in LEGEND if c.crop}
         found: dict[str, tuple[int, BaseGeometry]] = {}
@@ -143,20 +153,21 @@ class VectorLabels(Job):
 
     def roads(self) -> gpd.GeoDataFrame:
         """Centre lines of the roads that the map has, with their `width` in metres."""
-        lines = _mapped(self._random("roads"), self.landscape.roads, missing=0.15, off=2.5)
+        lines = _mapped(
+            self._random("roads"), self.landscape.roads_in(self.area), missing=0.15, off=2.5
+        )
         return _frame({"width": [12.0] * len(lines)}, lines)
 
     def buildings(self) -> gpd.GeoDataFrame:
         """Footprints of the buildings that the map has, with their `area` in square metres."""
-        outlines = _mapped(
-            self._random("buildings"), self.landscape.footprints, missing=0.2, off=1.5
-        )
+        standing = self.landscape.footprints_in(self.area)
+        outlines = _mapped(self._random("buildings"), standing, missing=0.2, off=1.5)
         return _frame({"area": [round(float(o.area), 1) for o in outlines]}, outlines)
 
     def points(self) -> gpd.GeoDataFrame:
         """Random points: `code`, `name`, `truth` and one column per labeller, 1 crop or 0."""
         rng = self._random("points")
-        x, y = self._points(rng, POINTS_PER_KM2, MOST_POINTS)
+        x, y = self._points(rng, POINTS_PER_KM2)
         units = self.landscape.units(x, y)
         code = self.landscape.code[units]
         truth = is_crop(code)
