@@ -8,7 +8,8 @@ One GeoPackage, `labels/labels.gpkg`, with four layers in EPSG:32631:
 - `points`: random points that three labellers called crop or not. They disagree: on field borders,
   on fields that were bare in their picture, and each by habits of their own (`LABELLERS`).
 
-A world wider than 20 km is surveyed in its middle only. Every layer says what is true too (`code` and `name` of the legend, `truth`).
+A world wider than 20 km is surveyed in its middle only. Fields and points say what is true too
+(`code` and `name` of the legend, `truth`).
 
 Not modelled: fields drawn together or with wrong names, ground that changed since the survey, and
 labellers who copy from each other.
@@ -153,9 +154,8 @@ class VectorLabels(Job):
 
     def roads(self) -> gpd.GeoDataFrame:
         """Centre lines of the roads that the map has, with their `width` in metres."""
-        lines = _mapped(
-            self._random("roads"), self.landscape.roads_in(self.area), missing=0.15, off=2.5
-        )
+        there = self.landscape.roads_in(self.area)
+        lines = _mapped(self._random("roads"), there, missing=0.15, off=2.5)
         return _frame({"width": [12.0] * len(lines)}, lines)
 
     def buildings(self) -> gpd.GeoDataFrame:
