@@ -168,10 +168,10 @@ def _year_of_moisture(seed: int, year: int) -> NDArray[np.float32]:
     rng = generator(seed, Stream.SOIL, year)
     days = 366
     rain = np.where(rng.random(days) < 0.36, rng.exponential(6.0, days), 0.0)
-    level, out = 30.0, np.empty(days, np.float32)
+    level, out = 24.0, np.empty(days, np.float32)
     for day in range(days):
         summer = 0.5 - 0.5 * np.cos(2 * np.pi * (day - 15) / 365)
-        level = 7.0 + (level - 7.0) * np.exp(-1.0 / (38.0 - 24.0 * summer)) + 0.45 * rain[day]
+        level = 7.0 + (level - 7.0) * np.exp(-1.0 / (26.0 - 14.0 * summer)) + 0.30 * rain[day]
         level = min(level, 38.0)
         out[day] = level
     return out
