@@ -438,7 +438,8 @@ class TestManyGranules:
         for size in (2048, 4096):
             script = (
                 "import resource, sys; from lcengine.simulate import *;"
-                f"o = SimulationOptions({size}, 1, bands=("swir16",)); simulate(sys.argv[1], o, threads=1);"
+                f"options = SimulationOptions({size}, 1, bands=('swir16',));"
+                "simulate(sys.argv[1], options, threads=1);"
                 "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
             )
             done = subprocess.run(

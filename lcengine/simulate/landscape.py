@@ -55,7 +55,7 @@ _MEADOW_CUTS = 3
 _LATTICE = 20.0
 """Metres between the nodes of the fields that natural cover follows."""
 _GRAIN = 10.0
-_POINTS = 1 << 18
+_POINTS = 1 << 15
 
 
 @dataclass(frozen=True)
@@ -170,10 +170,10 @@ class Landscape:
 
     @property
     def _first_field(self) -> int:
-        return 3 * _KINDS + len(_NATURAL) * len(self.pattern.seeds)
+        return 3 * _KINDS + len(_NATURAL) * self.pattern.holdings
 
     def _wild(self, natural: NDArray[np.int32], holding: NDArray[np.int32]) -> NDArray[np.int32]:
-        return 3 * _KINDS + natural * np.int32(len(self.pattern.seeds)) + holding
+        return 3 * _KINDS + natural * np.int32(self.pattern.holdings) + holding
 
     def _settled(self, place: Place) -> NDArray[np.int32]:
         kind, key = self.pattern.plot(place)
@@ -378,7 +378,7 @@ def _codes(rng: np.random.Generator, pattern: Pattern) -> NDArray[np.uint8]:
     sown = [c for c in LEGEND if c.share > 0]
     shares = np.array([c.share for c in sown])
     crops = rng.choice([c.code for c in sown], size=pattern.fields, p=shares / shares.sum())
-    wild = np.repeat([CODE[name] for name in _NATURAL], len(pattern.seeds))
+    wild = np.repeat([CODE[name] for name in _NATURAL], pattern.holdings)
     built = np.full(3 * _KINDS, CODE["built-up"])
     return np.concatenate([built, wild, crops]).astype(np.uint8)
 
