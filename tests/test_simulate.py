@@ -3,6 +3,8 @@ from __future__ import annotations
 import hashlib
 import http.client
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -18,6 +20,7 @@ from hypothesis import strategies as st
 from pyproj import Transformer
 from shapely.geometry import Polygon, box, shape
 
+from lcengine.cluster import connect
 from lcengine.errors import InputError, LcengineError
 from lcengine.simulate import (
     FileServer,
@@ -89,6 +92,14 @@ class TestDeterminism:
         four = simulate(tmp_path / "four", self.small, threads=4)
         assert digest(one.path) == digest(four.path)
 
+    def test_same_files_on_a_cluster(self, tmp_path):
+        options = replace(self.small, size=1100, dates=2, bands=("swir16",), second_zone=True)
+        alone = simulate(tmp_path / "alone", options, threads=1)
+        with connect("local:workers=2,threads=1") as client:
+            spread = simulate(tmp_path / "spread", options, client=client)
+        assert digest(spread.path) == digest(alone.path)
+        assert spread.item_ids == alone.item_ids
+
     def test_a_second_run_replaces_the_first(self, tmp_path):
         simulate(tmp_path / "a", replace(self.small, seed=12, dates=6))
         again = simulate(tmp_path / "a", self.small)
@@ -112,6 +123,10 @@ class TestOptions:
             ({"bands": ("red", "b4")}, "red,b4"),
             ({"bands": ("red", "red")}, "different"),
             ({"bands": ()}, "none"),
+            ({"sensors": ("s2", "s9")}, "s2,s9"),
+            ({"sensors": ()}, "none"),
+            ({"sensors": ("s2", "s2")}, "different"),
+            ({"size": 40_002}, "from 64 to 40000"),
             ({"period": "2023-04"}, "two days"),
             ({"period": "2023-09-30/2023-04-01"}, "swap"),
             ({"period": "2023-04-01/2023-04-05", "dates": 6}, "do not fit"),
@@ -215,6 +230,19 @@ class TestSky:
         scl = np.concatenate([asset(world, i, "scl").ravel() for i in world.item_ids])
         np.testing.assert_array_equal(scl == 0, truth == 255)
         assert {0, *range(2, 12)} == set(np.unique(scl).tolist())
+
+    def test_permanent_snow(self, world):
+        """Class 11 where the sky is clear over snow and nowhere else."""
+        code = read(world.truth / "landcover.tif")[::2, ::2]
+        clear = snowy = 0
+        for item_id in world.item_ids[0::2]:
+            scl = asset(world, item_id, "scl")
+            snow = code[:, : scl.shape[1]] == CODE["snow and ice"]
+            assert not (scl[~snow] == 11).any()
+            free = snow & (read(world.truth / "cloud" / f"{item_id}.tif") == 0)
+            clear, snowy = clear + free.sum(), snowy + (scl[free] == 11).sum()
+        assert clear > 100
+        assert snowy > 0.7 * clear
 
     def test_shadows_lie_away_from_the_sun(self):
         overpass = OPTIONS.overpasses()[0]
@@ -359,6 +387,76 @@ class TestSchedule:
         days = np.diff([o.time.toordinal() for o in overpasses])
         assert set(days.tolist()) == {5}
         assert [o.platform[-1] for o in overpasses[:4]] == ["a", "b", "a", "b"]
+
+
+class TestManyGranules:
+    """A mosaic of 60 km: granules of at most some 20 km, the eastern ones in another zone."""
+
+    mosaic = Mosaic(6000)
+
+    @pytest.mark.parametrize("second_zone", [False, True])
+    def test_they_cover_the_mosaic_and_overlap(self, second_zone):
+        granules = make_granules(self.mosaic, second_zone)
+        assert len(granules) == len({g.tile for g in granules}) == 9
+        assert {g.epsg for g in granules} == {32631, *([32632] if second_zone else [])}
+        left, bottom, right, top = self.mosaic.bounds
+        x, y = np.random.default_rng(0).uniform((left, bottom), (right, top), (2000, 2)).T
+        times = np.zeros(x.size, int)
+        for g in granules:
+            assert max(g.shape(10)) < 2400
+            assert all(v % 20 == 0 for v in g.bounds)
+            west, south, east, north = g.bounds
+            gx, gy = Transformer.from_crs(32631, g.epsg, always_xy=True).transform(x, y)
+            times += (gx >= west) & (gx <= east) & (gy >= south) & (gy <= north)
+        assert times.min() == 1
+        assert times.max() == 4
+        assert 0.05 < (times > 1).mean() < 0.5
+
+    def test_a_block_holds_all_that_its_granule_sees(self):
+        for granule in make_granules(self.mosaic, second_zone=True):
+            row, col, height, width = granule.block
+            assert max(height, width) < 1300
+            index = np.indices((3000, 3000)).astype(np.int32)
+            inside = granule.inside(20)
+            rows, cols = (
+                granule.sample(i[row : row + height, col : col + width].copy(), 20)[inside]
+                for i in index
+            )
+            left, _, _, top = self.mosaic.bounds
+            to_mosaic = Transformer.from_crs(granule.epsg, 32631, always_xy=True)
+            v, u = np.nonzero(inside)
+            x, y = to_mosaic.transform(
+                granule.bounds[0] + (u + 0.5) * 20, granule.bounds[3] - (v + 0.5) * 20
+            )
+            np.testing.assert_array_equal(cols, np.floor((x - left) / 20))
+            np.testing.assert_array_equal(rows, np.floor((top - y) / 20))
+
+    @pytest.mark.slow
+    def test_bounded_memory(self, tmp_path):
+        """Four times the ground takes little more memory; its granules agree and fit the truth."""
+        peaks = {}
+        for size in (2048, 4096):
+            script = (
+                "import resource, sys; from lcengine.simulate import *;"
+                f"options = SimulationOptions({size}, 1, bands=('swir16',));"
+                "simulate(sys.argv[1], options, threads=1);"
+                "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+            )
+            done = subprocess.run(
+                [sys.executable, "-c", script, str(tmp_path / str(size))],
+                capture_output=True,
+                check=True,
+                text=True,
+            )
+            peaks[size] = int(done.stdout)
+        assert peaks[4096] < 1.3 * peaks[2048]
+        root = tmp_path / "4096"
+        assert len(list((root / "sentinel-2-l2a").glob("*/swir16.tif"))) == 4
+        with rasterio.open(root / "truth" / "swir16.tif") as truth:
+            assert truth.shape == (4096, 4096)
+            assert truth.overviews(1) == [2, 4, 8]
+            assert truth.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+        assert not (root / "truth" / "parts").exists()
 
 
 class TestSecondZone:

@@ -9,8 +9,10 @@ Sensing of Environment 84) with dates and peak of the unit's own.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +26,7 @@ from lcengine.simulate.streams import MOST_NODES, Stream, generator, smooth_fiel
 
 __all__ = ["LEGEND", "NO_CLASS", "CoverType", "Grain", "Landscape", "Patch", "make_landscape"]
 
+Value = TypeVar("Value", bound=np.generic)
 Field = NDArray[np.float32]
 Box = tuple[int, int, int, int]
 
@@ -52,6 +55,7 @@ _MEADOW_CUTS = 3
 _LATTICE = 20.0
 """Metres between the nodes of the fields that natural cover follows."""
 _GRAIN = 10.0
+_POINTS = 1 << 15
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,9 @@ class Landscape:
 
     def units(self, x: Metres, y: Metres) -> NDArray[np.int32]:
         """Unit under points of EPSG:32631 (float64 metres, broadcast), exact at any resolution."""
-        u, v = self._local(x, y)
+        return self._pointwise(self._units, np.int32, x, y)
+
+    def _units(self, u: Metres, v: Metres) -> NDArray[np.int32]:
         place = self.pattern.place(u, v)
         natural = self._natural(u, v)
         fixed = np.isin(natural, [_NATURAL.index(n) + 1 for n in ("water", "snow and ice")])
@@ -122,25 +128,37 @@ class Landscape:
 
     def grain(self, x: Metres, y: Metres) -> Grain:
         """Texture and shade at points of EPSG:32631."""
-        u, v = self._local(x, y)
-        texture, shade = (_interpolate(f, u, v, _GRAIN) for f in self.grain_fields)
-        return Grain(texture, shade)
+        fields = (partial(_interpolate, nodes, _GRAIN) for nodes in self.grain_fields)
+        return Grain(*(self._pointwise(field, np.float32, x, y) for field in fields))
 
     def patch(self, bounds: Box, resolution: float = 10.0) -> Patch:
         """The landscape rasterised in left, bottom, right, top."""
         x, y = _centres(bounds, resolution)
         return Patch(self, self.units(x, y), self.grain(x, y))
 
-    def _local(self, x: Metres, y: Metres) -> tuple[Metres, Metres]:
-        """Metres east and south of the upper left corner, broadcast."""
+    def _pointwise(
+        self,
+        function: Callable[[Metres, Metres], NDArray[Value]],
+        dtype: type[Value],
+        x: Metres,
+        y: Metres,
+    ) -> NDArray[Value]:
+        """A function of metres east and south of the upper left corner, of many points at a time.
+
+        x and y are broadcast; a limited number at a time bounds the memory.
+        """
         left, _, _, top = self.bounds
-        u, v = np.broadcast_arrays(np.asarray(x, float) - left, top - np.asarray(y, float))
-        return u, v
+        x, y = np.broadcast_arrays(x, y)
+        out = np.empty(x.size, dtype)
+        for start in range(0, x.size, _POINTS):
+            part = slice(start, start + _POINTS)
+            out[part] = function(x.flat[part] - left, top - y.flat[part])
+        return out.reshape(x.shape)
 
     def _natural(self, u: Metres, v: Metres) -> NDArray[np.uint8]:
         """One more than the index into _NATURAL, 0 where fields remain."""
         natural = np.zeros(u.shape, np.uint8)
-        found = {name: _interpolate(f, u, v, _LATTICE) for name, f in self.nature.items()}
+        found = {name: _interpolate(f, _LATTICE, u, v) for name, f in self.nature.items()}
         for name, classes in _SHARES.items():
             for (cover, _), limit in zip(classes, self.limits[name], strict=True):
                 natural[found[name] > limit] = _NATURAL.index(cover) + 1
@@ -152,10 +170,10 @@ class Landscape:
 
     @property
     def _first_field(self) -> int:
-        return 3 * _KINDS + len(_NATURAL) * len(self.pattern.seeds)
+        return 3 * _KINDS + len(_NATURAL) * self.pattern.holdings
 
     def _wild(self, natural: NDArray[np.int32], holding: NDArray[np.int32]) -> NDArray[np.int32]:
-        return 3 * _KINDS + natural * np.int32(len(self.pattern.seeds)) + holding
+        return 3 * _KINDS + natural * np.int32(self.pattern.holdings) + holding
 
     def _settled(self, place: Place) -> NDArray[np.int32]:
         kind, key = self.pattern.plot(place)
@@ -330,7 +348,7 @@ def _centres(bounds: Box, resolution: float) -> tuple[Metres, Metres]:
     return np.asarray(x[None, :]), np.asarray(y[:, None])
 
 
-def _interpolate(nodes: Field, u: Metres, v: Metres, spacing: float) -> Field:
+def _interpolate(nodes: Field, spacing: float, u: Metres, v: Metres) -> Field:
     """A periodic field with nodes at the centres of its cells, bilinear, float32."""
     at = np.stack([v / spacing - 0.5, u / spacing - 0.5])
     return np.asarray(map_coordinates(nodes, at, order=1, mode="grid-wrap", output=np.float32))
@@ -371,7 +389,7 @@ def _codes(rng: np.random.Generator, pattern: Pattern) -> NDArray[np.uint8]:
     sown = [c for c in LEGEND if c.share > 0]
     shares = np.array([c.share for c in sown])
     crops = rng.choice([c.code for c in sown], size=pattern.fields, p=shares / shares.sum())
-    wild = np.repeat([CODE[name] for name in _NATURAL], len(pattern.seeds))
+    wild = np.repeat([CODE[name] for name in _NATURAL], pattern.holdings)
     built = np.full(3 * _KINDS, CODE["built-up"])
     return np.concatenate([built, wild, crops]).astype(np.uint8)
 

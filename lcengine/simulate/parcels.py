@@ -15,11 +15,12 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import Voronoi, cKDTree
+from scipy.spatial import Voronoi
 from shapely import LineString, MultiLineString, box
 
 Metres = NDArray[np.float64]
 Bounds = tuple[float, float, float, float]
+_Seed = tuple[Metres, Metres, NDArray[np.int32]]
 
 ROAD = 12.0
 """Width of a road in metres."""
@@ -52,8 +53,8 @@ class Pattern:
 
     side: int
     spacing: float
-    seeds: Metres
-    """(holding, 2) metres east and south, within the period."""
+    offset: Metres
+    """(2, holding) metres of each seed east and south of its cell's corner."""
     angle: Metres
     """(holding,) direction of the fields in radians."""
     width: Metres
@@ -68,9 +69,10 @@ class Pattern:
         """Metres after which the pattern repeats."""
         return self.side * self.spacing
 
-    @cached_property
-    def _tree(self) -> cKDTree:
-        return cKDTree(self.seeds, boxsize=self.period)
+    @property
+    def holdings(self) -> int:
+        """How many holdings there are before the pattern repeats."""
+        return self.side**2
 
     @property
     def _reach(self) -> float:
@@ -95,26 +97,52 @@ class Pattern:
 
     def place(self, u: Metres, v: Metres) -> Place:
         """Holding, position in it and whether on a road, for points in metres east and south."""
-        points = np.stack([u % self.period, v % self.period], axis=-1)
-        # A tiny negative number modulo the period is the period itself.
-        points[points >= self.period] = 0.0
-        distance, nearest = self._tree.query(points, k=2)
-        own = nearest[..., 0]
-        between = self._towards(self.seeds[nearest[..., 1]] - self.seeds[own])
-        gap = np.hypot(between[..., 0], between[..., 1])
-        to_border = (distance[..., 1] ** 2 - distance[..., 0] ** 2) / (2 * gap)
-        offset = self._towards(points - self.seeds[own])
-        cosine, sine = np.cos(self.angle)[own], np.sin(self.angle)[own]
+        own, other = self._nearest(u, v)
+        gap = np.hypot(other[0] - own[0], other[1] - own[1])
+        to_border = (other[0] ** 2 + other[1] ** 2 - own[0] ** 2 - own[1] ** 2) / (2 * gap)
+        holding = own[2]
+        cosine, sine = np.cos(self.angle)[holding], np.sin(self.angle)[holding]
         return Place(
-            own.astype(np.int32),
-            offset[..., 0] * cosine + offset[..., 1] * sine,
-            offset[..., 1] * cosine - offset[..., 0] * sine,
+            holding,
+            -own[0] * cosine - own[1] * sine,
+            own[0] * sine - own[1] * cosine,
             to_border < ROAD / 2,
         )
 
-    def _towards(self, offset: Metres) -> Metres:
-        """The shortest way between two points of a pattern that repeats."""
-        return np.asarray(offset - self.period * np.round(offset / self.period))
+    def _nearest(self, u: Metres, v: Metres) -> tuple[_Seed, _Seed]:
+        """The nearest and the second nearest seed of points.
+
+        They are among those of the 5 × 5 cells around: no more than √((0.5 + 0.95)² + 0.95²) = 1.73
+        cells away, while the seeds of all other cells are further than 2.05.
+        """
+        cells = [np.floor(part / self.spacing).astype(np.int32) for part in (u, v)]
+        first, second = (np.full(u.shape, np.inf) for _ in range(2))
+        which, runner_up = (np.zeros(u.shape, np.int8) for _ in range(2))
+        for number in range(25):
+            du, dv, _ = self._seed(cells, u, v, np.int8(number))
+            distance = du * du + dv * dv
+            closer, close = distance < first, distance < second
+            runner_up = np.where(closer, which, np.where(close, np.int8(number), runner_up))
+            second = np.where(closer, first, np.minimum(second, distance))
+            which = np.where(closer, np.int8(number), which)
+            first = np.minimum(first, distance)
+        return self._seed(cells, u, v, which), self._seed(cells, u, v, runner_up)
+
+    def _seed(
+        self,
+        cells: list[NDArray[np.int32]],
+        u: Metres,
+        v: Metres,
+        number: NDArray[np.int8] | np.int8,
+    ) -> _Seed:
+        """The seed in one of 5 × 5 cells around points: metres east and south of them, holding."""
+        i, j = cells[0] + (number // 5 - 2), cells[1] + (number % 5 - 2)
+        holding = i % self.side * self.side + j % self.side
+        return (
+            i * self.spacing + self.offset[0][holding] - u,
+            j * self.spacing + self.offset[1][holding] - v,
+            holding,
+        )
 
     def field(self, place: Place) -> NDArray[np.int32]:
         """Index of the field under each place."""
@@ -148,13 +176,15 @@ class Pattern:
         """Seeds (n, 2) within metres east0, south0, east1, south1 and a margin; their holdings."""
         first = np.floor((np.array(bounds[:2]) - margin) / self.period).astype(int)
         last = np.floor((np.array(bounds[2:]) + margin) / self.period).astype(int)
+        corners = np.indices((self.side, self.side)).reshape(2, -1) * self.spacing
+        own = (corners + self.offset).T
         tiles = [
-            (self.seeds + np.array([i, j]) * self.period)
+            (own + np.array([i, j]) * self.period)
             for j in range(first[1], last[1] + 1)
             for i in range(first[0], last[0] + 1)
         ]
         seeds = np.concatenate(tiles)
-        holding = np.tile(np.arange(len(self.seeds), dtype=np.int32), len(tiles))
+        holding = np.tile(np.arange(self.holdings, dtype=np.int32), len(tiles))
         low, high = np.array(bounds[:2]) - margin, np.array(bounds[2:]) + margin
         inside = ((seeds >= low) & (seeds <= high)).all(axis=1)
         return seeds[inside], holding[inside]
@@ -199,12 +229,11 @@ def make_pattern(rng: np.random.Generator, metres: float) -> Pattern:
     """Draw the pattern of a landscape of a width in metres."""
     spacing = float(np.clip(metres / 5, 160, 900))
     side = min(int(np.ceil(metres / spacing)) + 2, _MOST_HOLDINGS)
-    corners = (np.indices((side, side)).reshape(2, -1).T + 0.5) * spacing
-    n = len(corners)
+    n = side**2
     return Pattern(
         side=side,
         spacing=spacing,
-        seeds=corners + rng.uniform(-_JITTER, _JITTER, corners.shape) * spacing,
+        offset=(0.5 + rng.uniform(-_JITTER, _JITTER, (2, n))) * spacing,
         angle=rng.uniform(0, np.pi, n),
         width=rng.uniform(70, 220, n),
         length=rng.uniform(180, 500, n),
