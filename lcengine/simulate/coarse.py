@@ -172,7 +172,7 @@ class CoarseLabels(Job):
     def _rank(self, shape: tuple[int, int]) -> NDArray[np.float32]:
         """Uniform numbers, float32, that neighbours partly share."""
         rng = generator(self.options.seed, Stream.COARSE, 2)
-        field = smooth_field(rng, max(shape), scale=3.0, decay=1.5)[: shape[0], : shape[1]]
+        field = smooth_field(rng, max(shape), scale=3.0, decay=2.5)[: shape[0], : shape[1]]
         return np.asarray(ndtr(field), dtype=np.float32)
 
 
