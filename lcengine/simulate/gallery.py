@@ -48,6 +48,8 @@ _UDM2_COLOURS = dict(
 )
 _MIXTURE_COLOURS = {5: "#1f6b41", 8: "#a9b86a", 14: "#e3cf8a"}
 """IGBP classes that no single cover of the legend has."""
+_STRETCH = {"blue": (0.0, 0.17), "green": (0.0, 0.17), "red": (0.0, 0.17), "nir": (0.0, 0.5)}
+"""Reflectance from black to white."""
 _LABEL_COLOURS = {"crops": "#ffd92f", "roads": "#ffffff", "buildings": "#e31a1c"}
 
 
@@ -182,9 +184,9 @@ def _sentinel2(view: View) -> list[Panel]:
     clear, cloudy = (whole or overpasses)[0], (whole or overpasses)[len(whole or overpasses) // 2]
 
     def image(items: list[dict[str, Any]], bands: tuple[str, ...]) -> Callable[[Axes], None]:
-        stack = np.stack([view.asset(items, band) for band in bands])
-        like = np.stack([view.asset(clear, band) for band in bands])
-        return lambda ax: view.grid(ax, colour(stack, like if items is clear else None))
+        # A fixed stretch: snow and cloud would leave nothing of the fields.
+        stack = [_scaled(_reflectance(view, items, b), *_STRETCH[b]) for b in bands]
+        return lambda ax: view.grid(ax, np.stack(stack, axis=-1))
 
     has = set(view.archive.options.bands)
     if has >= {"red", "green", "blue"}:
@@ -200,6 +202,14 @@ def _sentinel2(view: View) -> list[Panel]:
     return panels
 
 
+def _reflectance(view: View, items: list[dict[str, Any]], band: str) -> Image:
+    """Reflectance of a Sentinel-2 band of an overpass."""
+    contract = items[0]["assets"][band]["raster:bands"][0]
+    applied = items[0]["properties"].get("earthsearch:boa_offset_applied", False)
+    dn = view.asset(items, band)
+    return np.asarray(dn * contract["scale"] + (0.0 if applied else contract["offset"]))
+
+
 def _sentinel1(view: View) -> list[Panel]:
     """One pass in VV, VH and their ratio, and VH of three passes of one orbit."""
     passes = view.acquisitions("sentinel-1-rtc")
@@ -211,7 +221,7 @@ def _sentinel1(view: View) -> list[Panel]:
     state = middle[0]["properties"]["sat:orbit_state"]
     same = [p for p in passes if p[0]["properties"]["sat:orbit_state"] == state]
     chosen = [same[0], same[len(same) // 2], same[-1]]
-    season = np.stack([_scaled(_decibel(view, p, "vh"), -23, -12) for p in chosen])
+    season = np.stack([_scaled(_decibel(view, p, "vh"), -23, -10) for p in chosen])
     return [
         (f"Sentinel-1 {_day(middle)} {state}", lambda ax: view.grid(ax, np.moveaxis(ratio, 0, -1))),
         ("VH, first, middle, last", lambda ax: view.grid(ax, np.moveaxis(season, 0, -1))),
