@@ -21,6 +21,8 @@ from lcengine.items import Access, Asset, GroupBy, Item, Items, check_items
 from lcengine.kernels.methods import DISTANCE, FARTHEST
 from lcengine.locate import Lattice, Locator, SourceGrid, Window
 from lcengine.plan import ReadPlan, extent, plan_reads
+from lcengine.sensors import sensor
+from lcengine.sensors.base import QUANTITIES, Kind
 
 CLEAR = "clear"
 """Name of the band that `mask=` adds: 1 where an observation is clear, else 0."""
@@ -38,9 +40,11 @@ def load(
 ) -> xr.DataArray:
     """A lazy cube (time, band, y, x) on exactly `grid`.
 
-    int16 reflectance * 10000, nodata -32768; x and y are pixel centres. `time` has one entry per
-    item that reaches the grid, ordered by observation, with the coordinates `id`, `platform`,
-    `observation` (items of one overpass share a number) and `began` (when that overpass did).
+    int16 reflectance * 10000, backscatter in dB * 100 or numbers, as `scale_factor` and `units`
+    say, nodata -32768; the cube's name is the kind of its bands. x and y are pixel centres. `time`
+    has one entry per item that reaches the grid, ordered by observation, with the coordinates `id`,
+    `platform`, `observation` (items of one overpass share a number) and `began` (when that
+    overpass did).
     Pixels outside the grid's polygon are nodata. `mask`: a preset of `lcengine.masks`, adds the
     band `clear`, computed on the mask's native grid; with it, `bands` may name `cloud_distance`,
     metres to the next cloud or shadow (at most 3000), for the best available pixel. `chunks`: edge
@@ -70,12 +74,18 @@ def load(
             "search with the grid's own area"
         )
     names = [*bands, CLEAR] if recipe else list(bands)
-    cube = _cut(_stack(plan, names, chunks or grid.tile), grid)
+    kind = _kind(items, [band for band in bands if band != DISTANCE])
+    cube = _cut(_stack(plan, names, chunks or grid.tile), grid).rename(kind)
     began = dict(zip(whole.observation, whole.began, strict=True))
     cube = cube.assign_coords(began=("time", _times(began[n] for n in plan.observation)))
     if recipe is not None:
         cube = _resolve_clear(cube, recipe, plan.observation)
-    cube.attrs.update(scale_factor=1e-4, add_offset=0.0, _FillValue=int(reader.NODATA), units="1")
+    cube.attrs.update(
+        scale_factor=QUANTITIES[kind].scale,
+        add_offset=0.0,
+        _FillValue=int(reader.NODATA),
+        units=QUANTITIES[kind].units,
+    )
     return cube.rio.write_crs(grid.crs_wkt)  # type: ignore[no-any-return]
 
 
@@ -114,8 +124,18 @@ def _stack(plan: ReadPlan, names: list[str], chunks: int) -> xr.DataArray:
             "platform": ("time", [item.platform for item in plan.items]),
             "observation": ("time", list(plan.observation)),
         },
-        name="reflectance",
     )
+
+
+def _kind(items: Items, bands: Sequence[str]) -> Kind:
+    """What the bands are; reflectance where only masks are asked for."""
+    kinds = sorted({sensor(name).kind_of(bands) for name in {i.sensor for i in items} if bands})
+    if len(kinds) > 1:
+        raise InputError(
+            f"the items are of several kinds ({', '.join(kinds)}), which have no scale in common; "
+            "load them one sensor at a time"
+        )
+    return kinds[0] if kinds else "reflectance"
 
 
 def _times(moments: Iterable[dt.datetime]) -> npt.NDArray[np.datetime64]:
@@ -178,7 +198,7 @@ class Reader:
         self.distance = bool(address["distance"])
 
     def read(self, window: Any) -> npt.NDArray[np.int16]:
-        """int16 (y, x) of a window: reflectance, flags for `clear`, metres to clouds."""
+        """int16 (y, x) of a window: pixels, flags for `clear`, metres to clouds."""
         area = Window(
             int(window.row_off), int(window.col_off), int(window.height), int(window.width)
         )

@@ -70,8 +70,19 @@ class Layer:
 
     @property
     def is_quantity(self) -> bool:
-        """Whether a mean of pixels has a meaning: reflectance, but no class, count or date."""
+        """Whether a mean of pixels has a meaning: reflectance, but no class, count or date.
+
+        Decibels have none: their mean is not that of the power.
+        """
+        if self.variable.attrs.get("units") == "dB":
+            return False
         return "scale_factor" in self.variable.attrs or self.dtype.kind == "f"
+
+    @property
+    def units(self) -> str:
+        """Units of the scaled pixels; empty of bare numbers."""
+        units = str(self.variable.attrs.get("units", ""))
+        return "" if units == "1" else units
 
     @property
     def is_classes(self) -> bool:
@@ -115,9 +126,10 @@ def export(
         compress: `deflate` is read by everybody, `zstd` is faster and needs GDAL 2.3 with zstd.
 
     Overviews are averages of scaled and float bands, the most frequent of classes, and the nearest
-    of anything else. A single uint8 class band with `flag_colors` has a colour table; TIFF allows
-    none for several bands. Peak memory is GDAL's cache, some windows of `WINDOW` pixels of one band
-    and some blocks of all bands, whatever the extent. All pixels are read back and compared.
+    of anything else, decibels among them. A single uint8 class band with `flag_colors` has a colour
+    table; TIFF allows none for several bands. Peak memory is GDAL's cache, some windows of `WINDOW`
+    pixels of one band and some blocks of all bands, whatever the extent. All pixels are read back
+    and compared.
 
     Raises:
         InputError: For what is no product, band, period, compression or output name.
@@ -296,6 +308,7 @@ def _write_plain(path: Path, raw: xr.Dataset, layers: Sequence[Layer]) -> None:
         file.descriptions = [layer.name for layer in layers]
         file.scales = [layer.variable.attrs.get("scale_factor", 1.0) for layer in layers]
         file.offsets = [layer.variable.attrs.get("add_offset", 0.0) for layer in layers]
+        file.units = [layer.units for layer in layers]
         for band, layer in enumerate(layers, start=1):
             file.update_tags(band, **layer.tags())
             for window in _windows(layer.variable):

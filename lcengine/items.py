@@ -49,7 +49,10 @@ class Asset:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One scene of one sensor; `assets` is keyed by canonical band name, `datetime` is UTC."""
+    """One scene of one sensor; `assets` is keyed by canonical band name, `datetime` is UTC.
+
+    `orbit_state`: `ascending`, `descending`, or empty where the catalogue does not tell.
+    """
 
     id: str
     sensor: str
@@ -62,6 +65,8 @@ class Item:
     baseline: str
     cloud_cover: float | None
     assets: Mapping[str, Asset] = field(hash=False)
+    orbit_state: str = ""
+    relative_orbit: int | None = None
 
     @property
     def baseline_number(self) -> tuple[int, ...]:
@@ -111,6 +116,12 @@ class Item:
                 "lcengine:sensor": self.sensor,
                 "lcengine:tile": self.tile,
                 "lcengine:sensing": self.sensing,
+                **({"sat:orbit_state": self.orbit_state} if self.orbit_state else {}),
+                **(
+                    {}
+                    if self.relative_orbit is None
+                    else {"sat:relative_orbit": self.relative_orbit}
+                ),
             },
             "links": [],
             "assets": {name: _asset_to_stac(asset) for name, asset in self.assets.items()},
@@ -132,6 +143,8 @@ class Item:
             baseline=properties["processing:version"],
             cloud_cover=properties["eo:cloud_cover"],
             assets={name: _asset_from_stac(asset) for name, asset in stac["assets"].items()},
+            orbit_state=properties.get("sat:orbit_state", ""),
+            relative_orbit=properties.get("sat:relative_orbit"),
         )
 
 

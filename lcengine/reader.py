@@ -376,9 +376,11 @@ def read_band(
     out: INT16,
     resampling: Resampling = "nearest",
 ) -> int:
-    """Fill `out` (int16, y, x) with reflectance * 10000 on the locator's window, nodata -32768.
+    """Fill `out` (int16, y, x) with the asset's pixels on the locator's window, nodata -32768.
 
-    Returns the bytes that were decoded for it.
+    They are reflectance * 10000, backscatter in dB * 100, or numbers, by the asset's unit.
+    Backscatter is averaged and interpolated as linear power, from the file's own values. Returns
+    the bytes that were decoded for it.
     """
     source = SourceGrid.of(asset)
     k = oversampling(locator.product, source) if resampling == "average" else 1
@@ -390,10 +392,21 @@ def read_band(
         return 0
     if k == 1 and resampling != "bilinear" and footing.contiguous:
         return _read_aligned(asset, access, footing, area, out)
+    scaling = _scaling(asset)
+    if scaling.logarithmic and (k > 1 or resampling == "bilinear"):
+        raw = read_raw(asset, access, area)
+        power = np.empty(out.shape, np.float64)
+        resample(convert.to_power(raw, scaling), footing, area, power, resampling, k)
+        convert.to_decibels(power, out)
+        return int(raw.nbytes)
     values = np.empty((area.height, area.width), dtype=np.int16)
-    decoded = _read_reflectance(asset, access, area, values)
+    decoded = _read_pixels(asset, access, area, values)
     resample(values, footing, area, out, resampling, k)
     return decoded
+
+
+def _scaling(asset: Asset) -> convert.Scaling:
+    return convert.Scaling(asset.scale, asset.offset, asset.nodata, asset.unit)
 
 
 def _read_aligned(asset: Asset, access: Access, footing: Footing, area: Window, out: INT16) -> int:
@@ -403,14 +416,14 @@ def _read_aligned(asset: Asset, access: Access, footing: Footing, area: Window, 
     inner = out[y : y + area.height, x : x + area.width]
     if inner.shape != out.shape:
         out[...] = NODATA
-    return _read_reflectance(asset, access, area, inner)
+    return _read_pixels(asset, access, area, inner)
 
 
-def _read_reflectance(asset: Asset, access: Access, area: Window, out: INT16) -> int:
-    """Reflectance of a source window into `out`; the bytes that were decoded."""
+def _read_pixels(asset: Asset, access: Access, area: Window, out: INT16) -> int:
+    """The pixels of a source window into `out`; the bytes that were decoded."""
     raw = read_raw(asset, access, area, out)
     decoded = int(raw.nbytes)
-    convert.to_reflectance(raw, asset.scale, asset.offset, asset.nodata, out)
+    convert.to_pixels(raw, _scaling(asset), out)
     return decoded
 
 
@@ -437,7 +450,10 @@ def resample(
     resampling: Resampling = "nearest",
     k: int = 1,
 ) -> None:
-    """Gather `values` (the source window `area`) at a footing into `out`."""
+    """Gather `values` (the source window `area`) at a footing into `out`, of the same type.
+
+    What is missing is -32768 of int16, else 0.
+    """
     fill = out.dtype.type(NODATA if out.dtype == np.int16 else 0)
     if resampling == "bilinear":
         rows, cols = footing.dense

@@ -175,22 +175,32 @@ def nearest(raster, product, fill, parts=1):
     return np.where(inside, found, fill)
 
 
-def average(raster, product):
-    """Mean of the valid ones of k x k nearest samples, k source pixels to a product pixel."""
+def averaged(raster, product, fill):
+    """Sum and number of the valid ones of k x k nearest samples, k source pixels to one."""
     k = max(1, -(-round(product.resolution * 1000) // round(raster.dx * 1000)))
-    samples = nearest(raster, product, NODATA, parts=k)
+    samples = nearest(raster, product, fill, parts=k)
     samples = samples.reshape(product.height, k, product.width, k).swapaxes(1, 2)
     samples = samples.reshape(product.height, product.width, k * k)
-    valid = samples != NODATA
-    count = valid.sum(axis=-1)
-    mean = half_even(np.where(valid, samples, 0).sum(axis=-1), np.maximum(count, 1))
-    return np.where(count > 0, mean, NODATA)
+    valid = samples != fill
+    return np.where(valid, samples, 0).sum(axis=-1), valid.sum(axis=-1)
+
+
+def average(raster, product):
+    """Mean of the valid samples, rounded half to even."""
+    total, count = averaged(raster, product, NODATA)
+    return np.where(count > 0, half_even(total, np.maximum(count, 1)), NODATA)
 
 
 def bilinear(raster, product):
-    """Weighted mean of the valid ones of the four pixels around; nodata where the holder is."""
+    """Weighted mean of the four pixels around, rounded half to even."""
+    mean = interpolated(raster, product, NODATA)
+    return np.rint(mean).astype(np.int64)
+
+
+def interpolated(raster, product, fill):
+    """Weighted mean of the valid ones of the four pixels around; fill where the holder is."""
     rows, cols = raster.coordinates(product)
-    padded = np.pad(raster.pixels, 2, constant_values=NODATA)
+    padded = np.pad(raster.pixels, 2, constant_values=fill)
     height, width = raster.pixels.shape
     rows, cols = np.clip(rows, -1.5, height + 1.25), np.clip(cols, -1.5, width + 1.25)
     holder = padded[np.floor(rows).astype(int) + 2, np.floor(cols).astype(int) + 2]
@@ -200,12 +210,25 @@ def bilinear(raster, product):
     for i, by_row in enumerate((1 - down, down)):
         for j, by_col in enumerate((1 - right, right)):
             value = padded[np.clip(top + i + 2, 0, None), np.clip(left + j + 2, 0, None)]
-            weight = np.where(value == NODATA, 0.0, by_row * by_col)
+            weight = np.where(value == fill, 0.0, by_row * by_col)
             total += weight * value
             weights += weight
     with np.errstate(invalid="ignore"):
-        mean = np.rint(total / weights)
-    return np.where(holder == NODATA, NODATA, mean).astype(np.int64)
+        mean = total / weights
+    return np.where(holder == fill, fill, mean)
+
+
+def sample_power(raster, product, resampling):
+    """dB x 100 of linear power (float64, 0 where there is none), resampled as power."""
+    if resampling == "bilinear":
+        power = interpolated(raster, product, 0.0)
+    elif resampling == "average":
+        total, count = averaged(raster, product, 0.0)
+        power = total / np.maximum(count, 1)
+    else:
+        power = nearest(raster, product, 0.0)
+    known = power > 0
+    return np.where(known, np.rint(1000 * np.log10(np.where(known, power, 1.0))), NODATA)
 
 
 def sample(raster, product, resampling):

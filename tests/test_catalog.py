@@ -554,12 +554,12 @@ def test_cql2_filter_where_only_that_is_offered(fake_api):
 
 
 def test_api_with_several_collections_lists_them(fake_api):
-    fake = fake_api([make_item(0), make_item(1, collection="sentinel-1-grd")])
-    with pytest.raises(InputError, match=r"2 collections: sentinel-2-l2a, sentinel-1-grd; .*-c"):
+    fake = fake_api([make_item(0), make_item(1, collection="aster-l1t")])
+    with pytest.raises(InputError, match=r"2 collections: sentinel-2-l2a, aster-l1t; .*-c"):
         search(fake.address)
     assert ids(search(fake.address, S2)) == ["S2_000"]
-    with pytest.raises(InputError, match="sentinel-1-grd', which no sensor reads"):
-        search(fake.address, "sentinel-1-grd")
+    with pytest.raises(InputError, match="aster-l1t', which no sensor reads"):
+        search(fake.address, "aster-l1t")
 
 
 def test_relative_hrefs_of_an_api_stay_on_the_web(fake_api):
@@ -627,7 +627,7 @@ def folder(tmp_path):
     """A catalogue of four Sentinel-2 items and one of a collection nobody reads."""
     root = tmp_path / "my catalogue"
     items = [make_item(n) for n in range(4)]
-    static_catalogue(root, {S2: items, "sentinel-1-grd": [make_item(9, collection="x")]})
+    static_catalogue(root, {S2: items, "aster-l1t": [make_item(9, collection="x")]})
     return root
 
 
@@ -665,12 +665,12 @@ def test_static_catalogue_over_http(folder, serve_folder):
 
 def test_several_collections_have_to_be_chosen(folder, serve_folder):
     for source in (folder, f"{serve_folder(folder)}/catalog.json"):
-        with pytest.raises(InputError, match="sentinel-2-l2a, sentinel-1-grd; choose with -c"):
+        with pytest.raises(InputError, match="sentinel-2-l2a, aster-l1t; choose with -c"):
             search(source)
 
 
 def test_unwanted_collections_are_not_entered(folder):
-    (folder / "sentinel-1-grd" / "S2_009" / "S2_009.json").unlink()
+    (folder / "aster-l1t" / "S2_009" / "S2_009.json").unlink()
     assert len(search(folder, S2)) == 4
 
 

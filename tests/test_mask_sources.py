@@ -117,6 +117,13 @@ class TestDecoding:
         away = (unusable == 0) & (kind >= 2)
         assert np.array_equal(np.isin(classes, masks.CLOUD_CLASSES) & (unusable == 0), away)
 
+    def test_udm_is_clear_where_no_bit_is_set(self):
+        bits = np.arange(256, dtype=np.uint8).reshape(16, 16)
+        assert np.array_equal(clear_of("udm", band(bits)), bits == 0)
+        classes = classes_of("udm", band(bits))
+        assert np.array_equal(classes == 0, bits % 2 == 1)
+        assert np.array_equal(np.isin(classes, masks.CLOUD_CLASSES), bits % 4 == 2)
+
     @pytest.mark.parametrize(
         ("values", "scale"),
         [

@@ -75,7 +75,11 @@ def scene(folder):
 
 
 def expected(raster, window, product, resampling):
-    grid = oracle.Product(
+    return oracle.sample(raster, grid_of(window, product), resampling)
+
+
+def grid_of(window, product):
+    return oracle.Product(
         int(product.crs.removeprefix("EPSG:")),
         product.left + window.x0 * product.dx,
         product.top - window.y0 * product.dy,
@@ -83,7 +87,6 @@ def expected(raster, window, product, resampling):
         window.height,
         window.width,
     )
-    return oracle.sample(raster, grid, resampling)
 
 
 windows = st.builds(
@@ -135,6 +138,71 @@ def test_a_pixel_does_not_depend_on_its_window(scene, epsg, resampling):
         for x in range(0, 80, 13):
             part = read(asset, Window(y, x, min(7, 60 - y), min(13, 80 - x)), product, resampling)
             assert np.array_equal(part, whole[y : y + 7, x : x + 13])
+
+
+# ------------------------------------------------------------------------------------ backscatter
+
+
+@pytest.fixture(scope="module", params=["power", "decibel"])
+def backscatter(folder, request):
+    """A file of radar backscatter with gaps, and its linear power."""
+    rng = np.random.default_rng(5)
+    power = 10 ** rng.uniform(-3, 0.5, (HEIGHT, WIDTH))
+    gaps = rng.random(power.shape) < 0.1
+    if request.param == "power":
+        stored = np.where(gaps, -32768, power).astype(np.float32)
+        stored[0, :3] = np.nan, 0, -0.001
+        power, scale, nodata = stored.astype(float), 1.0, -32768.0
+    else:
+        stored = np.rint(np.log10(power) * 1e5).astype(np.int32)
+        stored[stored % 100 == 50] += 1  # halves are the kernels' tests
+        stored[gaps] = 0
+        power, scale, nodata = 10 ** (stored * 1e-4 / 10), 1e-4, 0.0
+    power[gaps | ~(power > 0)] = 0
+    asset = write(folder / f"{request.param}.tif", stored, tiled=True, blockxsize=32, blockysize=16)
+    asset = replace(asset, scale=scale, offset=0.0, nodata=nodata, unit=request.param)
+    return asset, oracle.Raster(power, 32631, LEFT, TOP, SIZE)
+
+
+@settings(max_examples=60)
+@given(
+    window=windows,
+    shift=st.tuples(*[st.sampled_from([0.0, 5.0, 3.7, -12.1])] * 2),
+    resolution=st.sampled_from([10.0, 5.0, 20.0, 15.0, 7.3]),
+    epsg=st.sampled_from([32631, 32630, 3035]),
+    resampling=st.sampled_from(["nearest", "bilinear", "average"]),
+)
+def test_backscatter_is_resampled_as_power(
+    backscatter, window, shift, resolution, epsg, resampling
+):
+    asset, raster = backscatter
+    corner = {32631: (LEFT, TOP), 32630: (924_900, 5_617_280), 3035: (3_825_680, 3_072_560)}[epsg]
+    product = Lattice(f"EPSG:{epsg}", corner[0] + shift[0], corner[1] + shift[1], *[resolution] * 2)
+    want = oracle.sample_power(raster, grid_of(window, product), resampling)
+    assert np.array_equal(read(asset, window, product, resampling), want)
+
+
+@pytest.mark.parametrize("resampling", ["bilinear", "average"])
+def test_backscatter_does_not_depend_on_its_window(backscatter, resampling):
+    asset, _ = backscatter
+    product = Lattice("EPSG:32631", LEFT - 3, TOP + 4, 12.0, 12.0)
+    whole = read(asset, Window(0, 0, 60, 80), product, resampling)
+    assert (whole != NODATA).mean() > 0.5, "the window must lie on the scene"
+    for y in range(0, 60, 7):
+        for x in range(0, 80, 13):
+            part = read(asset, Window(y, x, min(7, 60 - y), min(13, 80 - x)), product, resampling)
+            assert np.array_equal(part, whole[y : y + 7, x : x + 13])
+
+
+def test_the_mean_of_powers_is_not_that_of_decibels(folder):
+    """0 and -10 dB: 10·log10(0.55) = -2.596 dB, not -5."""
+    asset = write(folder / "checks.tif", np.tile([[1.0, 0.1], [0.1, 1.0]], (4, 4)).astype("f4"))
+    asset = replace(asset, scale=1.0, offset=0.0, nodata=None, unit="power")
+    coarse = replace(PRODUCT, dx=20.0, dy=20.0)
+    assert (read(asset, Window(0, 0, 4, 4), coarse, "average") == -260).all()
+    between = replace(PRODUCT, left=LEFT + 5, top=TOP - 5)
+    assert (read(asset, Window(0, 0, 7, 7), between, "bilinear") == -260).all()
+    assert read(asset, Window(0, 0, 1, 2)).tolist() == [[0, -1000]]
 
 
 # ----------------------------------------------------------------------------------------- dtypes

@@ -38,7 +38,7 @@ from lcengine.catalog.query import (
 )
 from lcengine.errors import CatalogError, InputError, NoItemsError
 from lcengine.items import Access, Item, Items, uncollected
-from lcengine.sensors import normalise, registry
+from lcengine.sensors import collections_of, normalise, recognise, registry
 
 __all__ = ["Query", "Search", "parse_interval", "search", "search_query"]
 
@@ -66,7 +66,8 @@ def search(  # noqa: PLR0913 (the parts of a question, then the way to ask it)
 
     Args:
         source: Root URL of a STAC API, or URL or path of a static catalogue or an items file.
-        collections: Collection ids; may be left out where the source holds only one.
+        collections: Collection ids or names of sensors; may be left out where the source holds
+            only one.
         bbox: West, south, east, north in degrees; items whose bbox meets it.
         datetime: See `parse_interval`.
         max_cloud: Greatest `eo:cloud_cover` in per cent.
@@ -179,7 +180,7 @@ def _find(query: Query, documents: Documents) -> _Found:
         raise CatalogError(
             f"{query.shown} is one page of several; give the root of the API and -c COLLECTION"
         )
-    features = [Feature(stac, address) for stac in features_of(parsed, address)]
+    features = _named(query, [Feature(stac, address) for stac in features_of(parsed, address)])
     saved = first.get("lcengine")
     if isinstance(saved, Mapping):
         return _Found(features, _names(features), saved)
@@ -190,14 +191,14 @@ def _find(query: Query, documents: Documents) -> _Found:
 def _find_in_catalogue(
     query: Query, root: Mapping[str, Any], address: str, documents: Documents
 ) -> _Found:
-    tree = walk(root, address, documents, query.collections)
+    tree = walk(root, address, documents, _wanted(query))
     if not tree.items and has_link(root, "items"):
         raise CatalogError(
             f"{query.shown} is one collection of an API; give the root of the API and "
             f"-c {root.get('id')}"
         )
     _check_one_collection(query, [name for _, name in tree.items if name])
-    features = list(tree.features(documents))
+    features = _named(query, list(tree.features(documents)))
     _check_one_collection(query, _names(features))
     return _Found(features, tuple(dict.fromkeys((*tree.collections, *_names(features)))))
 
@@ -206,7 +207,7 @@ def _find_in_api(query: Query, root: Mapping[str, Any], documents: Documents) ->
     # pystac-client is imported only where an API is searched.
     from lcengine.catalog.api import collection_ids, search_api  # noqa: PLC0415
 
-    wanted = query.collections
+    wanted = _wanted(query)
     if not wanted:
         wanted = tuple(collection_ids(root, query.source, documents.fetcher))
         _check_one_collection(query, wanted)
@@ -216,6 +217,23 @@ def _find_in_api(query: Query, root: Mapping[str, Any], documents: Documents) ->
         with suppress(CatalogError):  # only for the hint in the error that follows
             names = tuple(collection_ids(root, query.source, documents.fetcher))
     return _Found(features, names, of_area=True)
+
+
+def _wanted(query: Query) -> tuple[str, ...]:
+    """Ids of the collections that are asked for."""
+    return tuple(id_ for name in query.collections for id_ in collections_of(name))
+
+
+def _named(query: Query, features: list[Feature]) -> list[Feature]:
+    """Items that name no collection get their sensor's, or the only one that is asked for."""
+    asked = query.collections[0] if len(query.collections) == 1 else None
+    for feature in features:
+        if not feature.stac.get("collection"):
+            entry = recognise(feature.stac)
+            name = asked if entry is None else entry.name
+            if name is not None:
+                feature.stac["collection"] = name
+    return features
 
 
 def _names(features: Iterable[Feature]) -> tuple[str, ...]:
@@ -254,7 +272,9 @@ def _select(query: Query, found: _Found) -> list[Feature]:
         left = kept
     if left:
         return left
-    missing = [name for name in query.collections if name not in found.collections]
+    missing = [
+        name for name in query.collections if not {*collections_of(name)} & {*found.collections}
+    ]
     if missing and found.collections:
         hint = f"; there is no {', '.join(missing)}: it has {_listed(found.collections)}"
     raise NoItemsError(f"no items in {query} ({', '.join(trail)}){hint}")

@@ -19,6 +19,7 @@ from lcengine.addresses import is_url, redact, scrub
 from lcengine.aoi import Aoi
 from lcengine.errors import CatalogError, InputError
 from lcengine.items import parse_datetime
+from lcengine.sensors import collections_of
 
 BBox = tuple[float, float, float, float]
 Value = str | int | float
@@ -173,7 +174,8 @@ def _bad_interval(text: str, why: str) -> InputError:
 def stages(query: Query) -> Iterator[tuple[str, Callable[[Stac], bool]]]:
     """(name, test of a STAC item) of every filter of a query, in the order of application."""
     if query.collections:
-        yield "collections", lambda stac: stac.get("collection") in query.collections
+        wanted = {id_ for name in query.collections for id_ in collections_of(name)}
+        yield "collections", lambda stac: stac.get("collection") in wanted
     if query.bbox is not None:
         bbox = query.bbox
         yield "bbox", lambda stac: intersects(item_bbox(stac), bbox)

@@ -233,8 +233,9 @@ MASKS = {
     "cldprb[:PERCENT]": "cloud probability of Sen2Cor, at most 40 %",
     "csplus[:SCORE], cs[:SCORE]": "Cloud Score+ of at least 0.60",
     "s2cloudless": "clouds of Sentinel-2 L1C from its bands, no shadows",
-    "qa_pixel": "Landsat (no such sensor yet)",
-    "udm2": "PlanetScope (no such sensor yet)",
+    "qa_pixel": "Landsat: fill, clouds, cirrus and shadows, snow kept",
+    "udm2": "PlanetScope: clear and usable pixels only",
+    "udm": "PlanetScope: usable pixels by the old mask, which misses many clouds",
     "none": "every pixel counts",
 }
 """What `--mask` takes."""

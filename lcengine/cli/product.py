@@ -23,16 +23,21 @@ def summary(path: Path | str) -> dict[str, Any]:
 
     import lcengine
     from lcengine import store
+    from lcengine.sensors.base import QUANTITIES
 
     product = lcengine.open(path)
     provenance = json.loads(product.attrs["lcengine"])
     request = provenance["request"]
+    known = {quantity.units for quantity in QUANTITIES.values()}
+    units = {str(name): variable.attrs.get("units") for name, variable in product.items()}
+    bands = {name: unit for name, unit in units.items() if unit in known}
     periods = product["period"].values.tolist() if "period" in product.coords else []
     return {
         "product": str(path),
         "files": store.place(path),
-        "bands": [str(n) for n, v in product.data_vars.items() if v.attrs.get("units") == "1"],
-        "qa": [str(n) for n, v in product.data_vars.items() if v.attrs.get("units") != "1"],
+        "bands": list(bands),
+        "units": next(iter(bands.values()), None),
+        "qa": [str(name) for name in product.data_vars if name not in bands],
         **({"periods": periods} if periods else {}),
         "shape": [product.sizes["y"], product.sizes["x"]],
         "crs": product.attrs.get("proj:code", product.attrs["proj:wkt2"]),

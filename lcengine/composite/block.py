@@ -16,7 +16,7 @@ import numpy.typing as npt
 from lcengine.composite.spec import NO_DATE, NO_ITEM, CompositeSpec
 from lcengine.kernels import NODATA
 from lcengine.kernels.composite import Composite, composite
-from lcengine.kernels.methods import BestPixel, Method
+from lcengine.kernels.methods import BestPixel, Domain, Method
 from lcengine.kernels.series import despike, tmask
 from lcengine.periods import Period, neighbours
 
@@ -52,13 +52,14 @@ def days_of(moment: dt.datetime) -> float:
 class Block:
     """Pixels of a block: `values` int16 (item, band, y, x), `clear` uint8 (item, y, x).
 
-    `bands`: names of the bands, the output bands first.
+    `bands`: names of the bands, the output bands first. `domain`: where they are averaged.
     """
 
     values: npt.NDArray[np.int16]
     clear: UINT8
     series: Series
     bands: tuple[str, ...]
+    domain: Domain = "linear"
 
 
 def reduce_block(
@@ -153,6 +154,7 @@ class _Period:
             bands=self.block.bands,
             days=self.block.series.days[items],
             n_out=len(self.spec.bands),
+            domain=self.block.domain,
         )
         found = self._named(out, items)
         if self.rejected is not None:

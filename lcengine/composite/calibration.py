@@ -189,6 +189,9 @@ def _scene(kind: str, size: int, variant: int) -> npt.NDArray[Any]:
         fields += 300 * np.sin(y / 37) + 40 * (x // 23 % 7)
         fields += rng.normal(0, 40, (size, size))
         return np.maximum(fields, 1).astype(np.uint16)
+    if kind == "backscatter":  # speckle of five looks, as float32 powers
+        power: npt.NDArray[np.float64] = 0.05 + 0.03 * np.sin(x / 61 + variant)
+        return (power * rng.gamma(5, 1 / 5, (size, size))).astype(np.float32)
     cloud = np.sin(x / 45 + 2 * variant) + np.sin(y / 58 - variant) > 0.9
     clear, cloudy = (4, 9) if kind == "classes" else (2, 95)
     out = np.where(cloud, cloudy, clear)

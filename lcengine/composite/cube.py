@@ -16,8 +16,9 @@ from lcengine.composite.block import EPOCH, Block, Series, days_of, reduce_block
 from lcengine.composite.spec import CompositeSpec, Qa
 from lcengine.cube import CLEAR
 from lcengine.errors import InputError
-from lcengine.kernels.methods import DEFAULT_SCREEN, DISTANCE
+from lcengine.kernels.methods import DEFAULT_SCREEN, DISTANCE, check_domain
 from lcengine.periods import Period, PeriodRule
+from lcengine.sensors.base import QUANTITIES, Quantity
 
 
 def composite(  # noqa: PLR0913 - the options of `lcengine composite`
@@ -35,18 +36,19 @@ def composite(  # noqa: PLR0913 - the options of `lcengine composite`
 
     `cube`: int16 (time, band, y, x), nodata -32768, with the coordinate `observation` along time;
     a band `clear` decides what is clear, without it every valid pixel is. Items of one
-    observation count once: the first clear one. `bands`: what to return (default: all but `clear`
-    and `cloud_distance`); methods and screens may look at others. `method`, `outliers`, `period`,
-    `min_clear` and `qa` are those of `CompositeSpec`; the best available pixel wants the band
-    `cloud_distance` in the cube. `interval`: first and last moment that the periods shall cover,
-    by default the cube's.
+    observation count once: the first clear one. It holds what its `scale_factor` and `units` say,
+    else its name (`backscatter`), else reflectance. `bands`: what to return (default: all but
+    `clear` and `cloud_distance`); methods and screens may look at others. `method`, `outliers`,
+    `period`, `min_clear` and `qa` are those of `CompositeSpec`; the best available pixel wants the
+    band `cloud_distance` in the cube. `interval`: first and last moment that the periods shall
+    cover, by default the cube's.
 
     Returns what `lcengine composite` writes, (y, x) or (time, y, x), but for `lost`: here a file
     that cannot be read is an error. `item` is the position along the cube's time.
     """
     if cube.dtype != np.int16:
         raise InputError(
-            f"the cube is {cube.dtype}, expected int16 reflectance x 10000 as load() gives; for "
+            f"the cube is {cube.dtype}, expected int16 as load() gives, reflectance x 10000; for "
             "other arrays there is lcengine.kernels.composite.composite"
         )
     names = [str(name) for name in cube["band"].values]
@@ -61,6 +63,9 @@ def composite(  # noqa: PLR0913 - the options of `lcengine composite`
         min_clear=min_clear,
         qa=qa,
     )
+    quantity = _quantity(cube)
+    for wanted in spec.methods:
+        check_domain(wanted, quantity.domain)
     order = list(dict.fromkeys([*spec.bands, *(n for n in spec.needs if n != DISTANCE)]))
     order += [DISTANCE] if DISTANCE in spec.needs else []
     missing = [name for name in order if name not in names]
@@ -79,6 +84,7 @@ def composite(  # noqa: PLR0913 - the options of `lcengine composite`
         positions=tuple(names.index(name) for name in order),
         clear=names.index(CLEAR) if CLEAR in names else None,
         series=_series(cube),
+        quantity=quantity,
     )
     return _apply(cube, kernel)
 
@@ -93,11 +99,13 @@ class _Chunk:
     positions: tuple[int, ...]
     clear: int | None
     series: Series
+    quantity: Quantity
 
     @property
     def names(self) -> dict[str, str]:
         """Variables and their dtypes."""
-        found = {variable.name: variable.dtype for variable in self.spec.variables("")}
+        variables = self.spec.variables("", self.quantity)
+        found = {variable.name: variable.dtype for variable in variables}
         found.pop("lost", None)
         return found
 
@@ -110,7 +118,8 @@ class _Chunk:
         clear = np.ones(shape, np.uint8)
         if self.clear is not None:
             clear = (cube[:, self.clear] == 1).astype(np.uint8)
-        block = Block(np.ascontiguousarray(cube[:, self.positions]), clear, self.series, self.bands)
+        values = np.ascontiguousarray(cube[:, self.positions])
+        block = Block(values, clear, self.series, self.bands, self.quantity.domain)
         found = list(reduce_block(self.spec, self.periods, block))
         if self.spec.period is None:
             out = tuple(found[0][name] for name in self.names)
@@ -136,7 +145,8 @@ def _apply(cube: xr.DataArray, kernel: _Chunk) -> xr.Dataset:
         keep_attrs=False,
     )
     layers = found if isinstance(found, tuple) else (found,)
-    attributes = {v.name: v.attributes() for v in kernel.spec.variables("")}
+    variables = kernel.spec.variables("", kernel.quantity)
+    attributes = {v.name: v.attributes() for v in variables}
     out = xr.Dataset(dict(zip(kernel.names, layers, strict=True))).assign_coords(
         {name: cube[name] for name in ("y", "x", "spatial_ref") if name in cube.coords}
     )
@@ -151,6 +161,23 @@ def _apply(cube: xr.DataArray, kernel: _Chunk) -> xr.Dataset:
         time=("time", np.array(start)),
         time_bnds=(("time", "bnds"), np.stack([start, stop], axis=1)),
         period=("time", np.array([p.name for p in kernel.periods], dtype=object)),
+    )
+
+
+def _quantity(cube: xr.DataArray) -> Quantity:
+    """What the cube holds, by its units; its name stands for them where attributes were lost."""
+    units = cube.attrs.get("units")
+    if units is None:
+        named = {str(kind): quantity for kind, quantity in QUANTITIES.items()}
+        return named.get(str(cube.name), QUANTITIES["reflectance"])
+    known = [q for q in QUANTITIES.values() if q.units == units]
+    scale = cube.attrs.get("scale_factor", known[0].scale if known else None)
+    for quantity in known:
+        if quantity.scale == scale:
+            return quantity
+    listed = ", ".join(f"{q.scale:g} {q.units}" for q in QUANTITIES.values())
+    raise InputError(
+        f"the cube is in steps of {scale} {units!r}, expected those of load(): {listed}"
     )
 
 

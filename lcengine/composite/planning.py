@@ -27,6 +27,7 @@ from lcengine.masks import check_sensor, preset
 from lcengine.periods import Period, neighbours, select
 from lcengine.plan import BLOCKS, ReadPlan, describe, plan_reads, product_lattice
 from lcengine.sensors import Sensor, sensor
+from lcengine.sensors.base import Quantity
 from lcengine.store import Variable
 
 MAX_OUTPUT = 2**31
@@ -101,6 +102,11 @@ class CompositePlan:
         return wanted
 
     @property
+    def quantity(self) -> Quantity:
+        """What the bands are."""
+        return self.spec.quantity(self.sensor)
+
+    @property
     def output_bytes(self) -> int:
         """Bytes that one product pixel takes in memory, all periods together."""
         pixel = sum(np.dtype(variable.dtype).itemsize for variable in self.variables())
@@ -127,7 +133,7 @@ class CompositePlan:
 
     def variables(self) -> tuple[Variable, ...]:
         """The product's variables in writing order."""
-        return self.spec.variables(self.sensor.title)
+        return self.spec.variables(self.sensor.title, self.quantity)
 
     def explain(self) -> dict[str, Any]:
         """The plan in numbers, as far as they are known without a look at the files."""

@@ -19,12 +19,14 @@ from lcengine.kernels.methods import (
     Geomedian,
     MadScreen,
     Method,
+    check_domain,
     parse_methods,
 )
 from lcengine.kernels.series import Despike, Tmask
 from lcengine.periods import PeriodRule
 from lcengine.reader import check_resampling
 from lcengine.sensors import Sensor
+from lcengine.sensors.base import QUANTITIES, Quantity
 from lcengine.store import Variable
 
 QA_FILL: Final = 65535
@@ -156,11 +158,15 @@ class CompositeSpec:
         bands = [band for method in self.methods for band in method.needs]
         return tuple(dict.fromkeys((*bands, *self.screens.needs)))
 
+    def quantity(self, sensor: Sensor) -> Quantity:
+        """What the bands are: `InputError` where they are of several kinds."""
+        return QUANTITIES[sensor.kind_of(self.bands)]
+
     def read_bands(self, sensor: Sensor) -> tuple[str, ...]:
         """Bands to read: the requested ones, then those that only methods and screens look at."""
-        for band in self.bands:
-            if sensor.band(band).kind != "reflectance":
-                raise InputError(f"band {band!r} serves masks and cannot be composited")
+        domain = self.quantity(sensor).domain
+        for method in self.methods:
+            check_domain(method, domain)
         extra = [band for band in self.needs if band != DISTANCE]
         for band in extra:
             sensor.band(band)
@@ -198,10 +204,11 @@ class CompositeSpec:
         choosing = [method for method in self.asked if method.chooses]
         return [f"_{method.label}" if len(choosing) > 1 else "" for method in choosing]
 
-    def variables(self, title: str) -> tuple[Variable, ...]:
+    def variables(self, title: str, quantity: Quantity) -> tuple[Variable, ...]:
         """The product's variables in writing order; `title`: of the sensor."""
+        scale, units = quantity.scale, quantity.units
         out = [
-            Variable(name, "int16", NODATA, f"{band} {title}, {method}", scale=1e-4, units="1")
+            Variable(name, "int16", NODATA, f"{band} {title}, {method}", scale=scale, units=units)
             for name, band, method in self.layers()
         ]
         out += [

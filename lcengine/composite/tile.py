@@ -178,7 +178,7 @@ class _TileTask:
         names = self.reads.bands
         if self.reads.beyond:
             names = (*names, DISTANCE)
-        block = Block(values, clear[kept], own, names)
+        block = Block(values, clear[kept], own, names, self.plan.quantity.domain)
         inside = self._inside(locator)
         area = window.y0 - self.tile.y0, window.x0 - self.tile.x0, window.height, window.width
         for number, found in enumerate(reduce_block(spec, self.plan.periods, block, inside)):

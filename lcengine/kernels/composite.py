@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from lcengine.errors import InputError
 from lcengine.kernels import scratch, strips
 from lcengine.kernels._jit import address_of, run_threaded
-from lcengine.kernels.methods import MadScreen, Median, Method
+from lcengine.kernels.methods import Domain, MadScreen, Median, Method
 from lcengine.kernels.recipe import Recipe
 
 MAX_OBSERVATIONS: Final = 1024
@@ -56,6 +56,7 @@ def composite(  # noqa: PLR0913 - the options are the recipe
     bands: Sequence[str] = (),
     days: NDArray[np.float64] | None = None,
     n_out: int | None = None,
+    domain: Domain = "linear",
     parallel: bool = False,
 ) -> Composite:
     """Composite a stack of items pixel by pixel.
@@ -66,6 +67,7 @@ def composite(  # noqa: PLR0913 - the options are the recipe
     Args:
         values: (N, band, H, W), contiguous along W; any view otherwise. int16 with nodata −32768
             and uint16 with nodata 0 are reflectance × 10000, float32 with NaN is reflectance.
+            In the domain `power` int16 is backscatter in dB × 100.
         clear: (N, H, W) uint8 or bool, nonzero = clear.
         groups: (N,) non-decreasing observation index; None = every item is an observation.
         methods: reducers; each yields n_out layers (`Count` none), its extras, its choice.
@@ -74,6 +76,8 @@ def composite(  # noqa: PLR0913 - the options are the recipe
         bands: common names of the bands, for methods and screens that look at certain ones.
         days: (N,) days since 1970-01-01 UTC, for the best available pixel.
         n_out: return only the first n_out bands; None = all.
+        domain: `power`: medians, percentiles and means are those of the linear power, rounded to
+            int16 dB × 100 once; the screen judges dB.
         parallel: use every CPU. The result is the same.
 
     Returns:
@@ -82,7 +86,7 @@ def composite(  # noqa: PLR0913 - the options are the recipe
 
     Raises:
         InputError: dtype, shape, groups, days, n_out or bands do not fit, a named band is missing,
-            or there are more than 1024 observations.
+            there are more than 1024 observations, or a method has no meaning in the domain.
     """
     _check_arrays(values, clear)
     items, n_bands, height, width = values.shape
@@ -90,7 +94,7 @@ def composite(  # noqa: PLR0913 - the options are the recipe
     n_out = n_bands if n_out is None else n_out
     if not 1 <= n_out <= n_bands:
         raise InputError(f"got n_out {n_out}, expected 1 to {n_bands}, the bands of `values`")
-    recipe = Recipe(values.dtype, first, n_bands, n_out, tuple(bands), days)
+    recipe = Recipe(values.dtype, first, n_bands, n_out, tuple(bands), days, domain)
     for method in methods:
         recipe.reduce(method)
     if screen is not None:

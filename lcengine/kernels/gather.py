@@ -6,14 +6,14 @@ pixel that holds it is its floor and pixel centres lie at i + 0.5.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from lcengine.kernels._jit import kernel
+from lcengine.kernels._jit import by_type, kernel
 
-INT16 = npt.NDArray[np.int16]
 FLOAT = npt.NDArray[np.float64]
 INDEX = npt.NDArray[np.int32]
 
@@ -47,12 +47,27 @@ def nearest(
             out[y, x] = source[row, col] if inside else fill
 
 
+def _rounded(value: Any, like: Any) -> Any:
+    """A float64 mean as it is, or as int16 by rounding half to even."""
+    raise NotImplementedError
+
+
+@by_type(_rounded)
+def _(value: Any, like: Any) -> Callable[..., Any]:
+    if str(like) == "float64":
+        return lambda value, like: value
+    return lambda value, like: np.int16(np.rint(value))
+
+
 @kernel
-def bilinear(source: INT16, rows: FLOAT, cols: FLOAT, nodata: Any, out: INT16) -> None:
+def bilinear(
+    source: npt.NDArray[Any], rows: FLOAT, cols: FLOAT, nodata: Any, out: npt.NDArray[Any]
+) -> None:
     """Bilinear interpolation over the valid ones of the four neighbours, weights renormalised.
 
     Nodata where the pixel that holds the coordinate is nodata or outside, so that every
-    resampling has the same footprint. Result: half-to-even rounding of the float64 mean.
+    resampling has the same footprint. Of int16 the result is the float64 mean rounded half to
+    even, of float64 the mean.
     """
     height, width = source.shape
     for y in range(out.shape[0]):
@@ -74,18 +89,18 @@ def bilinear(source: INT16, rows: FLOAT, cols: FLOAT, nodata: Any, out: INT16) -
                             weight = (down if i else 1.0 - down) * (right if j else 1.0 - right)
                             total += weight * value
                             weights += weight
-            out[y, x] = np.int16(np.rint(total / weights))
+            out[y, x] = _rounded(total / weights, nodata)
 
 
 @kernel
-def block_mean(source: INT16, factor: int, nodata: Any, out: INT16) -> None:
-    """Mean of the valid pixels of each factor x factor block, rounded half to even.
+def block_mean(source: npt.NDArray[Any], factor: int, nodata: Any, out: npt.NDArray[Any]) -> None:
+    """Mean of the valid pixels of each factor x factor block; of int16 rounded half to even.
 
     Nodata where a block has no valid pixel.
     """
     for y in range(out.shape[0]):
         for x in range(out.shape[1]):
-            total = 0
+            total = nodata * 0  # an int64 or a float64
             count = 0
             for i in range(factor):
                 for j in range(factor):
@@ -93,4 +108,4 @@ def block_mean(source: INT16, factor: int, nodata: Any, out: INT16) -> None:
                     if value != nodata:
                         total += value
                         count += 1
-            out[y, x] = np.int16(np.rint(total / count)) if count else nodata
+            out[y, x] = _rounded(total / count, nodata) if count else nodata

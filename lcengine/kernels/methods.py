@@ -14,6 +14,9 @@ from typing import ClassVar, Final, Literal
 
 from lcengine.errors import InputError
 
+Domain = Literal["linear", "power"]
+"""Where values are averaged: as they are, or int16 dB × 100 as the linear power behind them."""
+
 DISTANCE: Final = "cloud_distance"
 """Name of the band that holds metres to the nearest cloud, for the best available pixel."""
 FARTHEST: Final = 3000
@@ -237,6 +240,20 @@ class Count(Method):
 
     def __str__(self) -> str:
         return "count"
+
+
+def check_domain(method: Method, domain: Domain) -> None:
+    """`InputError` for a method that has no meaning in a domain.
+
+    Distances between spectra and optical indices are of reflectance; of backscatter they are not
+    defined here.
+    """
+    known = (Median, Mean, Percentile, FirstClear, Count)
+    if domain == "power" and not isinstance(method, known):
+        raise InputError(
+            f"method '{method}' looks at spectra of reflectance, and the bands are backscatter; "
+            "choose median, mean, percentile:P, first-clear, last-clear or count"
+        )
 
 
 def season_sides(target: float, low: float, high: float) -> tuple[float, float]:

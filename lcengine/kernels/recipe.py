@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lcengine.errors import InputError
-from lcengine.kernels import choose, reducers, scores, scratch, screens, spectra
+from lcengine.kernels import choose, power, reducers, scores, scratch, screens, spectra
 from lcengine.kernels.geomedian import geomedian_work
 from lcengine.kernels.methods import (
     DECIMALS,
@@ -19,6 +19,7 @@ from lcengine.kernels.methods import (
     BestPixel,
     ByIndex,
     Count,
+    Domain,
     FirstClear,
     Geomad,
     Geomedian,
@@ -29,6 +30,7 @@ from lcengine.kernels.methods import (
     Medoid,
     Method,
     Percentile,
+    check_domain,
 )
 from lcengine.kernels.networks import selection_network
 
@@ -49,9 +51,13 @@ class Recipe:
         n_out: int,
         names: tuple[str, ...],
         days: NDArray[np.float64] | None,
+        domain: Domain = "linear",
     ) -> None:
         if names and len(names) != n_bands:
             raise InputError(f"got {len(names)} names of bands, expected {n_bands}")
+        if domain == "power" and dtype != np.int16:
+            raise InputError(f"got values {dtype} in the domain 'power', expected int16 dB × 100")
+        self.domain = domain
         self.floating = dtype == np.float32
         self.stored = np.dtype(np.float32 if self.floating else np.int16)
         self.origin = 32768.0 if dtype == np.uint16 else 0.0
@@ -87,6 +93,7 @@ class Recipe:
 
     def reduce(self, method: Method) -> None:
         """Add a method; its outputs follow those of the methods before."""
+        check_domain(method, self.domain)
         if isinstance(method, Count):
             return
         stage, job = self.stage(method)
@@ -107,17 +114,21 @@ class Recipe:
 
     @stage.register
     def _(self, method: Mean) -> Bound:
-        return reducers.reduce_mean, self.job(self.out_bands)
+        stage = power.reduce_mean if self.domain == "power" else reducers.reduce_mean
+        return stage, self.job(self.out_bands)
 
     @stage.register
     def _(self, method: Median) -> Bound:
         job = self.job(self.out_bands, mode=reducers.MEDIAN, rank=method)
-        return reducers.reduce_ranks, job
+        return power.reduce_ranks if self.domain == "power" else reducers.reduce_ranks, job
 
     @stage.register
     def _(self, method: Percentile) -> Bound:
-        mode = reducers.LINEAR if method.rule == "linear" else reducers.NEAREST
-        return reducers.reduce_ranks, self.job(self.out_bands, mode=mode, rank=method)
+        if method.rule == "nearest":
+            job = self.job(self.out_bands, mode=reducers.NEAREST, rank=method)
+            return reducers.reduce_ranks, job
+        job = self.job(self.out_bands, mode=reducers.LINEAR, rank=method)
+        return power.reduce_ranks if self.domain == "power" else reducers.reduce_ranks, job
 
     @stage.register
     def _(self, method: Geomedian) -> Bound:
@@ -270,6 +281,7 @@ class Recipe:
             chosen=np.empty(width, np.int16),
             floats=np.empty(self.floats(width), np.float32),
             doubles=np.empty(self.doubles(width), np.float64),
+            powers=power.powers() if self.domain == "power" else np.empty(0, np.float64),
             origin=np.float32(self.origin),
             unit=np.float32(self.unit),
         )
@@ -293,6 +305,7 @@ class Recipe:
         """float64 numbers that the greediest stage wants."""
         medoids = [method for method in self.methods if isinstance(method, Medoid)]
         rows = [2 if method.nearest else self.observations + 1 for method in medoids]
+        rows += [1] * (self.domain == "power")
         return max(rows, default=0) * width
 
 

@@ -128,6 +128,7 @@ class Scratch(NamedTuple):
     twice, limit: per pixel, of the same type; bounds: its extremes, (2,); span: of a strip, (2,).
     narrow, sorted16, twice16, limit16: the same in uint16. drop: (observation, pixel) rejected.
     chosen: (pixel,) observation, −1 for none. floats, doubles: any use within a stage.
+    powers: linear power by the bits of dB × 100, empty where values are averaged as they are.
     origin: what is to be added to a stored value. unit: the value of reflectance 1.
     """
 
@@ -156,6 +157,7 @@ class Scratch(NamedTuple):
     chosen: NDArray[np.int16]
     floats: NDArray[np.float32]
     doubles: NDArray[np.float64]
+    powers: NDArray[np.float64]
     origin: np.float32
     unit: np.float32
 

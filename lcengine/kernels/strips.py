@@ -178,6 +178,7 @@ def _borrowed(s: Scratch) -> Scratch:
         borrow(s.chosen),
         borrow(s.floats),
         borrow(s.doubles),
+        borrow(s.powers),
         s.origin,
         s.unit,
     )

@@ -109,6 +109,21 @@ def udm2(bands: Sequence[RawBand]) -> MASK:
     return classes
 
 
+def udm(bands: Sequence[RawBand]) -> MASK:
+    """PlanetScope UDM, also band 8 (unusable) of UDM2: 0 is a usable pixel.
+
+    Bit 0 is blackfill, bit 1 cloud, the others missing or suspect data of single bands (Planet,
+    UDM product specification).
+    """
+    unusable = bands[0].values
+    classes: MASK = np.full(unusable.shape, LAND, dtype=np.uint8)
+    classes[unusable != 0] = DEFECTIVE
+    classes[(unusable & 2) != 0] = CLOUD
+    classes[(unusable & 1) != 0] = NO_DATA
+    classes[~bands[0].valid] = NO_DATA
+    return classes
+
+
 @dataclass(frozen=True, slots=True)
 class Threshold:
     """Clear where a score is on the right side of `limit`, the limit itself included.

@@ -137,6 +137,15 @@ PRESETS = {
             source="Planet UDM2: band 1 (clear) is 1 and band 8 (unusable) is 0",
         ),
         MaskRecipe(
+            "udm",
+            3.0,
+            (Layer((DEFECTIVE, *CLOUD_CLASSES)),),
+            bands=("udm_unusable",),
+            decode=decode.udm,
+            purpose="PlanetScope: usable pixels by the old mask, which misses many clouds",
+            source="Planet UDM: no bit is set",
+        ),
+        MaskRecipe(
             "cldprb",
             20.0,
             CLOUDS,
@@ -187,7 +196,8 @@ def preset(name: str) -> MaskRecipe | None:
 
     `none`; `worldcover`, `geomad`, `pacific`, `s2mosaic`, `scl` (Sentinel-2 SCL); `s2cloudless`
     (Sentinel-2 L1C); `cldprb[:PERCENT]` (cloud probability, default 40); `csplus[:SCORE]` and
-    `cs[:SCORE]` (Cloud Score+, default 0.60); `qa_pixel` (Landsat); `udm2` (PlanetScope).
+    `cs[:SCORE]` (Cloud Score+, default 0.60); `qa_pixel` (Landsat); `udm2` and
+    `udm` (PlanetScope).
     """
     if name == "none":
         return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -84,7 +84,7 @@ class Sensor:
 
     `anchor` is the offset of the native pixel grid in pixels (0: edges at multiples of the
     resolution). `mask` and `outliers` are the preset and the screens that a composite takes where
-    nobody names others.
+    nobody names others. `recognises`: whether an item of no known collection is of this sensor.
     """
 
     name: str
@@ -96,6 +96,7 @@ class Sensor:
     normalise: Normaliser
     mask: str = "none"
     outliers: str = "none"
+    recognises: Callable[[Mapping[str, Any]], bool] | None = None
 
     @property
     def band_names(self) -> tuple[str, ...]:
@@ -110,6 +111,20 @@ class Sensor:
         raise InputError(
             f"sensor {self.name} has no band {name!r}; it has {', '.join(self.band_names)}"
         )
+
+    def kind_of(self, bands: Sequence[str]) -> Kind:
+        """The kind that bands of pixels share; `InputError` for mask bands and mixed kinds."""
+        kinds = {band: self.band(band).kind for band in bands}
+        for band, kind in kinds.items():
+            if kind not in QUANTITIES:
+                raise InputError(f"band {band!r} serves masks and cannot be composited")
+        if len(set(kinds.values())) > 1:
+            listed = ", ".join(f"{band} is {kind}" for band, kind in kinds.items())
+            raise InputError(
+                f"the bands are of several kinds ({listed}), which have no scale in common; "
+                "take them one kind at a time"
+            )
+        return next(iter(kinds.values()))
 
     def layout(self, band: str) -> FileLayout:
         """How files of a band are typically stored."""
@@ -152,17 +167,38 @@ def asset_raster(
     return (a, b, c, d, e, f), (int(shape[0]), int(shape[1]))
 
 
-def stated_scaling(asset: Mapping[str, Any]) -> tuple[float | None, float | None, float | None]:
-    """(scale, offset, nodata) as the asset states them, None where it is silent.
+def stated_scaling(
+    asset: Mapping[str, Any], band: int = 1
+) -> tuple[float | None, float | None, float | None]:
+    """(scale, offset, nodata) of a band, from 1, as the asset states them, None where it is silent.
 
     Reads `raster:bands` (raster extension 1), `raster:scale`/`raster:offset` with `nodata`
-    (raster extension 2, STAC 1.1), and `bands[0]` of STAC 1.1, in this order.
+    (raster extension 2, STAC 1.1), and `bands` of STAC 1.1, in this order.
     """
-    bands = asset.get("raster:bands") or [{}]
-    v11 = (asset.get("bands") or [{}])[0]
+    old_style, new_style = (_entry(asset.get(name), band) for name in ("raster:bands", "bands"))
     found: list[float | None] = []
     for old, new in (("scale", "raster:scale"), ("offset", "raster:offset"), ("nodata", "nodata")):
-        values = (bands[0].get(old), asset.get(new), v11.get(new))
+        values = (old_style.get(old), asset.get(new), new_style.get(new))
         value = next((v for v in values if v is not None), None)
         found.append(None if value is None else float(value))
     return found[0], found[1], found[2]
+
+
+def stated_orbit(properties: Mapping[str, Any]) -> tuple[str, int | None]:
+    """(direction, relative number) of the orbit: `ascending`, `descending` or empty; maybe None."""
+    number = properties.get("sat:relative_orbit")
+    state = str(properties.get("sat:orbit_state") or "").lower()
+    return state, None if number is None else int(number)
+
+
+def no_offset(stac: Mapping[str, Any], offset: float | None) -> None:
+    """`InputError` where a reflectance offset is given for what is no reflectance."""
+    if offset is not None:
+        raise InputError(
+            f"offset is {offset:g}, and item {stac.get('id')} of {stac.get('collection')!r} has no "
+            "reflectance; leave --offset out (offset= in Python)"
+        )
+
+
+def _entry(entries: Any, band: int) -> Mapping[str, Any]:
+    return entries[band - 1] if entries and len(entries) >= band else {}

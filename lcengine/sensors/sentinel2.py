@@ -1,5 +1,8 @@
 """Sentinel-2 L2A (surface reflectance) as the catalogues lay it out, and what L1C shares with it.
 
+Read are the layouts of Earth Search (`red`), the Planetary Computer (`B04`) and the Copernicus
+Data Space (`B04_10m`, JPEG 2000, STAC 1.0 and 1.1), each band at its native resolution.
+
 Reflectance contract, in this order (per asset, recorded in `Asset.contract`):
 
 1. the catalogue says that the offset has been applied to the COGs
@@ -20,7 +23,14 @@ from typing import Any
 
 from lcengine.errors import ContractError, InputError
 from lcengine.items import Asset, Item, parse_datetime
-from lcengine.sensors.base import Band, Sensor, asset_crs, asset_raster, stated_scaling
+from lcengine.sensors.base import (
+    Band,
+    Sensor,
+    asset_crs,
+    asset_raster,
+    stated_orbit,
+    stated_scaling,
+)
 
 SCALE = 1e-4
 OFFSET_BASELINE = (4, 0)
@@ -84,6 +94,7 @@ def item_of(
             f"{', '.join(stac['assets'])}"
         )
     tile = _tile(properties)
+    state, relative = stated_orbit(properties)
     return Item(
         id=str(stac["id"]),
         sensor=sensor,
@@ -96,6 +107,8 @@ def item_of(
         baseline=baseline,
         cloud_cover=properties.get("eo:cloud_cover"),
         assets=assets,
+        orbit_state=state,
+        relative_orbit=relative,
     )
 
 
@@ -132,6 +145,7 @@ def _asset(
         scale=scale,
         offset=offset,
         contract=contract,
+        unit="reflectance" if band.kind == "reflectance" else "number",
     )
 
 
@@ -200,7 +214,8 @@ def _baseline(properties: Mapping[str, Any]) -> str:
 
 def _sensing(properties: Mapping[str, Any]) -> str:
     """Sensing start of the datastrip, the same for every reprocessing, else the item's second."""
-    match = SENSING.search(str(properties.get("s2:datastrip_id", "")))
+    strips = (properties.get(name, "") for name in ("s2:datastrip_id", "eopf:datastrip_id"))
+    match = SENSING.search(" ".join(map(str, strips)))
     if match:
         return match.group(1)
     return parse_datetime(str(properties["datetime"])).strftime("%Y%m%dT%H%M%S")

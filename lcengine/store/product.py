@@ -164,7 +164,9 @@ def stored(path: str | os.PathLike[str]) -> xr.Dataset:
 
 
 def open(path: str | os.PathLike[str]) -> xr.Dataset:
-    """A product for people: float32 reflectance with NaN, QA as integers, lazily from Zarr.
+    """A product for people: float32 with NaN, QA as integers, lazily from Zarr.
+
+    Bands are reflectance, or backscatter where their `units` are dB.
 
     `path`: a local path or `s3://bucket/key`; an Icechunk repository is recognised. dims (y, x),
     or (time, y, x) with `time` where each period starts, the coordinate `period` with its name and

@@ -151,6 +151,27 @@ def percentile(method, seen):
     return per_band(seen, lambda x: np.percentile(x, method.percent))
 
 
+def in_power(seen, reduce):
+    """dB × 100 of what `reduce` makes of the float64 powers, rounded half to even."""
+
+    def decibels(band):
+        return int(np.rint(1000 * np.log10(reduce(10 ** (band.astype(float) / 1000)))))
+
+    return per_band(seen, decibels)
+
+
+def median_power(_method, seen):
+    return in_power(seen, np.median)
+
+
+def mean_power(_method, seen):
+    return in_power(seen, np.mean)
+
+
+def percentile_power(method, seen):
+    return in_power(seen, lambda x: np.percentile(x, method.percent))
+
+
 def nothing(_method, _seen):
     return Answer([])
 

@@ -15,6 +15,7 @@ from functools import cached_property
 import numpy as np
 import oracles
 
+from lcengine.kernels import NODATA
 from lcengine.kernels._jit import usable_cpus
 from lcengine.kernels.composite import Composite, composite
 from lcengine.kernels.methods import (
@@ -49,9 +50,11 @@ class Cube:
     names: tuple[str, ...] = BANDS
     days: np.ndarray | None = None
     n_out: int | None = None
+    domain: str = "linear"
 
     def composite(self, methods, screen=None, **options) -> Composite:
-        given = {"bands": self.names, "days": self.days, "n_out": self.n_out, **options}
+        own = {"bands": self.names, "days": self.days, "n_out": self.n_out, "domain": self.domain}
+        given = {**own, **options}
         return composite(
             self.values, self.clear, self.groups, methods=methods, screen=screen, **given
         )
@@ -302,6 +305,17 @@ TABLE: dict[str, Row] = dict([
     _alone(Count(), oracles.nothing),
 ])  # fmt: skip
 
+POWER: dict[str, Row] = dict([
+    _alone(Median(), oracles.median_power),
+    _alone(Mean(), oracles.mean_power),
+    *(_alone(Percentile(p), oracles.percentile_power) for p in (0, 10, 25, 50, 75, 97.5, 100)),
+    _alone(Percentile(90, "nearest"), oracles.percentile),
+    _alone(FirstClear(), oracles.first_clear),
+    _alone(FirstClear(last=True), oracles.first_clear),
+    _alone(Count(), oracles.nothing),
+])  # fmt: skip
+"""What works on backscatter, int16 dB × 100."""
+
 SCREENS: dict[str, MadScreen | None] = {
     "none": None,
     **{text: MadScreen.parse(text) for text in ("mad", "mad:bright", "mad:dark", "mad:bands")},
@@ -310,6 +324,30 @@ REJECTING = [MadScreen(0.0), MadScreen(2.5, 0, "dark"), MadScreen(1.349, per_ban
 
 
 # ------------------------------------------------------------------------------------------ cubes
+
+
+def make_decibels(
+    seed: int,
+    observations: int,
+    shape: tuple[int, int] = (5, 7),
+    *,
+    masked: float = 0.4,
+    members: int = 1,
+    extreme: bool = False,
+    n_out: int | None = None,
+) -> Cube:
+    """A cube of backscatter, dB × 100: speckle around a level per pixel and polarisation.
+
+    extreme: ends of the type, a factor of 10^65 apart.
+    """
+    cube = make(seed, observations, shape, masked=masked, members=members, extreme=extreme)
+    values = cube.values[:, :2].copy()
+    if not extreme:
+        rng = np.random.default_rng(seed)
+        level = rng.integers(-2500, 500, (1, 2, *shape))
+        speckle = np.rint(1000 * np.log10(rng.gamma(4.4, 1 / 4.4, values.shape))) + level
+        values = np.where(values == NODATA, NODATA, speckle).astype(np.int16)
+    return Cube(values, cube.clear, cube.groups, ("vv", "vh"), cube.days, n_out, "power")
 
 
 def make(
