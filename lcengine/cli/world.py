@@ -38,10 +38,13 @@ def simulate(
             "(default: threads of this process).",
         ),
     ] = None,
+    picture: Annotated[
+        Path | None, typer.Option("--picture", help="Also draw every layer into this PNG or JPEG.")
+    ] = None,
     json: options.AsJson = False,
 ) -> None:
     """Write a simulated archive of one landscape: COGs, a STAC catalogue and the truth."""
-    from lcengine.simulate import SimulationOptions
+    from lcengine.simulate import SimulationOptions, gallery
     from lcengine.simulate import simulate as write
 
     asked = SimulationOptions(
@@ -53,15 +56,20 @@ def simulate(
         sensors=tuple(sensors.split(",")),
         labels=labels,
     )
+    if picture is not None:
+        gallery.check_name(picture)
     say(f"simulating {dates} overpasses of {size} x {size} pixels into {folder} ...")
     opened = options.connector(cluster)() if cluster else nullcontext()
     with opened as client:
         world = write(folder, asked, client=client)
+    if picture is not None:
+        gallery.draw(world, picture)
     emit(
         {
             "catalog": str(world.catalog),
             "truth": str(world.truth),
             "items": len(world.item_ids),
+            **({} if picture is None else {"picture": str(picture)}),
         },
         json,
     )

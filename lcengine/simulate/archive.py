@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lcengine.errors import InputError
-from lcengine.simulate import scenes, truth
+from lcengine.simulate import coarse, planet, scenes, sentinel1, truth, vectors
 from lcengine.simulate.options import SimulationOptions
 from lcengine.simulate.stac import COLLECTIONS, write_catalog
 from lcengine.simulate.world import Job
@@ -21,7 +21,11 @@ from lcengine.simulate.world import Job
 if TYPE_CHECKING:
     from lcengine.engine import Client
 
-_JOBS: dict[str, Callable[[SimulationOptions], list[Job]]] = {"s2": scenes.jobs}
+_JOBS: dict[str, Callable[[SimulationOptions], list[Job]]] = {
+    "s2": scenes.jobs,
+    "s1": sentinel1.jobs,
+    "planet": planet.jobs,
+}
 """What writes each sensor of `options.SENSORS`."""
 _MARKER = "simulation.json"
 _FOLDERS = (*COLLECTIONS, "truth", "labels")
@@ -70,6 +74,8 @@ def simulate(
     _prepare(root, options)
     blocks, assemblies = truth.jobs(options)
     first = [*(job for name in options.sensors for job in _JOBS[name](options)), *blocks]
+    if options.labels:
+        first += [coarse.CoarseLabels(options), vectors.VectorLabels(options)]
     items = _run_all(first, root, threads, client)
     _run_all(assemblies, root, threads, client)
     (root / "truth" / truth.PARTS).rmdir()

@@ -183,9 +183,11 @@ class Landscape:
     @cached_property
     def roads(self) -> list[LineString]:
         """Centre lines of the roads between holdings, 12 m wide, in EPSG:32631."""
-        left, bottom, right, top = self.bounds
-        lines = self.pattern.roads((0, 0, right - left, top - bottom))
-        return [self._placed(line) for line in lines]
+        return self.roads_in(self.bounds)
+
+    def roads_in(self, bounds: Box) -> list[LineString]:
+        """The roads within bounds, cut at them."""
+        return [self._placed(line) for line in self.pattern.roads(self._local_box(bounds))]
 
     @cached_property
     def seeds(self) -> Metres:
@@ -196,19 +198,23 @@ class Landscape:
 
     @cached_property
     def footprints(self) -> list[Polygon]:
-        """Outlines of the buildings that stand whole within bounds, in EPSG:32631."""
-        left, bottom, right, top = self.bounds
-        area = (0, 0, right - left, top - bottom)
+        """Outlines of the buildings that stand whole in the landscape, in EPSG:32631."""
+        return self.footprints_in(self.bounds)
+
+    def footprints_in(self, bounds: Box) -> list[Polygon]:
+        """The buildings that stand whole within bounds."""
+        left, _, _, top = self.bounds
+        area = self._local_box(bounds)
         found: list[Polygon] = []
         for seed, holding in zip(*self.pattern.nearby(area, 2 * self.pattern.spacing), strict=True):
             corners = self.pattern.houses(seed, int(holding))
             corners = np.stack([left + corners[..., 0], top - corners[..., 1]], axis=-1)
-            found.extend(Polygon(c) for c in corners[self._stands(corners)])
+            found.extend(Polygon(c) for c in corners[self._stands(corners, bounds)])
         return found
 
-    def _stands(self, corners: Metres) -> NDArray[np.bool_]:
+    def _stands(self, corners: Metres, bounds: Box) -> NDArray[np.bool_]:
         """Whether middle and corners (n, 4, 2) of buildings are roof, and within bounds."""
-        left, bottom, right, top = self.bounds
+        left, bottom, right, top = bounds
         x, y = corners[..., 0], corners[..., 1]
         within = (x > left) & (x < right) & (y > bottom) & (y < top)
         stands: NDArray[np.bool_] = np.asarray(within.all(axis=1))
@@ -218,6 +224,11 @@ class Landscape:
             unit = self.units(points[stands, :, 0], points[stands, :, 1])
             stands[stands] = (unit // _KINDS == HOUSE).all(axis=1)
         return stands
+
+    def _local_box(self, bounds: Box) -> tuple[float, float, float, float]:
+        """Bounds as least and greatest metres east and south of the upper left corner."""
+        left, _, _, top = self.bounds
+        return bounds[0] - left, top - bounds[3], bounds[2] - left, top - bounds[1]
 
     def _placed(self, line: LineString) -> LineString:
         left, _, _, top = self.bounds

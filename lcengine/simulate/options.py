@@ -8,7 +8,7 @@ from datetime import date
 from lcengine.errors import InputError
 from lcengine.simulate.sentinel2 import BANDS, Overpass, make_overpasses
 
-SENSORS = ("s2",)
+SENSORS = ("s2", "s1", "planet")
 """The sensors of the simulated world."""
 MOST_PIXELS = 40_000
 """400 km: a wider mosaic would leave the two UTM zones far behind."""

@@ -1,4 +1,4 @@
-"""Writing cloud-optimised GeoTIFFs."""
+"""Writing cloud-optimised GeoTIFFs, and cutting a world into pieces of bounded size."""
 
 from __future__ import annotations
 
@@ -14,12 +14,25 @@ from rasterio.transform import from_origin
 from rasterio.windows import Window
 
 Bounds = tuple[int, int, int, int]
+"""Left, bottom, right, top in metres."""
 _BLOCK = 512
 _MOST_PIXELS = 2048
 """Along a side of a raster without overviews."""
 
 
-def write_cog(file: Path, array: NDArray[Any], epsg: int, bounds: Bounds, nodata: float) -> None:
+def pieces(bounds: Bounds, side: int) -> list[Bounds]:
+    """Parts of at most `side` metres, from the upper left corner, row by row."""
+    left, bottom, right, top = bounds
+    return [
+        (x, max(bottom, y - side), min(right, x + side), y)
+        for y in range(top, bottom, -side)
+        for x in range(left, right, side)
+    ]
+
+
+def write_cog(
+    file: Path, array: NDArray[Any], epsg: int, bounds: Bounds, nodata: float | None
+) -> None:
     """Write (row, column) or (band, row, column) as one cloud-optimised GeoTIFF."""
     bands = array if array.ndim == 3 else array[None]
     profile = _profile(bands.shape, array.dtype, epsg, bounds, nodata)
@@ -50,7 +63,7 @@ def assemble_cog(
 
 
 def _profile(
-    shape: tuple[int, ...], dtype: np.dtype[Any], epsg: int, bounds: Bounds, nodata: float
+    shape: tuple[int, ...], dtype: np.dtype[Any], epsg: int, bounds: Bounds, nodata: float | None
 ) -> dict[str, Any]:
     count, height, width = shape
     left, bottom, right, top = bounds

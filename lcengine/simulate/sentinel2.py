@@ -138,19 +138,19 @@ class Granule:
         if swath is not None:
             data = data.intersection(swath.polygon(self.mosaic))
         if self.epsg != EPSG:
-            data = _project(data, EPSG, self.epsg)
+            data = project(data, EPSG, self.epsg)
         data = data.intersection(box(*self.bounds))
-        return Polygon(shapely.get_coordinates(_project(data, self.epsg, 4326)))
+        return Polygon(shapely.get_coordinates(project(data, self.epsg, 4326)))
 
 
-def _project(shape: BaseGeometry, source: int, target: int) -> BaseGeometry:
+def project(shape: BaseGeometry, source: int, target: int) -> BaseGeometry:
     """A geometry's vertices from one EPSG code to another, x or longitude first."""
     transformer = Transformer.from_crs(source, target, always_xy=True)
 
-    def project(points: NDArray[np.float64]) -> NDArray[np.float64]:
+    def moved(points: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.column_stack(transformer.transform(points[:, 0], points[:, 1]))
 
-    return shapely.transform(shape, project)
+    return shapely.transform(shape, moved)
 
 
 def make_granules(mosaic: Mosaic, second_zone: bool) -> tuple[Granule, ...]:
@@ -270,16 +270,21 @@ class Overpass:
 
     @property
     def sun(self) -> tuple[float, float]:
-        """Sun elevation and azimuth (clockwise from north) in degrees, Cooper's declination."""
-        declination = np.radians(23.44) * np.sin(2 * np.pi * (284 + self.day) / 365)
-        hours = self.time.hour + self.time.minute / 60 + LON / 15 - 12
-        hour_angle, latitude = np.radians(15 * hours), np.radians(LAT)
-        sine = np.sin(latitude) * np.sin(declination)
-        sine += np.cos(latitude) * np.cos(declination) * np.cos(hour_angle)
-        east = -np.cos(declination) * np.sin(hour_angle)
-        north = np.sin(declination) * np.cos(latitude)
-        north -= np.cos(declination) * np.cos(hour_angle) * np.sin(latitude)
-        return float(np.degrees(np.arcsin(sine))), float(np.degrees(np.arctan2(east, north)) % 360)
+        """Sun elevation and azimuth (clockwise from north) in degrees."""
+        return sun(self.time)
+
+
+def sun(time: datetime) -> tuple[float, float]:
+    """Sun elevation and azimuth (clockwise from north) in degrees, Cooper's declination."""
+    declination = np.radians(23.44) * np.sin(2 * np.pi * (284 + time.timetuple().tm_yday) / 365)
+    hours = time.hour + time.minute / 60 + LON / 15 - 12
+    hour_angle, latitude = np.radians(15 * hours), np.radians(LAT)
+    sine = np.sin(latitude) * np.sin(declination)
+    sine += np.cos(latitude) * np.cos(declination) * np.cos(hour_angle)
+    east = -np.cos(declination) * np.sin(hour_angle)
+    north = np.sin(declination) * np.cos(latitude)
+    north -= np.cos(declination) * np.cos(hour_angle) * np.sin(latitude)
+    return float(np.degrees(np.arcsin(sine))), float(np.degrees(np.arctan2(east, north)) % 360)
 
 
 def make_overpasses(first: date, last: date, count: int, seed: int) -> tuple[Overpass, ...]:

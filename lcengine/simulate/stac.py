@@ -16,6 +16,8 @@ from lcengine.simulate.sentinel2 import COLLECTION, MSI_NAME, RESOLUTION, Granul
 _COG = "image/tiff; application=geotiff; profile=cloud-optimized"
 COLLECTIONS = {
     COLLECTION: "Simulated Sentinel-2 L2A surface reflectance with scene classification",
+    "sentinel-1-rtc": "Simulated Sentinel-1 backscatter: gamma nought in linear power",
+    "PSScene": "Simulated PlanetScope reflectance of four or eight bands with UDM2",
 }
 """What each collection of the simulated world holds, by id."""
 _GEOJSON = "application/geo+json"

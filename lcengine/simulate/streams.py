@@ -23,6 +23,13 @@ class Stream(IntEnum):
     SKY = 2
     CLASSIFICATION = 3
     NOISE = 4
+    SOIL = 5
+    RADAR = 6
+    SPECKLE = 7
+    PLANET = 8
+    PLANET_SKY = 9
+    COARSE = 10
+    VECTORS = 11
 
 
 def generator(seed: int, stream: Stream, *key: int) -> np.random.Generator:
