@@ -44,7 +44,7 @@ def load(
     say, nodata -32768; the cube's name is the kind of its bands. x and y are pixel centres. `time`
     has one entry per item that reaches the grid, ordered by observation, with the coordinates `id`,
     `platform`, `observation` (items of one overpass share a number) and `began` (when that
-    overpass did).
+    overpass did); the attribute `sensor` tells `composite` what it takes where nobody says it.
     Pixels outside the grid's polygon are nodata. `mask`: a preset of `lcengine.masks`, adds the
     band `clear`, computed on the mask's native grid; with it, `bands` may name `cloud_distance`,
     metres to the next cloud or shadow (at most 3000), for the best available pixel. `chunks`: edge
@@ -86,6 +86,9 @@ def load(
         _FillValue=int(reader.NODATA),
         units=QUANTITIES[kind].units,
     )
+    sensors = {item.sensor for item in items}
+    if len(sensors) == 1:
+        cube.attrs["sensor"] = sensors.pop()
     return cube.rio.write_crs(grid.crs_wkt)  # type: ignore[no-any-return]
 
 

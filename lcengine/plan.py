@@ -22,6 +22,7 @@ from lcengine import masks
 from lcengine.errors import InputError
 from lcengine.grid import Grid, Tile
 from lcengine.items import Asset, GroupBy, Item, Items, check_items, observations
+from lcengine.kernels.convert import LOGARITHMIC
 from lcengine.locate import Lattice, SourceGrid, Window, transformer
 from lcengine.reader import GDAL_OPTIONS, Resampling, check_resampling, oversampling
 from lcengine.sensors import sensor
@@ -185,7 +186,8 @@ class ReadPlan:
     def _gathering(self, threads: int) -> float:
         """Bytes per block pixel that resampling holds: coordinates, and values of reads in flight.
 
-        Nothing where the product's pixels are the source's. Coordinates in another CRS are float64
+        Nothing where the product's pixels are the source's, but for backscatter: its reads pass
+        through float64. Coordinates in another CRS are float64
         x and y, then float64 row and column and their int32 index per source grid, each made from
         temporaries; a read in flight holds its source pixels and its own copy of the coordinates.
         """
@@ -194,14 +196,17 @@ class ReadPlan:
         lattices = frozenset[Lattice]().union(*of_item)
         foreign = self._most_foreign(of_item)
         smooth = self.resampling == "bilinear"
+        reads = min(threads, len(self.items) * len(bands))
+        wide = any(i.asset(b).unit in LOGARITHMIC for i in self.items for b in self.bands)
+        stored, value = (12, 8) if wide else (2, 2)
         if not smooth and not foreign and all(own.dx == self.lattice.dx for own in lattices):
-            return 0.0
+            return float(reads * stored * wide)
         finer = max(_finer(self.lattice, own) for own in lattices)
         samples = max(1, int(np.ceil(finer))) ** 2 if self.resampling == "average" else 1
         shared = 16 * len({own.crs for own in foreign}) + 24 * len(foreign) + 24 * bool(foreign)
         index = 16 if smooth else 8 if foreign else 0
-        reads = min(threads, len(self.items) * len(bands))
-        return shared * samples + reads * (2 * finer**2 + (index + 2 * (samples > 1)) * samples)
+        own = stored * finer**2 + (index + value * (samples > 1)) * samples + value * wide
+        return shared * samples + reads * own
 
 
 def plan_reads(  # noqa: PLR0913 - what to read, onto what, and how
@@ -236,6 +241,8 @@ def plan_reads(  # noqa: PLR0913 - what to read, onto what, and how
     for name in sorted({item.sensor for item in ordered}):
         masks.check_sensor(recipe, sensor(name))
     for item in ordered:
+        if recipe is not None:
+            masks.check_item(recipe, item)
         assets = [item.asset(band) for band in needed]
         if recipe is not None:
             masks.factors(recipe, [item.asset(band) for band in recipe.bands])

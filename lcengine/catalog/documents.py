@@ -262,6 +262,6 @@ def _decode(data: bytes, address: str) -> str:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise CatalogError(
-            f"{address} is not text; expected STAC as JSON or NDJSON "
-            "(convert stac-geoparquet with `rustac translate`)"
+            f"{address} is not text; expected STAC as JSON or NDJSON, or stac-geoparquet in a "
+            "file called .parquet"
         ) from None

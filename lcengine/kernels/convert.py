@@ -23,6 +23,8 @@ LIMIT = 32767
 SATURATED = 65535
 STEPS: Final = {"reflectance": 10_000, "decibel": 100, "number": 1}
 """Stored integers per unit of what `DN * scale + offset` is; power is stored as its logarithm."""
+LOGARITHMIC: Final = frozenset({"power", "decibel"})
+"""What is stored as decibels and interpolated as power."""
 
 _EXACT: Final = 10**7
 """Largest common denominator of scale and offset with which float64 is exact for 32-bit DN."""
@@ -43,7 +45,7 @@ class Scaling:
     @property
     def logarithmic(self) -> bool:
         """Whether the stored pixels are decibels, which are interpolated as powers."""
-        return self.unit in ("power", "decibel")
+        return self.unit in LOGARITHMIC
 
 
 def to_pixels(dn: npt.NDArray[np.generic], scaling: Scaling, out: INT16) -> None:
@@ -75,7 +77,7 @@ def to_pixels(dn: npt.NDArray[np.generic], scaling: Scaling, out: INT16) -> None
         # The bits of a negative number are the place it has in the table.
         out[...] = table[dn.view(f"u{dn.dtype.itemsize}")]
     else:
-        out[...] = _any_dtype(dn, gain, bias, scaling.nodata)
+        _any_dtype(dn, gain, bias, scaling.nodata, out)
 
 
 def to_power(dn: npt.NDArray[np.generic], scaling: Scaling) -> FLOAT:
@@ -143,20 +145,28 @@ def _from_uint16(
 
 
 def _any_dtype(
-    dn: npt.NDArray[np.generic], gain: Fraction, bias: Fraction, nodata: float | None
-) -> INT16:
-    """Floats and wide integers, in float64: one division rounds, so that halves are halves."""
-    values = np.asarray(dn, dtype=np.float64)
-    valid = np.isfinite(values)
-    if nodata is not None:
-        valid &= values != _held(nodata, dn.dtype)
+    dn: npt.NDArray[np.generic], gain: Fraction, bias: Fraction, nodata: float | None, out: INT16
+) -> None:
+    """Floats and wide integers, in float64."""
     unit = lcm(gain.denominator, bias.denominator)
     if unit > _EXACT:  # no decimals that anybody wrote
-        scaled = np.where(valid, values, 0.0) * float(gain) + float(bias)
-    else:
-        scaled = (np.where(valid, values, 0.0) * int(gain * unit) + int(bias * unit)) / unit
-    whole = np.clip(np.rint(scaled), -LIMIT, LIMIT)
-    return np.where(valid, whole, np.float64(NODATA)).astype(np.int16)
+        slope, start, unit = float(gain), float(bias), 1
+    else:  # one division rounds, so that halves are halves
+        slope, start = float(gain * unit), float(bias * unit)
+    missing = math.nan if nodata is None else _held(nodata, dn.dtype)
+    _from_any(dn, slope, start, float(unit), missing, out)
+
+
+@kernel
+def _from_any(
+    dn: npt.NDArray[np.generic], slope: float, start: float, unit: float, missing: float, out: INT16
+) -> None:
+    for y in range(out.shape[0]):
+        for x in range(out.shape[1]):
+            raw = np.float64(dn[y, x])
+            value = np.rint((raw * slope + start) / unit)
+            bounded = min(max(value, -32767.0), 32767.0)
+            out[y, x] = np.int16(bounded) if np.isfinite(raw) and raw != missing else NODATA
 
 
 def _held(nodata: float, dtype: np.dtype[np.generic]) -> float:

@@ -84,7 +84,11 @@ class TestLocal:
 
 
 class TestFile:
+    # It names the dashboard's usual port, which another cluster of this machine may have: Dask warns,
+    # leaks the socket that it tried and takes another port.
     @pytest.mark.slow
+    @pytest.mark.filterwarnings("ignore:Port 8787 is already in use")
+    @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
     def test_the_shipped_one_starts(self):
         with connect(clusters.DEPLOYMENTS / "local.yaml") as client:
             assert set(client.nthreads().values()) == {4}
