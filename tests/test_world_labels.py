@@ -14,6 +14,7 @@ import pytest
 import rasterio
 import shapely
 
+from lcengine.cluster import connect
 from lcengine.errors import InputError
 from lcengine.simulate import LEGEND, SimulationOptions, gallery, simulate
 from lcengine.simulate.coarse import CONFUSED, FILES, NODATA, CoarseLabels, confuse, igbp_of
@@ -45,8 +46,13 @@ def read(path):
         return file.read(1)
 
 
+def digest(folder):
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+
 def layer(archive, name):
-    return gpd.read_file(archive.path / "labels" / FILE, layer=name)
+    return gpd.read_file(archive.labels / FILE, layer=name)
 
 
 def mixture(**shares):
@@ -102,7 +108,7 @@ class TestRules:
 
 class TestCoarse:
     def test_is_on_even_cells_and_unknown_outside(self, archive):
-        with rasterio.open(archive.path / "labels" / FILES[0]) as file:
+        with rasterio.open(archive.labels / FILES[0]) as file:
             assert file.res == (500, 500)
             assert file.crs.to_epsg() == 32631
             assert all(edge % 500 == 0 for edge in file.bounds)
@@ -152,7 +158,7 @@ class TestCoarse:
 
 class TestVectors:
     def test_layers(self, archive):
-        names = pyogrio.list_layers(archive.path / "labels" / FILE)[:, 0]
+        names = pyogrio.list_layers(archive.labels / FILE)[:, 0]
         assert set(names) == set(LAYERS)
         for name in LAYERS:
             frame = layer(archive, name)
@@ -262,6 +268,19 @@ class TestDeterminism:
         VectorLabels(replace(options, seed=7)).run(tmp_path / "other")
         other = (tmp_path / "other" / "labels" / FILE).read_bytes()
         assert hashlib.sha256(other).digest() != seen[0][FILE]
+
+    @pytest.mark.slow
+    def test_whatever_the_threads_and_workers(self, tmp_path):
+        """Every file of every sensor and label, byte for byte."""
+        options = replace(OPTIONS, size=64, dates=1, period="2023-06-01/2023-06-20")
+        alone = simulate(tmp_path / "alone", options, threads=1)
+        crowd = simulate(tmp_path / "crowd", options, threads=4)
+        with connect("local:workers=2,threads=1") as client:
+            spread = simulate(tmp_path / "spread", options, client=client)
+        expected = digest(alone.path)
+        assert len(expected) > 20
+        assert digest(crowd.path) == expected
+        assert digest(spread.path) == expected
 
 
 class TestGallery:

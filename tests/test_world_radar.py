@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections import defaultdict
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -104,6 +105,12 @@ class TestPlausible:
                 assert low <= decibel(np.mean(means)) <= high, (expected.name, polarisation)
                 checked += 1
         assert checked >= 8
+
+    def test_the_page_of_the_world_states_them(self):
+        page = (Path(__file__).parent.parent / "docs" / "world.md").read_text()
+        for r in PLAUSIBLE:
+            vv, vh = (f"{low:g} to {high:g}".replace("-", "−") for low, high in (r.vv, r.vh))
+            assert f"| {r.name} | {r.days[0]}–{r.days[1]} | {vv} | {vh} | {r.source} |" in page
 
     def test_wet_soil_is_brighter_where_no_canopy_hides_it(self):
         index = np.arange(len(NAMES))

@@ -69,6 +69,7 @@ def simulate(
             "catalog": str(world.catalog),
             "truth": str(world.truth),
             "items": len(world.item_ids),
+            **({"labels": str(world.labels)} if labels else {}),
             **({} if picture is None else {"picture": str(picture)}),
         },
         json,

@@ -10,9 +10,11 @@ mosaic, with shares that are set, not found.
 reproduces what a compositing engine has to survive: broken and overcast skies, soft cloud edges,
 cirrus, haze, shadows, a scene classification that errs, processing baselines with and without the
 -1000 offset (one of them mis-described by its catalogue), 20 m bands, swath edges, and granules
-that overlap, in two UTM zones if asked.
+that overlap, in two UTM zones if asked. Sentinel-1 (`sentinel1`, `backscatter`), PlanetScope
+(`planet`, `dove`), coarse labels (`coarse`) and vector labels (`vectors`) say in their modules what
+they model and what not; docs/world.md says it of all.
 
-What it does not model:
+What Sentinel-2 does not model:
 
 - atmosphere and sensor beyond haze, white noise and rounding: no point spread function, no
   misregistration between dates, no band-to-band parallax, no saturation, no adjacency effect, no

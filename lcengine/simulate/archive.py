@@ -55,6 +55,11 @@ class Simulation:
         """
         return self.path / "truth"
 
+    @property
+    def labels(self) -> Path:
+        """Folder of the labels, where they were asked for: see `coarse` and `vectors`."""
+        return self.path / "labels"
+
 
 def simulate(
     path: str | os.PathLike[str],
@@ -75,7 +80,8 @@ def simulate(
     blocks, assemblies = truth.jobs(options)
     first = [*(job for name in options.sensors for job in _JOBS[name](options)), *blocks]
     if options.labels:
-        first += [coarse.CoarseLabels(options), vectors.VectorLabels(options)]
+        # Before the others: surveying a large world takes longest of all jobs.
+        first = [vectors.VectorLabels(options), coarse.CoarseLabels(options), *first]
     items = _run_all(first, root, threads, client)
     _run_all(assemblies, root, threads, client)
     (root / "truth" / truth.PARTS).rmdir()

@@ -266,7 +266,7 @@ def _planet_band(view: View, items: list[dict[str, Any]], name: str) -> Image:
 
 def _labels(view: View) -> list[Panel]:
     """Coarse labels, vector labels, and the points on which labellers disagree."""
-    folder = view.archive.path / "labels"
+    folder = view.archive.labels
     if not folder.is_dir():
         return []
     igbp = view.read([folder / coarse.FILES[0]])
