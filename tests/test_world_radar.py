@@ -57,7 +57,7 @@ class TestPlausible:
 
     @pytest.mark.parametrize("expected", PLAUSIBLE, ids=lambda r: f"{r.name} {r.days[0]}")
     @pytest.mark.parametrize("seed", [0, 1, 2])
-    def test_class_means_lie_in_published_ranges(self, expected, seed):
+    def test_class_means_lie_in_their_ranges(self, expected, seed):
         options = SimulationOptions(size=512, seed=seed)
         code = next(c.code for c in LEGEND if c.name == expected.name)
         units = world(options).landscape.code == code

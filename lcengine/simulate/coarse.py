@@ -62,9 +62,9 @@ CONFUSED: Mapping[int, tuple[tuple[int, float], ...]] = {
     16: ((10, 0.04), (7, 0.04)),
     17: ((11, 0.02),),
 }
-"""For an IGBP class: (class it is taken for, how often). Chosen after the pairs that the papers
-above name as confused: grassland and savanna with each other and with cropland, shrubs with grass,
-mosaics with cropland, mixed with pure forests, wetland with its neighbours."""
+"""For an IGBP class: (class it is taken for, how often). Our choice among classes that look alike
+to MODIS: grassland, savanna and shrubs with each other and with cropland, mosaics with cropland,
+mixed with pure forests, wetland with its neighbours. Only their sum is held against a figure."""
 
 
 def igbp_of(fractions: NDArray[np.float32]) -> NDArray[np.uint8]:
