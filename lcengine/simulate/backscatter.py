@@ -42,8 +42,8 @@ class Scatterer:
     depth: Pair = (1.5, 1.5)
     """Two-way optical depth of a closed green canopy."""
     moisture: Pair = (0.25, 0.17)
-    """dB per percent of soil moisture; over bare soil of the size that retrievals at C band find (El
-    Hajj et al. 2017, Remote Sensing 9, 1292)."""
+    """dB per percent of soil moisture; over bare soil of the size that retrievals at C band find
+    (El Hajj et al. 2017, Remote Sensing 9, 1292)."""
     slope: float = -0.13
     """dB per degree of incidence; linear as in Bauer-Marschallinger et al. 2019 (TGRS 57, 520)."""
     spread: float = 0.6
