@@ -20,12 +20,14 @@ from hypothesis import strategies as st
 from pyproj import Transformer
 from shapely.geometry import Polygon, box, shape
 
+from lcengine import store
 from lcengine.cluster import connect
 from lcengine.errors import InputError, LcengineError
 from lcengine.simulate import (
     FileServer,
     SimulationOptions,
     StacServer,
+    demo,
     items_collection,
     serve,
     simulate,
@@ -537,6 +539,22 @@ class TestCatalogue:
     def test_items_collection_of_nothing(self, tmp_path):
         with pytest.raises(InputError, match="no finished simulation"):
             items_collection(tmp_path, "http://host")
+
+
+@pytest.mark.slow
+def test_demo(tmp_path):
+    """Composites of both sensors on one grid, closer to the truth than what they are made of."""
+    said = []
+    figures = demo.run(tmp_path, size=256, dates=12, say=said.append)
+    assert [line[:3] for line in said] == ["1/4", "2/4", "3/4", "4/4"]
+    assert figures["covered_percent"] > 80
+    assert figures["rmse_reflectance"] < 0.05
+    assert figures["radar_rmse_db"] < 0.5 * figures["radar_rmse_db_of_one_pass"]
+    optical, radar = (store.open(path) for path in figures["products"].split(", "))
+    assert optical.sizes == radar.sizes
+    np.testing.assert_array_equal(optical.x, radar.x)
+    assert {"vv", "vh"} < set(radar.data_vars)
+    assert Path(figures["picture"]).stat().st_size > 100_000
 
 
 class TestFileServer:

@@ -46,6 +46,7 @@ def simulate(
     """Write a simulated archive of one landscape: COGs, a STAC catalogue and the truth."""
     from lcengine.simulate import SimulationOptions, gallery
     from lcengine.simulate import simulate as write
+    from lcengine.simulate.stac import COLLECTIONS
 
     asked = SimulationOptions(
         size=size,
@@ -74,7 +75,8 @@ def simulate(
         },
         json,
     )
-    say(f"next: lcengine composite {world.catalog} -c sentinel-2-l2a -o composite.zarr")
+    collection = next(name for name in COLLECTIONS if (folder / name).is_dir())
+    say(f"next: lcengine composite {world.catalog} -c {collection} -o composite.zarr")
 
 
 def demo(
@@ -91,11 +93,12 @@ def demo(
     emit(run(folder, size=size, dates=dates, say=say), json)
     activate = "" if os.environ.get("VIRTUAL_ENV") else "  source .venv/bin/activate\n"
     say(
-        "errors are in units of reflectance (0 to 1); what remains is mostly crops that changed "
-        "between the few clear dates\n"
+        "errors are in units of reflectance (0 to 1) and dB; what remains is mostly crops that "
+        "changed between the few clear dates, and speckle\n"
         f"look at {folder}/comparison.png, then try:\n{activate}"
         f"  lcengine info {folder}/composite.zarr\n"
         f"  lcengine quicklook {folder}/composite.zarr --bands nir,red,green -o infrared.png\n"
+        f"  lcengine quicklook {folder}/radar.zarr --bands vh -o radar.png\n"
         f"  lcengine plan {folder}/archive/catalog.json -c sentinel-2-l2a\n"
         f"  lcengine composite {folder}/archive/catalog.json -c sentinel-2-l2a "
         f"--mask geomad --outliers mad:3 -o {folder}/screened.zarr"

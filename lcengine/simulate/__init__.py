@@ -34,8 +34,8 @@ What Sentinel-2 does not model:
   of clouds outside the mosaic are those that leave it on the opposite side;
 - errors of the classification that depend on the spectra: they are drawn at random, correlated in
   space, by opacity and kind of ground, as often as validations of the real one found them
-  (`clouds.ACCURACY`). Snow (class 11) is never missed under a clear sky but where it is taken for
-  cloud or shadow as other ground is; saturated pixels (class 1) never occur;
+  (`clouds.ACCURACY`). Snow (class 11) is missed only where it is taken for cloud or shadow, as
+  often as other ground is; saturated pixels (class 1) never occur;
 - the coastal and water-vapour bands, viewing geometry, quality rasters and product metadata files.
 """
 

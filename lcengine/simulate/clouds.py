@@ -231,10 +231,11 @@ class Classifier:
 
         scl = np.where(ground.cover > 0.33, 4, 5).astype(np.uint8)
         scl[ground.water] = 6
-        scl[ground.snow] = 11
+        doubt = cloud > -0.25
         scl[shadow > -0.25] = 2
-        scl[shadow > 0] = 3
-        scl[cloud > -0.25] = 7
+        scl[doubt] = 7
+        scl[ground.snow] = 11  # its own test comes before those of doubt
+        scl[(shadow > 0) & ~doubt] = 3
         found = cloud > 0
         cirrus = (sky.thin > sky.thick) & (sky.thin >= _THIN_OPACITY)
         scl[found] = np.where(cirrus, 10, np.where(cloud > 0.75, 9, 8))[found]

@@ -33,6 +33,8 @@ EPSG = 32631
 _CENTRE_X, _TOP_Y = 700_000, 5_640_000
 """Corner of four 100 km squares at 5.85° E, 50.9° N, where the UTM zones 31 and 32 both reach."""
 LON, LAT = 5.85, 50.87
+_ROWS = 256
+"""Rows whose coordinates are held at once."""
 GRANULE = 2048
 """Pixels of 10 m that a granule spans at most, without its overlap."""
 
@@ -118,9 +120,18 @@ class Granule:
         return {r: self._index(r) for r in (10, 20)}
 
     def _index(self, resolution: int) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
-        height, width = self.shape(resolution)
-        x = self.bounds[0] + (np.arange(width) + 0.5) * resolution
-        y = self.bounds[3] - (np.arange(height) + 0.5) * resolution
+        shape = self.shape(resolution)
+        index, inside = np.empty(shape, np.int32), np.empty(shape, np.bool_)
+        for start in range(0, shape[0], _ROWS):
+            rows = slice(start, min(start + _ROWS, shape[0]))
+            index[rows], inside[rows] = self._index_rows(resolution, rows)
+        return index, inside
+
+    def _index_rows(
+        self, resolution: int, part: slice
+    ) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
+        x = self.bounds[0] + (np.arange(self.shape(resolution)[1]) + 0.5) * resolution
+        y = self.bounds[3] - (np.arange(part.start, part.stop) + 0.5) * resolution
         xx, yy = np.meshgrid(x, y)
         if self.epsg != EPSG:
             xx, yy = Transformer.from_crs(self.epsg, EPSG, always_xy=True).transform(xx, yy)
