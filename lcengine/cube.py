@@ -94,12 +94,10 @@ def load(
 
 def _stack(plan: ReadPlan, names: list[str], chunks: int) -> xr.DataArray:
     grid = plan.grid
-    if grid.epsg is None:
-        raise InputError(f"the cube needs a CRS with an EPSG code, got {grid.crs_wkt[:40]}…")
     raw = stackstac.stack(
         [_pseudo_item(plan, item, names) for item in plan.items],
         assets=names,
-        epsg=grid.epsg,
+        epsg=_epsg(grid),
         resolution=grid.resolution,
         bounds=grid.bounds,
         snap_bounds=False,
@@ -146,6 +144,11 @@ def _times(moments: Iterable[dt.datetime]) -> npt.NDArray[np.datetime64]:
     return np.array([moment.replace(tzinfo=None) for moment in moments], "M8[ns]")
 
 
+def _epsg(grid: Grid) -> int:
+    """What stackstac is told: it only compares codes, so any will do for a CRS without one."""
+    return grid.epsg or 3857
+
+
 def _pseudo_item(plan: ReadPlan, item: Item, names: list[str]) -> dict[str, Any]:
     """An item as stackstac wants it: its addresses carry the whole contract of an asset.
 
@@ -169,7 +172,7 @@ def _pseudo_item(plan: ReadPlan, item: Item, names: list[str]) -> dict[str, Any]
         }
         assets[name] = {
             "href": json.dumps(address),
-            "proj:epsg": plan.grid.epsg,
+            "proj:epsg": _epsg(plan.grid),
             "proj:bbox": [west, south, east, north],
         }
     return {

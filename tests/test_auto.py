@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import archives
@@ -79,6 +80,12 @@ def test_the_command_line_says_auto(run, items, tmp_path):
     assert code == 0, err
     product = lcengine.open(output)
     assert [name for name in product.data_vars if name in BANDS] == list(BANDS)
+    facts = json.loads(run("info", output, "--json")[1])
+    assert facts["sensor"] == "sentinel-2-l2a"
+    assert (facts["recipe"]["mask"], facts["recipe"]["outliers"]) == ("worldcover", "mad:3:bright")
+    provenance = json.loads(product.attrs["lcengine"])
+    assert provenance["recipe"]["bands"] == list(BANDS)
+    assert provenance["request"]["bands"] == ["auto"]
     stated = tmp_path / "stated.zarr"
     options = ("--mask", "worldcover", "--outliers", "mad:3:bright", "--bands", ",".join(BANDS))
     run("composite", tmp_path / "items.json", "--tile", 64, "-o", stated, *options)

@@ -307,10 +307,13 @@ class TestPlanetScope:
             normalise(without(real(PLANET), "assets", self.IMAGE))
 
 
-NATIVE = {"coastal": 60, "blue": 10, "nir": 10, "nir08": 20, "swir16": 20, "scl": 20}
+NATIVE = {"coastal": 60, "nir08": 20, "swir16": 20, "scl": 20}
+NATIVE |= dict.fromkeys(("blue", "green", "red", "nir"), 10)
 CDSE_KEYS = {
     "coastal": "B01",
     "blue": "B02",
+    "green": "B03",
+    "red": "B04",
     "nir": "B08",
     "nir08": "B8A",
     "swir16": "B11",

@@ -1,8 +1,8 @@
 """Search: from a question to frozen `Items`.
 
-A source is the root of a STAC API, a static catalogue, or an items file (JSON, NDJSON, or what
-`Items.save` wrote), local or on the web, or a local table (stac-geoparquet). A search gives every
-item or raises: never a partial list.
+A source is the root of a STAC API, a static catalogue or an items file (JSON, NDJSON, or what
+`Items.save` wrote), local or on the web, or a local table (stac-geoparquet) or folder of images. A
+search gives every item or raises: never a partial list.
 """
 
 from __future__ import annotations
@@ -19,10 +19,12 @@ from urllib.parse import urlsplit
 
 from lcengine import geoparquet
 from lcengine.catalog.documents import (
+    UNPLACED,
     Documents,
     Feature,
     features_of,
     has_link,
+    is_images,
     is_landing_page,
     parse,
     prepared,
@@ -178,6 +180,12 @@ class _Found:
 def _find(query: Query, documents: Documents) -> _Found:
     if geoparquet.is_table(urlsplit(query.source).path if query.is_remote else query.source):
         return _find_in_table(query)
+    if not query.is_remote and is_images(query.source):
+        # rasterio is imported only where images have to say themselves what they are.
+        from lcengine.catalog.folder import image_features  # noqa: PLC0415
+
+        features = image_features(query.source, query.collections)
+        return _Found(features, query.collections)
     text, address = documents.root()
     parsed = parse(text, address)
     first = parsed[0] if parsed and isinstance(parsed[0], dict) else {}
@@ -283,6 +291,12 @@ def _listed(names: Sequence[str], most: int = 12) -> str:
 def _select(query: Query, found: _Found) -> list[Feature]:
     """The items that pass every filter, or `NoItemsError` that tells where they were lost."""
     left = list(found.features)
+    unplaced = [f.stac["id"] for f in left if f.stac["properties"].get(UNPLACED)]
+    if query.bbox is not None and unplaced:
+        raise InputError(
+            f"{query.shown} has {len(unplaced)} images without a CRS, such as {unplaced[0]}, which "
+            "no area in degrees meets; leave the area out, or georeference them"
+        )
     trail = [f"{len(left)} items"]
     hint = ""
     for name, test in stages(query):

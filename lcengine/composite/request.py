@@ -11,7 +11,7 @@ from lcengine.aoi import Aoi
 from lcengine.catalog import Query, Search, parse_interval
 from lcengine.composite.planning import CompositePlan, plan_composite
 from lcengine.composite.spec import AUTO, CompositeSpec
-from lcengine.crs import auto_crs
+from lcengine.crs import auto_crs, is_pixel_crs
 from lcengine.errors import InputError, NoItemsError
 from lcengine.grid import Grid
 from lcengine.items import Item, Items
@@ -112,7 +112,15 @@ class CompositeRequest:
         found = sensor(items[0].sensor)
         spec = self.spec.resolved(found)
         code = self.crs
-        if code == "auto":
+        unplaced = sorted({item.crs for item in items if is_pixel_crs(item.crs)})
+        if code == "auto" and unplaced:
+            if len({item.crs for item in items}) > 1:
+                raise InputError(
+                    f"{self.query.shown} has {len(unplaced)} images without a CRS among its "
+                    f"{len(items)}, which share no grid; take one at a time, or georeference them"
+                )
+            code = unplaced[0]
+        elif code == "auto":
             code = f"EPSG:{auto_crs(_union_bounds(items), items.epsgs)}"
         anchor = found.anchor
         resolution = self.resolution or _finest(spec, items)

@@ -45,6 +45,8 @@ QUANTITIES: Mapping[Kind, Quantity] = {
 class Band:
     """A canonical band: the asset keys it is known by, and its native resolution in metres.
 
+    There are no keys where bands share a file.
+
     `kind`: products are made of `reflectance`, `backscatter` and `number` (see `QUANTITIES`);
     `classes` (codes, bits) and `score` (a quantity such as a cloud probability) are what masks
     decode.
