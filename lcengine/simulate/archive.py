@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lcengine.errors import InputError
-from lcengine.simulate import coarse, planet, scenes, sentinel1, truth, vectors
+from lcengine.simulate import coarse, planet, scenes, sentinel1, truth
 from lcengine.simulate.options import SimulationOptions
 from lcengine.simulate.stac import COLLECTIONS, write_catalog
 from lcengine.simulate.world import Job
@@ -57,7 +57,7 @@ class Simulation:
 
     @property
     def labels(self) -> Path:
-        """Folder of the labels, where they were asked for: see `coarse` and `vectors`."""
+        """Folder of the labels, where they were asked for: see `simulate.coarse` and `simulate.vectors`."""
         return self.path / "labels"
 
 
@@ -80,6 +80,8 @@ def simulate(
     blocks, assemblies = truth.jobs(options)
     first = [*(job for name in options.sensors for job in _JOBS[name](options)), *blocks]
     if options.labels:
+        from lcengine.simulate import vectors  # geopandas takes a second to import
+
         # Before the others: surveying a large world takes longest of all jobs.
         first = [vectors.VectorLabels(options), coarse.CoarseLabels(options), *first]
     items = _run_all(first, root, threads, client)
