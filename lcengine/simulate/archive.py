@@ -57,7 +57,7 @@ class Simulation:
 
     @property
     def labels(self) -> Path:
-        """Folder of the labels, where they were asked for: see `simulate.coarse` and `simulate.vectors`."""
+        """Folder of the labels, where they were asked for: see `coarse` and `vectors`."""
         return self.path / "labels"
 
 
@@ -80,7 +80,7 @@ def simulate(
     blocks, assemblies = truth.jobs(options)
     first = [*(job for name in options.sensors for job in _JOBS[name](options)), *blocks]
     if options.labels:
-        from lcengine.simulate import vectors  # geopandas takes a second to import
+        from lcengine.simulate import vectors  # noqa: PLC0415 - geopandas takes a second to import
 
         # Before the others: surveying a large world takes longest of all jobs.
         first = [vectors.VectorLabels(options), coarse.CoarseLabels(options), *first]
