@@ -426,7 +426,7 @@ class TestManyGranules:
         assert 0.05 < (times > 1).mean() < 0.5
 
     def test_a_block_holds_all_that_its_granule_sees(self):
-        for granule in make_granules(self.mosaic, second_zone=True):
+        for granule in make_granules(self.mosaic, second_zone=True)[::4]:
             row, col, height, width = granule.block
             assert max(height, width) < 1000
             index = np.indices((2200, 2200)).astype(np.int32)
