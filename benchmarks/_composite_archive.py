@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from pyproj import Transformer
 from rasterio.transform import from_origin
 
-from lcengine.simulate.clouds import make_classifier, make_sky
+from lcengine.simulate.clouds import Ground, make_classifier, make_sky
 from lcengine.simulate.landscape import block_mean, make_landscape
 from lcengine.simulate.sentinel2 import Overpass, make_overpasses
 
@@ -82,15 +82,14 @@ def make_archive(root: Path, size: int, dates: int) -> Archive:
     """Write the archive into `root`, or take the one that is already there."""
     archive = Archive(root.resolve(), size, dates)
     marker = archive.root / "archive.json"
-    wanted = {**asdict(archive), "root": "", "noise": NOISE, "version": 1}
+    wanted = {**asdict(archive), "root": "", "noise": NOISE, "version": 2}
     if marker.exists():
         if json.loads(marker.read_text()) != wanted:
             raise SystemExit(f"{root} holds an archive of another size; name another folder")
         return archive
     archive.images.mkdir(parents=True, exist_ok=True)
     landscape = make_landscape(size, SEED)
-    code = landscape.landcover[::2, ::2]
-    classifier = make_classifier(landscape.visible_brightness(), code == 8, code == 10, SEED)
+    classifier = make_classifier(size, SEED)
     overpasses = make_overpasses(date(2023, 4, 1), date(2023, 9, 30), dates, SEED)
 
     def render(overpass: Overpass) -> dict[str, Any]:
@@ -100,7 +99,8 @@ def make_archive(root: Path, size: int, dates: int) -> Archive:
         item = _item(archive, overpass)
         folder = archive.images / item["id"]
         folder.mkdir(exist_ok=True)
-        _write(folder / "scl.tif", classifier.classify(sky, block_mean(cover), rng), 20)
+        ground = Ground.of(landscape.whole, block_mean(cover))
+        _write(folder / "scl.tif", classifier.classify(sky, ground, rng), 20)
         for band in BANDS:
             seen = sky.seen_through(band, landscape.surface(band, cover))
             noisy = seen + np.float32(NOISE) * rng.standard_normal(seen.shape, dtype=np.float32)

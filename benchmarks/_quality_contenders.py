@@ -18,6 +18,7 @@ from lcengine.kernels.composite import composite
 from lcengine.kernels.methods import DISTANCE, FARTHEST, BestPixel, FirstClear, parse_method
 from lcengine.kernels.series import despike, tmask
 from lcengine.periods import Period, PeriodRule
+from lcengine.sensors import sensor
 
 SCL_PIXEL = 20.0
 Clear = NDArray[np.uint8]
@@ -48,7 +49,7 @@ class Recipe:
         return f"{self.mask} | {self.screens} | {self.method}"
 
 
-_SPEC = CompositeSpec(bands=("blue",))
+_SPEC = CompositeSpec(bands=("blue",)).resolved(sensor("sentinel-2-l2a"))
 DEFAULT = Recipe(_SPEC.mask, _SPEC.outliers, _SPEC.method)
 SCL_MEDIAN = Recipe()
 PEERS = {

@@ -20,16 +20,15 @@ from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 
 from lcengine.simulate import BANDS, SimulationOptions
-from lcengine.simulate.archive import NOISE
-from lcengine.simulate.clouds import CLEAR, make_classifier, make_sky
+from lcengine.simulate.clouds import CLEAR, Ground, make_classifier, make_sky
 from lcengine.simulate.landscape import block_mean, make_landscape
+from lcengine.simulate.scenes import NOISE
 from lcengine.simulate.sentinel2 import Mosaic, Overpass
 from lcengine.simulate.streams import Stream, generator
 
 NODATA = -32768
 CLOUD_CLASSES = (3, 8, 9, 10)
 CLEAR_CLASSES = (4, 5, 6)
-_BUILT_CODE, _WATER_CODE = 10, 8
 _NO_CLOUD = 0.005
 _DARK_BLUE = 500
 
@@ -140,10 +139,7 @@ def make_world(options: SimulationOptions) -> World:
     tell little new.
     """
     landscape = make_landscape(options.size, options.seed)
-    code = landscape.landcover[::2, ::2]
-    classifier = make_classifier(
-        landscape.visible_brightness(), code == _WATER_CODE, code == _BUILT_CODE, options.seed
-    )
+    classifier = make_classifier(options.size, options.seed)
     overpasses = options.overpasses()
     shape = (len(overpasses), len(options.bands), options.size // 2, options.size // 2)
     seen, surface = np.empty(shape, np.int16), np.empty(shape, np.int16)
@@ -153,15 +149,16 @@ def make_world(options: SimulationOptions) -> World:
         sky = make_sky(options.size, overpass, options.seed)
         rng = generator(options.seed, Stream.CLASSIFICATION, overpass.index, 0)
         inside = _inside(options, overpass)
-        scl.append(np.where(inside, classifier.classify(sky, block_mean(cover), rng), 0))
+        ground = Ground.of(landscape.whole, block_mean(cover))
+        scl.append(np.where(inside, classifier.classify(sky, ground, rng), 0))
         truth.append(sky.truth())
         for b, band in enumerate(options.bands):
-            ground = landscape.surface(band, cover)
+            bare = landscape.surface(band, cover)
             noise = generator(options.seed, Stream.NOISE, overpass.index, 0, BANDS.index(band))
-            image = sky.seen_through(band, ground) + np.float32(NOISE) * noise.standard_normal(
-                ground.shape, dtype=np.float32
+            image = sky.seen_through(band, bare) + np.float32(NOISE) * noise.standard_normal(
+                bare.shape, dtype=np.float32
             )
-            surface[i, b] = onto(ground, shape)
+            surface[i, b] = onto(bare, shape)
             seen[i, b] = onto(np.rint(np.clip(image, -32767, 32767)), shape)
         seen[i][:, ~inside] = NODATA
     dates = np.array([o.time.date() for o in overpasses], dtype="datetime64[D]")

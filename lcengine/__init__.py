@@ -23,6 +23,10 @@ if TYPE_CHECKING:  # the same names for type checkers and editors
     from lcengine.items import Asset as Asset
     from lcengine.items import Item as Item
     from lcengine.items import Items as Items
+    from lcengine.legends import Legend as Legend
+    from lcengine.legends import crosswalk as crosswalk
+    from lcengine.legends import legend as legend
+    from lcengine.stack import stack as stack
     from lcengine.store import open as open
 
 __version__ = "0.1.0"
@@ -34,12 +38,16 @@ _HOMES: Final = {
     "Grid": "lcengine.grid",
     "Item": "lcengine.items",
     "Items": "lcengine.items",
+    "Legend": "lcengine.legends",
     "composite": "lcengine.composite",
+    "crosswalk": "lcengine.legends",
+    "legend": "lcengine.legends",
     "load": "lcengine.cube",
     "open": "lcengine.store",
     "plan_composite": "lcengine.composite",
     "run_composite": "lcengine.composite",
     "search": "lcengine.catalog",
+    "stack": "lcengine.stack",
 }
 
 __all__ = list(_HOMES)

@@ -23,7 +23,10 @@ _EDGE_PARTS = 1024
 
 
 def resolve_crs(crs: int | str) -> CRS:
-    """Named CRS with its EPSG code where that is exact; `InputError` for no usable CRS."""
+    """Named CRS with its EPSG code where that is exact; `InputError` for no usable CRS.
+
+    Usable are projected and geographic ones, and engineering ones (pixels of an image).
+    """
     spec = int(crs) if isinstance(crs, str) and crs.strip().isdecimal() else crs
     try:
         found = CRS(spec)
@@ -31,10 +34,28 @@ def resolve_crs(crs: int | str) -> CRS:
         raise InputError(
             f"CRS {crs!r} is unknown; give an EPSG code such as EPSG:32631, or WKT"
         ) from error
-    if not (found.projected or found.geographic):
+    if not (found.projected or found.geographic or found.proj.is_engineering):
         raise InputError(f"CRS {crs!r} is neither projected nor geographic; give one that is")
     epsg = exact_epsg(found)
     return found if epsg is None else CRS(f"EPSG:{epsg}")
+
+
+def pixel_crs(name: str) -> str:
+    """WKT of the pixels of one image that has no place on Earth: right and up from a corner.
+
+    An engineering CRS (ISO 19111) of its own for each name, so that no two images, and no image
+    and a map, are taken for neighbours: PROJ knows no way between them.
+    """
+    unit = 'LENGTHUNIT["pixel",1]'
+    axes = f'AXIS["x",east,ORDER[1],{unit}],AXIS["y",north,ORDER[2],{unit}]'
+    title = name.replace('"', "'")
+    wkt = f'ENGCRS["pixels of {title}",EDATUM["image"],CS[Cartesian,2],{axes}]'
+    return str(CRS(wkt).to_wkt())
+
+
+def is_pixel_crs(crs: str) -> bool:
+    """Whether a CRS is that of an image without a place on Earth."""
+    return crs.startswith("ENGCRS")
 
 
 def auto_crs(aoi_bounds: Bounds, item_epsgs: Sequence[int]) -> int:
@@ -91,6 +112,8 @@ def project(geometry: BaseGeometry, source: CRS, target: CRS) -> BaseGeometry:
     """Every vertex of a geometry in another CRS (x, y order)."""
     if source == target:
         return geometry
+    _check_placed(source)
+    _check_placed(target)
     convert = source.transformer_to_crs(target)
 
     def move(xy: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -99,11 +122,20 @@ def project(geometry: BaseGeometry, source: CRS, target: CRS) -> BaseGeometry:
     return shapely.transform(geometry, move)
 
 
+def _check_placed(crs: CRS) -> None:
+    if crs.proj.is_engineering:
+        raise AoiError(
+            f"{crs.proj.name} have no place on Earth, so no area in degrees meets them; take the "
+            "image on its own grid, or georeference it"
+        )
+
+
 def lonlat_box(bounds: Bounds, crs: CRS) -> Bounds:
     """A lon/lat box that holds bounds: all longitudes across the antimeridian or at a pole."""
     left, bottom, right, top = bounds
     if crs == LONLAT:
         return max(left, -180.0), max(bottom, -90.0), min(right, 180.0), min(top, 90.0)
+    _check_placed(crs)
     t = np.linspace(0.0, 1.0, _EDGE_PARTS + 1)
     x, y = left + t * (right - left), bottom + t * (top - bottom)
     ones = np.ones_like(t)

@@ -44,7 +44,7 @@ def load(
     say, nodata -32768; the cube's name is the kind of its bands. x and y are pixel centres. `time`
     has one entry per item that reaches the grid, ordered by observation, with the coordinates `id`,
     `platform`, `observation` (items of one overpass share a number) and `began` (when that
-    overpass did).
+    overpass did); the attribute `sensor` tells `composite` what it takes where nobody says it.
     Pixels outside the grid's polygon are nodata. `mask`: a preset of `lcengine.masks`, adds the
     band `clear`, computed on the mask's native grid; with it, `bands` may name `cloud_distance`,
     metres to the next cloud or shadow (at most 3000), for the best available pixel. `chunks`: edge
@@ -86,17 +86,18 @@ def load(
         _FillValue=int(reader.NODATA),
         units=QUANTITIES[kind].units,
     )
+    sensors = {item.sensor for item in items}
+    if len(sensors) == 1:
+        cube.attrs["sensor"] = sensors.pop()
     return cube.rio.write_crs(grid.crs_wkt)  # type: ignore[no-any-return]
 
 
 def _stack(plan: ReadPlan, names: list[str], chunks: int) -> xr.DataArray:
     grid = plan.grid
-    if grid.epsg is None:
-        raise InputError(f"the cube needs a CRS with an EPSG code, got {grid.crs_wkt[:40]}…")
     raw = stackstac.stack(
         [_pseudo_item(plan, item, names) for item in plan.items],
         assets=names,
-        epsg=grid.epsg,
+        epsg=_epsg(grid),
         resolution=grid.resolution,
         bounds=grid.bounds,
         snap_bounds=False,
@@ -143,6 +144,11 @@ def _times(moments: Iterable[dt.datetime]) -> npt.NDArray[np.datetime64]:
     return np.array([moment.replace(tzinfo=None) for moment in moments], "M8[ns]")
 
 
+def _epsg(grid: Grid) -> int:
+    """What stackstac is told: it only compares codes, so any will do for a CRS without one."""
+    return grid.epsg or 3857
+
+
 def _pseudo_item(plan: ReadPlan, item: Item, names: list[str]) -> dict[str, Any]:
     """An item as stackstac wants it: its addresses carry the whole contract of an asset.
 
@@ -166,7 +172,7 @@ def _pseudo_item(plan: ReadPlan, item: Item, names: list[str]) -> dict[str, Any]
         }
         assets[name] = {
             "href": json.dumps(address),
-            "proj:epsg": plan.grid.epsg,
+            "proj:epsg": _epsg(plan.grid),
             "proj:bbox": [west, south, east, north],
         }
     return {

@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal, get_args
@@ -29,7 +29,9 @@ from rasterio.errors import RasterioError, RasterioIOError
 from rasterio.windows import Window
 
 from lcengine import store
+from lcengine.crs import is_pixel_crs
 from lcengine.errors import InputError, StoreError
+from lcengine.imagefile import unplaced
 from lcengine.quicklook import natural
 
 Pixels = npt.NDArray[Any]
@@ -139,10 +141,12 @@ def export(
     target = _check_output(output)
     raw = store.stored(product)
     layers = _layers(raw, _choose(raw, bands), time)
+    placed = not is_pixel_crs(raw.attrs["proj:wkt2"])
     block_bytes = len(layers) * BLOCK**2 * layers[0].dtype.itemsize
     with (
         _scratch(target) as folder,
         rasterio.Env(GDAL_CACHEMAX=max(CACHE, 2 * block_bytes), GDAL_TIFF_OVR_BLOCKSIZE=BLOCK),
+        nullcontext() if placed else unplaced(),
         _named_errors(target),
     ):
         plain, cloud = folder / "plain.tif", folder / "cloud.tif"

@@ -33,6 +33,7 @@ from lcengine.crs import (
     resolve_crs,
 )
 from lcengine.errors import AoiError, InputError
+from lcengine.items import Asset
 
 MAX_PIXELS = 10**12
 """Pixels of one product; all land at 10 m is about 1.5e12 and belongs in several products."""
@@ -155,6 +156,15 @@ class Grid:
             )
         geobox = _snapped_geobox(bounds, target, resolution, anchor)
         return cls(geobox, auto_tile(_shape(geobox)) if tile is None else tile)
+
+    @classmethod
+    def from_asset(cls, asset: Asset, tile: int | None = None) -> Grid:
+        """The pixels of an asset themselves; `InputError` where they are not square.
+
+        The way to images without a place on Earth, whose CRS is their own pixels.
+        """
+        geobox = GeoBox(asset.shape, Affine(*asset.transform), resolve_crs(asset.crs))
+        return cls(geobox, auto_tile(asset.shape) if tile is None else tile)
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args, overload
 
+from lcengine import geoparquet
 from lcengine.errors import InputError, MissingBandError
 
 GroupBy = Literal["overpass", "solar_day", "none"]
@@ -141,7 +142,7 @@ class Item:
             tile=properties["lcengine:tile"],
             sensing=properties["lcengine:sensing"],
             baseline=properties["processing:version"],
-            cloud_cover=properties["eo:cloud_cover"],
+            cloud_cover=properties.get("eo:cloud_cover"),
             assets={name: _asset_from_stac(asset) for name, asset in stac["assets"].items()},
             orbit_state=properties.get("sat:orbit_state", ""),
             relative_orbit=properties.get("sat:relative_orbit"),
@@ -220,13 +221,22 @@ class Items(Sequence[Item]):
         return [int(code) for before, _, code in codes if not before and code.isdecimal()]
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a STAC FeatureCollection that `Items.load` and any STAC reader understand."""
+        """Write a STAC FeatureCollection that `Items.load` and any STAC reader understand.
+
+        A `path` that ends in .parquet becomes stac-geoparquet.
+        """
+        if geoparquet.is_table(os.fspath(path)):
+            geoparquet.write([item.to_stac() for item in self.items], self._head(), Path(path))
+            return
         Path(path).write_text(json.dumps(self.to_json(), indent=1) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Items:
         """Read what `save` wrote; `InputError` for anything else."""
         try:
+            if geoparquet.is_table(os.fspath(path)):
+                features, head = geoparquet.read(Path(path))
+                return cls.from_json({"lcengine": head, "features": features})
             return cls.from_json(json.loads(Path(path).read_text(encoding="utf-8")))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(
@@ -238,14 +248,18 @@ class Items(Sequence[Item]):
         """The FeatureCollection of `save` as plain JSON values."""
         return {
             "type": "FeatureCollection",
-            "lcengine": {
-                "format": FORMAT,
-                "local": self.access.local,
-                "hosts": list(self.access.hosts),
-                "signer": self.access.signer,
-                "superseded": list(self.superseded),
-            },
+            "lcengine": self._head(),
             "features": [item.to_stac() for item in self.items],
+        }
+
+    def _head(self) -> dict[str, Any]:
+        """What is to be known beside the items."""
+        return {
+            "format": FORMAT,
+            "local": self.access.local,
+            "hosts": list(self.access.hosts),
+            "signer": self.access.signer,
+            "superseded": list(self.superseded),
         }
 
     @classmethod
@@ -380,7 +394,7 @@ def _asset_from_stac(stac: Mapping[str, Any]) -> Asset:
         crs=stac["proj:code"],
         transform=tuple(stac["proj:transform"]),
         shape=tuple(stac["proj:shape"]),
-        nodata=stac["nodata"],
+        nodata=stac.get("nodata"),
         scale=stac["raster:scale"],
         offset=stac["raster:offset"],
         contract=stac["lcengine:contract"],

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from pyproj import Transformer
 from pyproj.exceptions import ProjError
 
+from lcengine.crs import is_pixel_crs
 from lcengine.errors import InputError
 from lcengine.items import Asset
 
@@ -174,10 +175,21 @@ def transformer(source: str, target: str) -> Transformer:
     try:
         return Transformer.from_crs(source, target, always_xy=True)
     except ProjError as error:
+        if is_pixel_crs(source) or is_pixel_crs(target):
+            raise InputError(
+                f"there is no way from {_name(source)} to {_name(target)}: an image without a CRS "
+                "lies only on its own grid (Grid.from_asset); take one at a time, or georeference "
+                "it"
+            ) from error
         raise InputError(
             f"there is no transformation from CRS {source[:60]} to {target[:60]}: {error}; "
             "correct proj:code of the item, or --crs"
         ) from error
+
+
+def _name(crs: str) -> str:
+    """`pixels of a.png` of such a CRS, any other as it is."""
+    return crs.split('"')[1] if is_pixel_crs(crs) else crs[:60]
 
 
 def window_bounds(

@@ -242,6 +242,8 @@ def plan_reads(  # noqa: PLR0913 - what to read, onto what, and how
     for name in sorted({item.sensor for item in ordered}):
         masks.check_sensor(recipe, sensor(name))
     for item in ordered:
+        if recipe is not None:
+            masks.check_item(recipe, item)
         assets = [item.asset(band) for band in needed]
         if recipe is not None:
             masks.factors(recipe, [item.asset(band) for band in recipe.bands])

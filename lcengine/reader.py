@@ -1,8 +1,9 @@
 """Reading: from an address in a catalogue to int16 pixels on the product grid.
 
-The only module that opens imagery. It opens GeoTIFF and JPEG 2000 and nothing else (never a VRT
-in disguise), builds GDAL paths itself, checks that a file is what its catalogue says, retries, and
-turns what stays unreadable into `ReadError`, which callers record: never silent nodata.
+The only module that reads imagery. It opens GeoTIFF, JPEG 2000, PNG and JPEG, told by the suffix,
+and nothing else (never a VRT in disguise), builds GDAL paths itself, checks that a file is what its
+catalogue says, retries, and turns what stays unreadable into `ReadError`, which callers record:
+never silent nodata.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import lru_cache
 from typing import Any, Literal, TypeVar, get_args
 from urllib.parse import unquote, urlsplit
@@ -27,7 +28,9 @@ from rasterio.session import DummySession
 from rasterio.windows import Window as RasterioWindow
 
 from lcengine.addresses import check_host, redact, scrub
+from lcengine.crs import is_pixel_crs
 from lcengine.errors import AssetError, HrefError, InputError, LcengineError, ReadError
+from lcengine.imagefile import driver_of, unplaced
 from lcengine.items import Access, Asset
 from lcengine.kernels import convert, gather
 from lcengine.locate import Footing, Lattice, Locator, SourceGrid, Window
@@ -210,8 +213,7 @@ def _version(path: str) -> tuple[int, int] | None:
 
 
 def _open(asset: Asset, access: Access, path: str, fresh: bool) -> Any:
-    # Naming the driver keeps GDAL from taking the content for something else, such as a VRT.
-    driver = "JP2OpenJPEG" if urlsplit(asset.href).path.endswith(".jp2") else "GTiff"
+    driver = driver_of(urlsplit(asset.href).path)
     options = {}
     if path.startswith("/vsicurl/"):
         path = _resolved(asset, access)
@@ -219,7 +221,7 @@ def _open(asset: Asset, access: Access, path: str, fresh: bool) -> Any:
         # GDAL remembers failures per URL: without this a retry never leaves the process. The
         # prefix without the query also covers the address under every signature.
         options["CPL_VSIL_CURL_NON_CACHED"] = path.partition("?")[0]
-    with _gdal(**options):
+    with _gdal(**options), unplaced() if is_pixel_crs(asset.crs) else nullcontext():
         dataset = rasterio.open(path, driver=driver, sharing=False)
     try:
         _check_size(dataset, asset)
@@ -269,6 +271,13 @@ def _check_dataset(dataset: Any, asset: Asset) -> None:
             f"{redact(asset.href)} has shape {dataset.height}x{dataset.width}, "
             f"its catalogue says {asset.shape[0]}x{asset.shape[1]}"
         )
+    if is_pixel_crs(asset.crs):
+        if dataset.crs is not None and dataset.crs.is_projected | dataset.crs.is_geographic:
+            raise ReadError(
+                f"{redact(asset.href)} has CRS {dataset.crs.to_string()}, its catalogue says that "
+                "it has none; search again"
+            )
+        return
     if not np.allclose(tuple(dataset.transform)[:6], asset.transform, rtol=0, atol=1e-6):
         raise ReadError(
             f"{redact(asset.href)} has transform {tuple(dataset.transform)[:6]}, "

@@ -295,11 +295,33 @@ class TestHelp:
     def test_names_every_command(self, run):
         code, out, _ = run("--help")
         assert code == 0
-        for command in ("search", "plan", "composite", "info", "quicklook", "simulate", "demo"):
+        commands = "sensors search plan composite info quicklook simulate demo"
+        for command in commands.split():
             assert command in out
             code, text, _ = run(command, "--help")
             assert code == 0
             assert "--json" in text
+
+    def test_sensors(self, run):
+        code, out, _ = run("sensors", "--json")
+        assert code == 0
+        found = json.loads(out)
+        assert found["sentinel-1-rtc"]["pixels"] == {
+            "scale": 0.01,
+            "units": "dB",
+            "averaged": "power",
+        }
+        _, out, _ = run("sensors")
+        for name, facts in found.items():
+            assert f"mask {facts['mask']}" in next(x for x in out.splitlines() if name in x)
+            code, text, _ = run("sensors", name)
+            assert code == 0
+            assert all(f"  {band} " in text for band in facts["bands"])
+            assert json.loads(run("sensors", name, "--json")[1]) == facts
+        assert "asset nir08 or nir" in run("sensors", "landsat-c2-l2")[1]
+        code, _, err = run("sensors", "balloon")
+        assert code == 2
+        assert "no sensor is called 'balloon'; there are" in one_line(err)
 
     def test_version(self, run):
         assert run("--version")[:2] == (0, f"lcengine {lcengine.__version__}\n")

@@ -242,3 +242,46 @@ def test_items_are_a_sequence(tmp_path: Path):
     assert len(found) == 2
     assert [i.id for i in found[:1]] == ["a"]
     assert replace(found, access=Access(local=True))[:1].access.local
+
+
+# ----------------------------------------------------------------------------------- tables
+
+
+class TestTable:
+    @given(st.lists(assets, min_size=1, max_size=4), st.sampled_from([None, 51]), st.booleans())
+    def test_a_table_holds_what_a_file_holds(self, tmp_path_factory, assets, orbit, local):
+        made = [
+            make_item(
+                str(n),
+                minutes=30 * n,
+                assets={"red": asset, **({"scl": asset} if n % 2 else {})},
+                relative_orbit=orbit,
+                orbit_state="ascending" if n else "",
+                cloud_cover=None if n == 1 else 3.5,
+            )
+            for n, asset in enumerate(assets)
+        ]
+        items = Items.of(made, Access(local, ("host",), "module:hook"))
+        path = tmp_path_factory.mktemp("table") / "items.parquet"
+        items.save(path)
+        assert Items.load(path) == items
+
+    def test_a_table_needs_an_item(self, tmp_path):
+        with pytest.raises(InputError, match=r"no items to write .*save them as \.json"):
+            Items(()).save(tmp_path / "items.parquet")
+
+    @pytest.mark.parametrize("content", [None, b"PAR1 not really", b"{}"])
+    def test_what_is_no_table_is_named(self, tmp_path, content):
+        path = tmp_path / "items.parquet"
+        if content is not None:
+            path.write_bytes(content)
+        with pytest.raises(InputError, match=r"items\.parquet is no stac-geoparquet"):
+            Items.load(path)
+
+    def test_a_table_of_somebody_else_is_not_ours(self, tmp_path):
+        from stac_geoparquet import arrow
+
+        table = arrow.parse_stac_items_to_arrow([make_item().to_stac()])
+        arrow.to_parquet(table, tmp_path / "items.parquet")
+        with pytest.raises(InputError, match="is not an items file of lcengine"):
+            Items.load(tmp_path / "items.parquet")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import json
 
 import pytest
+from stac_geoparquet import arrow
 
-from lcengine.catalog import search
+from lcengine.catalog import Query, search
 from lcengine.errors import ContractError, InputError, NoItemsError
 from lcengine.items import Item, Items
 from lcengine.sensors import collections_of, normalise, recognise, sensor
@@ -305,10 +307,13 @@ class TestPlanetScope:
             normalise(without(real(PLANET), "assets", self.IMAGE))
 
 
-NATIVE = {"coastal": 60, "blue": 10, "nir": 10, "nir08": 20, "swir16": 20, "scl": 20}
+NATIVE = {"coastal": 60, "nir08": 20, "swir16": 20, "scl": 20}
+NATIVE |= dict.fromkeys(("blue", "green", "red", "nir"), 10)
 CDSE_KEYS = {
     "coastal": "B01",
     "blue": "B02",
+    "green": "B03",
+    "red": "B04",
     "nir": "B08",
     "nir08": "B8A",
     "swir16": "B11",
@@ -428,3 +433,76 @@ class TestSearch:
     def test_items_in_radar_geometry_end_the_search(self, real, tmp_path):
         with pytest.raises(ContractError, match="is in radar geometry"):
             search(self.file(tmp_path, real(GRD)))
+
+    @pytest.mark.parametrize("number", [0, 2])
+    def test_a_search_saves_tables_that_can_be_searched(self, run, real, tmp_path, number):
+        source = self.file(tmp_path, *(real(RTC, n) for n in range(4)))
+        table = tmp_path / "items.parquet"
+        code, out, err = run("search", source, "-o", table, "--json")
+        assert code == 0, err
+        assert json.loads(out)["contracts"] == {"power (power, default)": 4}
+        assert search(table) == search(source) == Items.load(table)
+        day = real(RTC, number)["properties"]["datetime"]
+        (one,) = search(table, where=[f"datetime={day}"])
+        assert one.id == real(RTC, number)["id"]
+
+    def test_tables_of_other_libraries(self, real, tmp_path):
+        for stacs in ([real(RTC, n) for n in range(4)], [real(LANDSAT)], [real(PLANET)]):
+            path = tmp_path / "theirs.parquet"
+            arrow.to_parquet(arrow.parse_stac_items_to_arrow(stacs), path)
+            assert search(path) == search(self.file(tmp_path, *stacs))
+
+    def test_tables_of_rustac(self, real, tmp_path):
+        rustac = pytest.importorskip("rustac")
+        stacs = [real(RTC, n) for n in range(4)]
+        path = tmp_path / "theirs.parquet"
+
+        async def write():
+            await rustac.write(str(path), stacs)
+
+        asyncio.run(write())
+        # Its times have milliseconds.
+        found, wanted = search(path), search(self.file(tmp_path, *stacs))
+        assert [i.assets for i in found] == [i.assets for i in wanted]
+        seconds = [
+            (a.datetime - b.datetime).total_seconds() for a, b in zip(found, wanted, strict=True)
+        ]
+        assert max(map(abs, seconds)) < 1e-3
+
+    def test_tables_on_the_web_are_refused(self):
+        with pytest.raises(InputError, match="tables are read from local files; download it"):
+            search("https://example.com/items.parquet?token=x")
+
+
+class TestOrbit:
+    @pytest.fixture
+    def both(self, real, tmp_path):
+        stacs = [real(RTC, n) for n in range(4)]
+        stacs[1]["properties"]["sat:orbit_state"] = "ascending"
+        del stacs[3]["properties"]["sat:orbit_state"]
+        path = tmp_path / "items.json"
+        path.write_text(json.dumps({"type": "FeatureCollection", "features": stacs}))
+        return path
+
+    def test_a_search_by_direction(self, run, both, tmp_path):
+        for orbit, count in (("ascending", 1), ("descending", 2)):
+            items = search(both, orbit=orbit)
+            assert len(items) == count
+            assert {item.orbit_state for item in items} == {orbit}
+            saved = tmp_path / f"{orbit}.json"
+            assert run("search", both, "--orbit", orbit, "-o", saved)[0] == 0
+            assert Items.load(saved) == search(saved, orbit=orbit) == items
+
+    def test_the_question_knows_it(self, both):
+        query = Query(str(both), orbit="ascending")
+        assert query.to_json()["orbit"] == "ascending"
+        assert str(query).endswith("orbit ascending")
+
+    def test_no_other_word(self, run, both):
+        code, _, err = run("search", both, "--orbit", "up")
+        assert (code, "orbit is 'up', expected ascending or descending" in err) == (2, True)
+
+    def test_none_of_them_says_what_there_is(self, both, tmp_path):
+        search(both, orbit="descending").save(tmp_path / "some.json")
+        with pytest.raises(NoItemsError, match=r"0 after orbit ascending\); they are descending"):
+            search(tmp_path / "some.json", orbit="ascending")

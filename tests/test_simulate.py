@@ -3,6 +3,8 @@ from __future__ import annotations
 import hashlib
 import http.client
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -18,17 +20,20 @@ from hypothesis import strategies as st
 from pyproj import Transformer
 from shapely.geometry import Polygon, box, shape
 
+from lcengine import store
+from lcengine.cluster import connect
 from lcengine.errors import InputError, LcengineError
 from lcengine.simulate import (
-    LEGEND,
     FileServer,
     SimulationOptions,
     StacServer,
+    demo,
     items_collection,
     serve,
     simulate,
 )
-from lcengine.simulate.clouds import ACCURACY, make_classifier, make_sky
+from lcengine.simulate.clouds import ACCURACY, Ground, make_classifier, make_sky
+from lcengine.simulate.covers import CODE
 from lcengine.simulate.landscape import block_mean, make_landscape
 from lcengine.simulate.sentinel2 import Mosaic, make_granules
 from lcengine.simulate.streams import Stream, generator
@@ -89,6 +94,25 @@ class TestDeterminism:
         four = simulate(tmp_path / "four", self.small, threads=4)
         assert digest(one.path) == digest(four.path)
 
+    @pytest.mark.slow
+    def test_same_files_on_a_cluster(self, tmp_path):
+        options = replace(self.small, size=600, dates=2, bands=("swir16",), second_zone=True)
+        alone = simulate(tmp_path / "alone", options, threads=1)
+        with connect("local:workers=2,threads=1") as client:
+            spread = simulate(tmp_path / "spread", options, client=client)
+        assert digest(spread.path) == digest(alone.path)
+        assert spread.item_ids == alone.item_ids
+        assert not (spread.truth / "parts").exists()
+        landscape = make_landscape(options.size, options.seed)
+        surfaces = [
+            landscape.surface("swir16", landscape.cover(o.day)) for o in options.overpasses()
+        ]
+        expected = (
+            np.rint(np.median(np.array(surfaces, dtype=float), axis=0)).repeat(2, 0).repeat(2, 1)
+        )
+        np.testing.assert_array_equal(read(spread.truth / "swir16.tif"), expected)
+        np.testing.assert_array_equal(read(spread.truth / "landcover.tif"), landscape.landcover)
+
     def test_a_second_run_replaces_the_first(self, tmp_path):
         simulate(tmp_path / "a", replace(self.small, seed=12, dates=6))
         again = simulate(tmp_path / "a", self.small)
@@ -112,6 +136,10 @@ class TestOptions:
             ({"bands": ("red", "b4")}, "red,b4"),
             ({"bands": ("red", "red")}, "different"),
             ({"bands": ()}, "none"),
+            ({"sensors": ("s2", "s9")}, "s2,s9"),
+            ({"sensors": ()}, "none"),
+            ({"sensors": ("s2", "s2")}, "different"),
+            ({"size": 40_002}, "from 64 to 40000"),
             ({"period": "2023-04"}, "two days"),
             ({"period": "2023-09-30/2023-04-01"}, "swap"),
             ({"period": "2023-04-01/2023-04-05", "dates": 6}, "do not fit"),
@@ -146,7 +174,9 @@ class TestImages:
             for band, resolution in (("red", 10), ("swir16", 20)):
                 expected = sky.seen_through(band, landscape.surface(band, cover))
                 for item_id, granule in zip(ids, granules, strict=True):
-                    error = reflectance(world, item_id, band) - granule.sample(expected, resolution)
+                    row, col, height, width = (n * 20 // resolution for n in granule.block)
+                    part = expected[row : row + height, col : col + width]
+                    error = reflectance(world, item_id, band) - granule.sample(part, resolution)
                     assert abs(np.nanmean(error)) < 0.5
                     assert np.nanmax(np.abs(error)) < 6 * NOISE + 1
         assert kinds == {(0, 0.0), (1000, -0.1), (0, -0.1)}
@@ -212,7 +242,20 @@ class TestSky:
         )
         scl = np.concatenate([asset(world, i, "scl").ravel() for i in world.item_ids])
         np.testing.assert_array_equal(scl == 0, truth == 255)
-        assert {0, 2, 3, 4, 5, 6, 7, 8, 9, 10} == set(np.unique(scl).tolist())
+        assert {0, *range(2, 12)} == set(np.unique(scl).tolist())
+
+    def test_permanent_snow(self, world):
+        """Class 11 where the sky is clear over snow and nowhere else."""
+        code = read(world.truth / "landcover.tif")[::2, ::2]
+        clear = snowy = 0
+        for item_id in world.item_ids[0::2]:
+            scl = asset(world, item_id, "scl")
+            snow = code[:, : scl.shape[1]] == CODE["snow and ice"]
+            assert not (scl[~snow] == 11).any()
+            free = snow & (read(world.truth / "cloud" / f"{item_id}.tif") == 0)
+            clear, snowy = clear + free.sum(), snowy + (scl[free] == 11).sum()
+        assert clear > 100
+        assert snowy > 0.7 * clear
 
     def test_shadows_lie_away_from_the_sun(self):
         overpass = OPTIONS.overpasses()[0]
@@ -244,16 +287,14 @@ def classified():
     for seed in range(6):
         options = SimulationOptions(size=512, seed=seed)
         landscape = make_landscape(options.size, seed)
-        code = landscape.landcover[::2, ::2]
-        classifier = make_classifier(landscape.visible_brightness(), code == 8, code == 10, seed)
+        classifier = make_classifier(options.size, seed)
         for overpass in options.overpasses():
             sky = make_sky(options.size, overpass, seed)
-            cover = block_mean(landscape.cover(overpass.day))
-            bare = classifier.bright_bare(cover)
+            ground = Ground.of(landscape.whole, block_mean(landscape.cover(overpass.day)))
             for number in (0, 1):
                 rng = generator(seed, Stream.CLASSIFICATION, overpass.index, number)
-                scl = classifier.classify(sky, cover, rng)
-                scenes.append((sky.opacity, sky.truth(), scl, bare, code == 10))
+                scl = classifier.classify(sky, ground, rng)
+                scenes.append((sky.opacity, sky.truth(), scl, ground.bright_bare, ground.built))
     return [np.array(part) for part in zip(*scenes, strict=True)]
 
 
@@ -340,29 +381,7 @@ class TestTruth:
         codes = read(world.truth / "landcover.tif")
         legend = json.loads((world.truth / "landcover.json").read_text())
         assert set(np.unique(codes).tolist()) <= {int(code) for code in legend}
-        assert legend["7"]["name"] == "forest"
-        shares = {c.name: (codes == c.code).mean() for c in LEGEND}
-        assert min(shares[n] for n in ("forest", "water", "built-up", "grassland", "maize")) > 0.01
-
-    def test_ndvi_through_the_year(self):
-        landscape = make_landscape(512, 3)
-
-        def ndvi(month, name):
-            cover = landscape.cover(month * 30.4 - 15)
-            red, nir = (landscape.surface(b, cover).astype(float) for b in ("red", "nir"))
-            code = next(c.code for c in LEGEND if c.name == name)
-            return np.median(((nir - red) / (nir + red))[landscape.landcover == code])
-
-        for name, green, bare in (("winter cereal", 5, 8), ("maize", 8, 5), ("sugar beet", 8, 4)):
-            assert ndvi(green, name) > 0.75
-            assert ndvi(bare, name) < 0.4
-        assert ndvi(2, "forest") < 0.65
-        assert ndvi(7, "forest") > 0.8
-        assert all(0.5 < ndvi(m, "grassland") < 0.9 for m in range(4, 11))
-        for month in range(1, 13):
-            assert ndvi(month, "water") < 0
-            assert 0.1 < ndvi(month, "built-up") < 0.4
-            assert 0.15 < ndvi(month, "bare soil") < 0.45
+        assert legend[str(CODE["water"])]["name"] == "water"
 
 
 class TestSchedule:
@@ -381,6 +400,72 @@ class TestSchedule:
         days = np.diff([o.time.toordinal() for o in overpasses])
         assert set(days.tolist()) == {5}
         assert [o.platform[-1] for o in overpasses[:4]] == ["a", "b", "a", "b"]
+
+
+class TestManyGranules:
+    """A mosaic of 44 km: granules of at most some 20 km, the eastern ones in another zone."""
+
+    mosaic = Mosaic(4400)
+
+    @pytest.mark.parametrize("second_zone", [False, True])
+    def test_they_cover_the_mosaic_and_overlap(self, second_zone):
+        granules = make_granules(self.mosaic, second_zone)
+        assert len(granules) == len({g.tile for g in granules}) == 9
+        assert {g.epsg for g in granules} == {32631, *([32632] if second_zone else [])}
+        left, bottom, right, top = self.mosaic.bounds
+        x, y = np.random.default_rng(0).uniform((left, bottom), (right, top), (2000, 2)).T
+        times = np.zeros(x.size, int)
+        for g in granules:
+            assert max(g.shape(10)) < 2400
+            assert all(v % 20 == 0 for v in g.bounds)
+            west, south, east, north = g.bounds
+            gx, gy = Transformer.from_crs(32631, g.epsg, always_xy=True).transform(x, y)
+            times += (gx >= west) & (gx <= east) & (gy >= south) & (gy <= north)
+        assert times.min() == 1
+        assert times.max() == 4
+        assert 0.05 < (times > 1).mean() < 0.5
+
+    def test_a_block_holds_all_that_its_granule_sees(self):
+        for granule in make_granules(self.mosaic, second_zone=True):
+            row, col, height, width = granule.block
+            assert max(height, width) < 1000
+            index = np.indices((2200, 2200)).astype(np.int32)
+            inside = granule.inside(20)
+            rows, cols = (
+                granule.sample(i[row : row + height, col : col + width].copy(), 20)[inside]
+                for i in index
+            )
+            left, _, _, top = self.mosaic.bounds
+            to_mosaic = Transformer.from_crs(granule.epsg, 32631, always_xy=True)
+            v, u = np.nonzero(inside)
+            x, y = to_mosaic.transform(
+                granule.bounds[0] + (u + 0.5) * 20, granule.bounds[3] - (v + 0.5) * 20
+            )
+            np.testing.assert_array_equal(cols, np.floor((x - left) / 20))
+            np.testing.assert_array_equal(rows, np.floor((top - y) / 20))
+
+    @pytest.mark.slow
+    def test_bounded_memory(self, tmp_path):
+        """The last granule and the last block of truth of 400 km × 400 km, in less than 1 GB."""
+        script = """if True:
+            import resource, sys
+            from pathlib import Path
+            from lcengine.simulate import SimulationOptions, archive, scenes, truth
+
+            options = SimulationOptions(40_000, 2, bands=("red",), second_zone=True)
+            root = Path(sys.argv[1])
+            archive._prepare(root, options)
+            items = scenes.jobs(options)[-1].run(root)
+            truth.jobs(options)[0][-1].run(root)
+            print(items[0]["id"], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+        """
+        command = [sys.executable, "-c", script, str(tmp_path)]
+        done = subprocess.run(command, capture_output=True, check=True, text=True)
+        name, peak = done.stdout.split()
+        assert int(peak) < 1_000_000
+        scene = read(tmp_path / "sentinel-2-l2a" / name / "red.tif")
+        assert max(scene.shape) < 2500
+        assert len(list((tmp_path / "truth" / "parts").glob("red_*.npy"))) == 1
 
 
 class TestSecondZone:
@@ -454,6 +539,22 @@ class TestCatalogue:
     def test_items_collection_of_nothing(self, tmp_path):
         with pytest.raises(InputError, match="no finished simulation"):
             items_collection(tmp_path, "http://host")
+
+
+@pytest.mark.slow
+def test_demo(tmp_path):
+    """Composites of both sensors on one grid, closer to the truth than what they are made of."""
+    said = []
+    figures = demo.run(tmp_path, size=256, dates=12, say=said.append)
+    assert [line[:3] for line in said] == ["1/4", "2/4", "3/4", "4/4"]
+    assert figures["covered_percent"] > 80
+    assert figures["rmse_reflectance"] < 0.05
+    assert figures["radar_rmse_db"] < 0.5 * figures["radar_rmse_db_of_one_pass"]
+    optical, radar = (store.open(path) for path in figures["products"].split(", "))
+    assert optical.sizes == radar.sizes
+    np.testing.assert_array_equal(optical.x, radar.x)
+    assert {"vv", "vh"} < set(radar.data_vars)
+    assert Path(figures["picture"]).stat().st_size > 100_000
 
 
 class TestFileServer:

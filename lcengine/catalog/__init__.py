@@ -1,7 +1,8 @@
 """Search: from a question to frozen `Items`.
 
-A source is the root of a STAC API, a static catalogue, or an items file (JSON, NDJSON, or what
-`Items.save` wrote), local or on the web. A search gives every item or raises: never a partial list.
+A source is the root of a STAC API, a static catalogue or an items file (JSON, NDJSON, or what
+`Items.save` wrote), local or on the web, or a local table (stac-geoparquet) or folder of images. A
+search gives every item or raises: never a partial list.
 """
 
 from __future__ import annotations
@@ -12,14 +13,18 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from lcengine import geoparquet
 from lcengine.catalog.documents import (
+    UNPLACED,
     Documents,
     Feature,
     features_of,
     has_link,
+    is_images,
     is_landing_page,
     parse,
     prepared,
@@ -27,6 +32,7 @@ from lcengine.catalog.documents import (
 )
 from lcengine.catalog.query import (
     CLOUD_COVER,
+    ORBIT_STATE,
     Condition,
     Query,
     box_text,
@@ -57,6 +63,7 @@ def search(  # noqa: PLR0913 (the parts of a question, then the way to ask it)
     datetime: str | None = None,
     max_cloud: float | None = None,
     where: Sequence[str | Condition] = (),
+    orbit: str | None = None,
     offset: float | None = None,
     signer: str | None = None,
     allow_hosts: Sequence[str] = (),
@@ -72,6 +79,7 @@ def search(  # noqa: PLR0913 (the parts of a question, then the way to ask it)
         datetime: See `parse_interval`.
         max_cloud: Greatest `eo:cloud_cover` in per cent.
         where: Conditions on item properties, such as `s2:mgrs_tile=31UDS`.
+        orbit: Direction of flight, `ascending` or `descending`.
         offset: Additive reflectance offset of every optical band, against what the items say.
         signer: Import path `module:function` of a hook `href -> signed href` for reading; the
             Planetary Computer's is taken by itself.
@@ -91,6 +99,7 @@ def search(  # noqa: PLR0913 (the parts of a question, then the way to ask it)
         datetime,
         max_cloud,
         where,  # type: ignore[arg-type]
+        orbit,
     )
     return search_query(
         query, offset=offset, signer=signer, allow_hosts=allow_hosts, timeout=timeout
@@ -169,6 +178,14 @@ class _Found:
 
 
 def _find(query: Query, documents: Documents) -> _Found:
+    if geoparquet.is_table(urlsplit(query.source).path if query.is_remote else query.source):
+        return _find_in_table(query)
+    if not query.is_remote and is_images(query.source):
+        # rasterio is imported only where images have to say themselves what they are.
+        from lcengine.catalog.folder import image_features  # noqa: PLC0415
+
+        features = image_features(query.source, query.collections)
+        return _Found(features, query.collections)
     text, address = documents.root()
     parsed = parse(text, address)
     first = parsed[0] if parsed and isinstance(parsed[0], dict) else {}
@@ -186,6 +203,20 @@ def _find(query: Query, documents: Documents) -> _Found:
         return _Found(features, _names(features), saved)
     _check_one_collection(query, _names(features))
     return _Found(features, _names(features))
+
+
+def _find_in_table(query: Query) -> _Found:
+    if query.is_remote:
+        raise InputError(
+            f"{query.shown} is a table on the web, and tables are read from local files; "
+            "download it first"
+        )
+    address = os.path.abspath(query.source)
+    stacs, saved = geoparquet.read(Path(address))
+    features = _named(query, [Feature(stac, address) for stac in features_of(stacs, address)])
+    if saved is None:
+        _check_one_collection(query, _names(features))
+    return _Found(features, _names(features), saved)
 
 
 def _find_in_catalogue(
@@ -260,6 +291,12 @@ def _listed(names: Sequence[str], most: int = 12) -> str:
 def _select(query: Query, found: _Found) -> list[Feature]:
     """The items that pass every filter, or `NoItemsError` that tells where they were lost."""
     left = list(found.features)
+    unplaced = [f.stac["id"] for f in left if f.stac["properties"].get(UNPLACED)]
+    if query.bbox is not None and unplaced:
+        raise InputError(
+            f"{query.shown} has {len(unplaced)} images without a CRS, such as {unplaced[0]}, which "
+            "no area in degrees meets; leave the area out, or georeference them"
+        )
     trail = [f"{len(left)} items"]
     hint = ""
     for name, test in stages(query):
@@ -297,6 +334,11 @@ def _hint(query: Query, stage: str, lost: Sequence[Mapping[str, Any]]) -> str:
         covers = [stac["properties"].get(CLOUD_COVER) for stac in lost]
         known = [cover for cover in covers if cover is not None]
         return f"; the least cloud cover is {min(known):g} %" if known else f"; no {CLOUD_COVER}"
+    if stage.startswith("orbit "):
+        states = {str(stac["properties"].get(ORBIT_STATE)) for stac in lost} - {"None"}
+        return (
+            f"; they are {', '.join(sorted(states))}" if states else f"; no item has {ORBIT_STATE}"
+        )
     if stage.startswith("where "):
         name = next(c[0] for c in query.where if stage.startswith(f"where {c[0]}{c[1]}"))
         values = {str(stac["properties"].get(name)) for stac in lost} - {"None"}

@@ -14,6 +14,7 @@ from lcengine.catalog.documents import absolute, check_item
 from lcengine.catalog.fetch import Fetcher
 from lcengine.catalog.query import (
     CLOUD_COVER,
+    ORBIT_STATE,
     Condition,
     Interval,
     Query,
@@ -103,6 +104,8 @@ def _property_filter(client: Client, query: Query) -> dict[str, Any]:
     conditions = [condition for condition in query.where if _is_unambiguous(condition)]
     if query.max_cloud is not None:
         conditions.append((CLOUD_COVER, "<=", query.max_cloud))
+    if query.orbit is not None:
+        conditions.append((ORBIT_STATE, "=", query.orbit))
     if not conditions:
         return {}
     if client.conforms_to("QUERY"):

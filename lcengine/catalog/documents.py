@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import re
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from lcengine.catalog.fetch import Fetcher
 
 THREADS = 8
+CATALOGUES = ("catalog.json", "collection.json")
+"""What the catalogue in a folder is called."""
+UNPLACED = "lcengine:unplaced"
+"""Property of items of images without a place on Earth; their bbox is the world."""
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")  # two letters or more: C: is a drive
 
 
@@ -32,6 +37,14 @@ class Feature:
 
     stac: dict[str, Any]
     base: str
+
+
+def is_images(source: str) -> bool:
+    """Whether a local source is a folder without a catalogue, or a pattern such as `in/*.jpg`."""
+    path = Path(source)
+    if path.is_dir():
+        return not any((path / name).exists() for name in CATALOGUES)
+    return glob.has_magic(source) and not path.exists()
 
 
 class Documents:
@@ -55,7 +68,7 @@ class Documents:
             return self.fetcher.request(self.source), self.source
         path = Path(self.source)
         if path.is_dir():
-            inner = [path / name for name in ("catalog.json", "collection.json")]
+            inner = [path / name for name in CATALOGUES]
             path = next((p for p in inner if p.exists()), path)
         try:
             return _decode(path.read_bytes(), str(path)), os.path.abspath(path)
@@ -262,6 +275,6 @@ def _decode(data: bytes, address: str) -> str:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise CatalogError(
-            f"{address} is not text; expected STAC as JSON or NDJSON "
-            "(convert stac-geoparquet with `rustac translate`)"
+            f"{address} is not text; expected STAC as JSON or NDJSON, or stac-geoparquet in a "
+            "file called .parquet"
         ) from None

@@ -28,6 +28,8 @@ Interval = tuple[dt.datetime | None, dt.datetime | None]
 Stac = Mapping[str, Any]
 
 CLOUD_COVER = "eo:cloud_cover"
+ORBIT_STATE = "sat:orbit_state"
+ORBITS = ("ascending", "descending")
 OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = {
     "=": operator.eq,
     "!=": operator.ne,
@@ -45,8 +47,9 @@ class Query:
     """What the user asked, normalised on construction and printable without its secrets.
 
     `bbox` is west, south, east, north in degrees; `datetime` the interval as given; `max_cloud` per
-    cent; `where` conditions on item properties, all of which must hold. A property that an item
-    lacks fails every condition, as it does in the query and filter extensions of STAC APIs.
+    cent; `orbit` the direction of flight, `ascending` or `descending`; `where` conditions on item
+    properties, all of which must hold. A property that an item lacks fails every condition, as it
+    does in the query and filter extensions of STAC APIs.
     """
 
     source: str = field(repr=False)
@@ -55,6 +58,7 @@ class Query:
     datetime: str | None = None
     max_cloud: float | None = None
     where: tuple[Condition, ...] = ()
+    orbit: str | None = None
 
     def __post_init__(self) -> None:
         put = object.__setattr__
@@ -65,6 +69,8 @@ class Query:
         parse_interval(self.datetime)
         if self.max_cloud is not None:
             put(self, "max_cloud", _percent(self.max_cloud))
+        if self.orbit not in (None, *ORBITS):
+            raise InputError(f"orbit is {self.orbit!r}, expected {' or '.join(ORBITS)}")
         given = _listed(self.where)
         parsed = (self.parse_where(c) if isinstance(c, str) else _checked(c) for c in given)
         put(self, "where", tuple(sorted(parsed, key=repr)))
@@ -103,6 +109,7 @@ class Query:
             "datetime": self.datetime,
             "max_cloud": self.max_cloud,
             "where": [list(condition) for condition in self.where],
+            "orbit": self.orbit,
         }
         secret = urlsplit(self.source).query if self.is_remote else ""
         if secret:
@@ -120,6 +127,8 @@ class Query:
             parts.append(f"datetime {self.datetime}")
         if self.max_cloud is not None:
             parts.append(f"max_cloud {self.max_cloud:g}")
+        if self.orbit is not None:
+            parts.append(f"orbit {self.orbit}")
         parts.extend(f"where {name}{sign}{value}" for name, sign, value in self.where)
         return ", ".join(parts)
 
@@ -185,6 +194,9 @@ def stages(query: Query) -> Iterator[tuple[str, Callable[[Stac], bool]]]:
     if query.max_cloud is not None:
         limit: Condition = (CLOUD_COVER, "<=", query.max_cloud)
         yield "max_cloud", lambda stac: holds(stac, limit)
+    if query.orbit is not None:
+        flown: Condition = (ORBIT_STATE, "=", query.orbit)
+        yield f"orbit {query.orbit}", lambda stac: holds(stac, flown)
     for condition in query.where:
         name, sign, value = condition
         yield f"where {name}{sign}{value}", partial(holds, condition=condition)

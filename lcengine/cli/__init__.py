@@ -15,7 +15,7 @@ from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 import lcengine
-from lcengine.cli import composite, export, product, recovery, search, world
+from lcengine.cli import composite, export, legends, product, recovery, search, sensors, world
 from lcengine.cli.output import complain, show_warnings
 from lcengine.errors import LcengineError
 
@@ -80,6 +80,7 @@ def options(
     show_warnings()
 
 
+app.command("sensors")(sensors.sensors)
 app.command("search")(search.search)
 app.command("plan")(composite.plan)
 app.command("composite", epilog=composite.choices())(composite.composite)
@@ -89,6 +90,7 @@ app.command("verify")(recovery.verify)
 app.command("info")(product.info)
 app.command("quicklook")(product.quicklook)
 app.command("export")(export.export)
+app.command("legends")(legends.legends)
 app.command("simulate")(world.simulate)
 app.command("demo")(world.demo)
 

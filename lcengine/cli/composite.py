@@ -13,7 +13,7 @@ from lcengine.cli.options import takes
 from lcengine.cli.output import emit, say
 from lcengine.cli.pricing import Budget, budget, parse_bytes
 from lcengine.cli.progress import progress
-from lcengine.kernels.methods import DEFAULT_SCREEN, FORMS, SCREENS
+from lcengine.kernels.methods import FORMS, SCREENS
 from lcengine.price import Machines
 
 if TYPE_CHECKING:
@@ -21,16 +21,17 @@ if TYPE_CHECKING:
 
 Bands = Annotated[
     str | None,
-    typer.Option("--bands", help="Comma-separated canonical bands (default: blue,green,red,nir)."),
+    typer.Option("--bands", help="Comma-separated canonical bands (default: the sensor's)."),
 ]
 Mask = Annotated[
     str,
-    typer.Option("--mask", help="Cloud mask; see below."),
+    typer.Option("--mask", help="Cloud mask, auto: the sensor's; see below."),
 ]
 Outliers = Annotated[
     str,
     typer.Option(
-        "--outliers", help="Screens for clouds the mask missed, joined by commas; see below."
+        "--outliers",
+        help="Screens for clouds the mask missed, joined by commas, auto: the sensor's; see below.",
     ),
 ]
 Method = Annotated[
@@ -83,9 +84,10 @@ def _request(
     aoi: options.AoiFile = None,
     max_cloud: options.MaxCloud = None,
     where: options.Where = None,
+    orbit: options.Orbit = None,
     bands: Bands = None,
-    mask: Mask = "worldcover",
-    outliers: Outliers = DEFAULT_SCREEN,
+    mask: Mask = "auto",
+    outliers: Outliers = "auto",
     method: Method = "median",
     period: Period = None,
     min_clear: MinClear = 0,
@@ -103,15 +105,12 @@ def _request(
 ) -> CompositeRequest:
     """The options that describe a composite, as a request."""
     from lcengine.composite import CompositeRequest, CompositeSpec
-    from lcengine.composite.spec import check_qa
+    from lcengine.composite.spec import AUTO, check_qa
     from lcengine.items import check_groupby
     from lcengine.periods import PeriodRule
-    from lcengine.sensors import sensor
 
-    query = options.query_of(source, collection, datetime, max_cloud, where)
-    names = tuple(b.strip() for b in bands.split(",")) if bands else ()
-    if not names:
-        names = sensor(collection[0] if collection else "sentinel-2-l2a").default_bands
+    query = options.query_of(source, collection, datetime, max_cloud, where, orbit)
+    names = tuple(b.strip() for b in bands.split(",")) if bands else (AUTO,)
     return CompositeRequest(
         query=query,
         spec=CompositeSpec(

@@ -19,12 +19,15 @@ if TYPE_CHECKING:
 Source = Annotated[
     str,
     typer.Argument(
-        help="A STAC API (URL), a static catalogue (catalog.json) or an items file (JSON, NDJSON)."
+        help="A STAC API (URL), a static catalogue (catalog.json), an items file (JSON, NDJSON, "
+        "stac-geoparquet) or a folder of images (with -c rgb or rgbn)."
     ),
 ]
 Collections = Annotated[
     list[str] | None,
-    typer.Option("--collection", "-c", help="Collection id, e.g. sentinel-2-l2a; repeatable."),
+    typer.Option(
+        "--collection", "-c", help="Collection id or sensor, e.g. sentinel-2-l2a; repeatable."
+    ),
 ]
 Datetime = Annotated[
     str | None,
@@ -45,6 +48,9 @@ MaxCloud = Annotated[
 Where = Annotated[
     list[str] | None,
     typer.Option("--where", help="Property filter, e.g. 's2:mgrs_tile=31UDS'; repeatable."),
+]
+Orbit = Annotated[
+    str | None, typer.Option("--orbit", help="Direction of flight: ascending or descending.")
 ]
 Offset = Annotated[
     float | None,
@@ -164,6 +170,7 @@ def query_of(
     datetime: str | None,
     max_cloud: float | None,
     where: list[str] | None,
+    orbit: str | None = None,
 ) -> Query:
     """The catalogue query without an area."""
     from lcengine.catalog import Query
@@ -174,4 +181,5 @@ def query_of(
         datetime=datetime,
         max_cloud=max_cloud,
         where=tuple(Query.parse_where(text) for text in where or ()),
+        orbit=orbit,
     )

@@ -14,7 +14,7 @@ Product = Annotated[str, typer.Argument(help="A product: out.zarr or s3://bucket
 
 
 RECIPE = ("mask", "outliers", "method", "period", "min_clear")
-"""What of a request makes a product what it is."""
+"""What of a recipe makes a product what it is."""
 
 
 def summary(path: Path | str) -> dict[str, Any]:
@@ -28,6 +28,7 @@ def summary(path: Path | str) -> dict[str, Any]:
     product = lcengine.open(path)
     provenance = json.loads(product.attrs["lcengine"])
     request = provenance["request"]
+    recipe = provenance.get("recipe", request)
     known = {quantity.units for quantity in QUANTITIES.values()}
     units = {str(name): variable.attrs.get("units") for name, variable in product.items()}
     bands = {name: unit for name, unit in units.items() if unit in known}
@@ -42,7 +43,8 @@ def summary(path: Path | str) -> dict[str, Any]:
         "shape": [product.sizes["y"], product.sizes["x"]],
         "crs": product.attrs.get("proj:code", product.attrs["proj:wkt2"]),
         "resolution": product.attrs["spatial:transform"][0],
-        "recipe": {k: request[k] for k in RECIPE if request.get(k) is not None},
+        "sensor": provenance.get("sensor"),
+        "recipe": {k: recipe[k] for k in RECIPE if recipe.get(k) is not None},
         "source": request.get("source"),
         "datetime": request.get("datetime"),
         "items": provenance["items"],

@@ -19,22 +19,23 @@ def search(
     aoi: options.AoiFile = None,
     max_cloud: options.MaxCloud = None,
     where: options.Where = None,
+    orbit: options.Orbit = None,
     offset: options.Offset = None,
     signer: options.Signer = None,
     allow_host: options.AllowHost = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Write the items as a STAC file.")
+        Path | None, typer.Option("--output", "-o", help="Write the items: .json, or .parquet.")
     ] = None,
     json: options.AsJson = False,
 ) -> None:
-    """Search a catalogue: items, overpasses and how their numbers become reflectance."""
+    """Search a catalogue: items, overpasses and how their numbers become what they measure."""
     from collections import Counter
     from dataclasses import replace
 
     from lcengine.catalog import search_query
     from lcengine.items import observations
 
-    query = options.query_of(source, collection, datetime, max_cloud, where)
+    query = options.query_of(source, collection, datetime, max_cloud, where, orbit)
     area = options.area(bbox, aoi)
     items = search_query(
         replace(query, bbox=area.bounds if area else None),
@@ -45,6 +46,8 @@ def search(
     _, overpass = observations(items, "overpass", items[0].crs)
     contracts = Counter(
         f"offset {asset.offset:g} ({asset.contract})"
+        if asset.unit == "reflectance"
+        else f"{asset.unit} ({asset.contract})"
         for item in items
         for asset in list(item.assets.values())[:1]
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -23,28 +24,59 @@ def simulate(
     second_zone: Annotated[
         bool, typer.Option("--second-zone", help="Put the second granule into the next UTM zone.")
     ] = False,
+    sensors: Annotated[
+        str, typer.Option("--sensors", help="Sensors of the world, comma-separated.")
+    ] = "s2",
+    labels: Annotated[
+        bool, typer.Option("--labels", help="Also coarse, vector and point labels.")
+    ] = False,
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            "--cluster",
+            help="Write on a Dask cluster that sees the folder, named as for composite "
+            "(default: threads of this process).",
+        ),
+    ] = None,
+    picture: Annotated[
+        Path | None, typer.Option("--picture", help="Also draw every layer into this PNG or JPEG.")
+    ] = None,
     json: options.AsJson = False,
 ) -> None:
-    """Write a simulated Sentinel-2 L2A archive: COGs, a STAC catalogue and the cloud-free truth."""
-    from lcengine.simulate import SimulationOptions
+    """Write a simulated archive of one landscape: COGs, a STAC catalogue and the truth."""
+    from lcengine.simulate import SimulationOptions, gallery
     from lcengine.simulate import simulate as write
+    from lcengine.simulate.stac import COLLECTIONS
 
-    say(f"simulating {dates} overpasses of {size} x {size} pixels into {folder} ...")
-    world = write(
-        folder,
-        SimulationOptions(
-            size=size, dates=dates, seed=seed, period=period, second_zone=second_zone
-        ),
+    asked = SimulationOptions(
+        size=size,
+        dates=dates,
+        seed=seed,
+        period=period,
+        second_zone=second_zone,
+        sensors=tuple(sensors.split(",")),
+        labels=labels,
     )
+    if picture is not None:
+        gallery.check_name(picture)
+    say(f"simulating {dates} overpasses of {size} x {size} pixels into {folder} ...")
+    opened = options.connector(cluster)() if cluster else nullcontext()
+    with opened as client:
+        world = write(folder, asked, client=client)
+    if picture is not None:
+        gallery.draw(world, picture)
     emit(
         {
             "catalog": str(world.catalog),
             "truth": str(world.truth),
             "items": len(world.item_ids),
+            **({"labels": str(world.labels)} if labels else {}),
+            **({} if picture is None else {"picture": str(picture)}),
         },
         json,
     )
-    say(f"next: lcengine composite {world.catalog} -c sentinel-2-l2a -o composite.zarr")
+    collection = next(name for name in COLLECTIONS if (folder / name).is_dir())
+    say(f"next: lcengine composite {world.catalog} -c {collection} -o composite.zarr")
 
 
 def demo(
@@ -61,11 +93,12 @@ def demo(
     emit(run(folder, size=size, dates=dates, say=say), json)
     activate = "" if os.environ.get("VIRTUAL_ENV") else "  source .venv/bin/activate\n"
     say(
-        "errors are in units of reflectance (0 to 1); what remains is mostly crops that changed "
-        "between the few clear dates\n"
+        "errors are in units of reflectance (0 to 1) and dB; what remains is mostly crops that "
+        "changed between the few clear dates, and speckle\n"
         f"look at {folder}/comparison.png, then try:\n{activate}"
         f"  lcengine info {folder}/composite.zarr\n"
         f"  lcengine quicklook {folder}/composite.zarr --bands nir,red,green -o infrared.png\n"
+        f"  lcengine quicklook {folder}/radar.zarr --bands vh -o radar.png\n"
         f"  lcengine plan {folder}/archive/catalog.json -c sentinel-2-l2a\n"
         f"  lcengine composite {folder}/archive/catalog.json -c sentinel-2-l2a "
         f"--mask geomad --outliers mad:3 -o {folder}/screened.zarr"

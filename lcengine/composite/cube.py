@@ -13,11 +13,12 @@ import xarray as xr
 
 from lcengine import masks
 from lcengine.composite.block import EPOCH, Block, Series, days_of, reduce_block
-from lcengine.composite.spec import CompositeSpec, Qa
+from lcengine.composite.spec import AUTO, CompositeSpec, Qa
 from lcengine.cube import CLEAR
 from lcengine.errors import InputError
 from lcengine.kernels.methods import DEFAULT_SCREEN, DISTANCE, check_domain
 from lcengine.periods import Period, PeriodRule
+from lcengine.sensors import sensor
 from lcengine.sensors.base import QUANTITIES, Quantity
 
 
@@ -26,7 +27,7 @@ def composite(  # noqa: PLR0913 - the options of `lcengine composite`
     *,
     bands: Sequence[str] | None = None,
     method: str = "median",
-    outliers: str = DEFAULT_SCREEN,
+    outliers: str = AUTO,
     period: str | PeriodRule | None = None,
     min_clear: int = 0,
     qa: Qa = "basic",
@@ -39,9 +40,10 @@ def composite(  # noqa: PLR0913 - the options of `lcengine composite`
     observation count once: the first clear one. It holds what its `scale_factor` and `units` say,
     else its name (`backscatter`), else reflectance. `bands`: what to return (default: all but
     `clear` and `cloud_distance`); methods and screens may look at others. `method`, `outliers`,
-    `period`, `min_clear` and `qa` are those of `CompositeSpec`; the best available pixel wants the
-    band `cloud_distance` in the cube. `interval`: first and last moment that the periods shall
-    cover, by default the cube's.
+    `period`, `min_clear` and `qa` are those of `CompositeSpec`; `outliers` `auto` is what the
+    sensor takes that `load` noted in the cube's attributes, in another cube of reflectance
+    `mad:3:bright`. The best available pixel wants the band `cloud_distance` in the cube.
+    `interval`: first and last moment that the periods shall cover, by default the cube's.
 
     Returns what `lcengine composite` writes, (y, x) or (time, y, x), but for `lost`: here a file
     that cannot be read is an error. `item` is the position along the cube's time.
@@ -53,6 +55,8 @@ def composite(  # noqa: PLR0913 - the options of `lcengine composite`
         )
     names = [str(name) for name in cube["band"].values]
     values = [name for name in names if name not in (CLEAR, DISTANCE)]
+    quantity = _quantity(cube)
+    outliers = _screens(cube, quantity) if outliers == AUTO else outliers
     rule = PeriodRule.parse(period) if isinstance(period, str) else period
     spec = CompositeSpec(
         tuple(bands) if bands is not None else tuple(values),
@@ -63,7 +67,6 @@ def composite(  # noqa: PLR0913 - the options of `lcengine composite`
         min_clear=min_clear,
         qa=qa,
     )
-    quantity = _quantity(cube)
     for wanted in spec.methods:
         check_domain(wanted, quantity.domain)
     order = list(dict.fromkeys([*spec.bands, *(n for n in spec.needs if n != DISTANCE)]))
@@ -87,6 +90,13 @@ def composite(  # noqa: PLR0913 - the options of `lcengine composite`
         quantity=quantity,
     )
     return _apply(cube, kernel)
+
+
+def _screens(cube: xr.DataArray, quantity: Quantity) -> str:
+    """The screens of the cube's sensor, of any reflectance where none is noted."""
+    if "sensor" in cube.attrs:
+        return sensor(cube.attrs["sensor"]).outliers
+    return DEFAULT_SCREEN if quantity == QUANTITIES["reflectance"] else "none"
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,8 @@ from lcengine.grid import Grid
 from lcengine.items import Item, Items, check_items, observations, parse_datetime, uncollected
 from lcengine.kernels._jit import usable_cpus
 from lcengine.kernels.composite import MAX_OBSERVATIONS
-from lcengine.kernels.methods import DISTANCE, FARTHEST
-from lcengine.masks import check_sensor, preset
+from lcengine.kernels.methods import FARTHEST
+from lcengine.masks import MaskRecipe, check_item, check_sensor, preset
 from lcengine.periods import Period, neighbours, select
 from lcengine.plan import BLOCKS, ReadPlan, describe, plan_reads, product_lattice
 from lcengine.sensors import Sensor, sensor
@@ -174,9 +174,10 @@ def plan_composite(
 ) -> CompositePlan:
     """Plan a composite: which items each tile reads, in which blocks, and what comes out.
 
-    `block`: edge of the sub-blocks in pixels, by default the largest that fits into memory.
-    `interval`: what the periods shall cover, by default from the first to the last item. Raises
-    `InputError` for items of several sensors and `MissingBandError` for an item without a band.
+    Where the recipe says `auto`, the plan names what the sensor takes. `block`: edge of the
+    sub-blocks in pixels, by default the largest that fits into memory. `interval`: what the periods
+    shall cover, by default from the first to the last item. Raises `InputError` for items of
+    several sensors and `MissingBandError` for an item without a band.
     """
     check_items(items)
     names = sorted({item.sensor for item in items})
@@ -186,6 +187,7 @@ def plan_composite(
             "expected one: select it with -c (collections= in Python)"
         )
     found = sensor(names[0])
+    spec = spec.resolved(found)
     if interval is None:
         interval = (min(i.datetime for i in items), max(i.datetime for i in items))
     bands = spec.read_bands(found)
@@ -193,7 +195,7 @@ def plan_composite(
     check_sensor(recipe, found)
     needed = {*bands, *(recipe.bands if recipe else ())}
     crs = product_lattice(grid).crs
-    slim = tuple(_only(item, needed) for item in _in_periods(items, spec, interval, crs))
+    slim = tuple(_only(item, needed, recipe) for item in _in_periods(items, spec, interval, crs))
     reads = plan_reads(
         Items(slim, items.access, items.superseded),
         grid,
@@ -202,7 +204,7 @@ def plan_composite(
         groupby=spec.groupby,
         resampling=spec.resampling,
         block=block,
-        beyond=FARTHEST if DISTANCE in spec.needs else 0.0,
+        beyond=FARTHEST if spec.scores_distance else 0.0,
         working=SCREEN_BYTES if spec.screens.whole_series else 0,
     )
     plan = CompositePlan(spec, reads, found, interval)
@@ -275,8 +277,10 @@ def digest(data: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _only(item: Item, bands: set[str]) -> Item:
+def _only(item: Item, bands: set[str], recipe: MaskRecipe | None) -> Item:
     """The item with the needed bands alone; raises `MissingBandError` when one is absent."""
+    if recipe is not None:
+        check_item(recipe, item)
     for band in sorted(bands):
         item.asset(band)
     return replace(item, assets={k: v for k, v in item.assets.items() if k in bands})

@@ -25,8 +25,29 @@ LEDGER = pa.schema(
 """Columns of the failure ledger; `attempts` depends on luck, all others on the files."""
 
 
+ITEMS = pa.schema(
+    {
+        "number": pa.int64(),
+        "item": pa.string(),
+        "datetime": pa.timestamp("us", "UTC"),
+        "platform": pa.string(),
+        "observation": pa.int64(),
+        "orbit_state": pa.string(),
+        "relative_orbit": pa.int64(),
+        "baseline": pa.string(),
+        "band": pa.string(),
+        "href": pa.string(),
+        "scale": pa.float64(),
+        "offset": pa.float64(),
+        "contract": pa.string(),
+        "unit": pa.string(),
+    }
+)
+"""Columns of the table of assets; `DN * scale + offset` is a quantity in `unit`."""
+
+
 def items_table(plan: CompositePlan) -> bytes:
-    """Every asset with its reflectance contract, as Parquet."""
+    """Every asset and how its numbers become what they measure, as Parquet."""
     rows = [
         {
             "number": number,
@@ -34,17 +55,20 @@ def items_table(plan: CompositePlan) -> bytes:
             "datetime": item.datetime,
             "platform": item.platform,
             "observation": group,
+            "orbit_state": item.orbit_state,
+            "relative_orbit": item.relative_orbit,
             "baseline": item.baseline,
             "band": band,
             "href": redact(asset.href),
             "scale": asset.scale,
             "offset": asset.offset,
             "contract": asset.contract,
+            "unit": asset.unit,
         }
         for number, (item, group) in enumerate(zip(plan.items, plan.reads.observation, strict=True))
         for band, asset in item.assets.items()
     ]
-    return _parquet(pa.Table.from_pylist(rows))
+    return _parquet(pa.Table.from_pylist(rows, schema=ITEMS))
 
 
 def ledger_table(receipts: Iterable[Mapping[str, Any]]) -> tuple[int, bytes]:

@@ -10,16 +10,16 @@ from typing import Any
 from lcengine.aoi import Aoi
 from lcengine.catalog import Query, Search, parse_interval
 from lcengine.composite.planning import CompositePlan, plan_composite
-from lcengine.composite.spec import CompositeSpec
-from lcengine.crs import auto_crs
+from lcengine.composite.spec import AUTO, CompositeSpec
+from lcengine.crs import auto_crs, is_pixel_crs
 from lcengine.errors import InputError, NoItemsError
 from lcengine.grid import Grid
 from lcengine.items import Item, Items
-from lcengine.kernels.methods import DISTANCE, FARTHEST
+from lcengine.kernels.methods import FARTHEST
 from lcengine.locate import SourceGrid
 from lcengine.masks import preset
 from lcengine.plan import extent, product_lattice
-from lcengine.sensors import sensor
+from lcengine.sensors import registry, sensor
 
 METRES_PER_DEGREE = 111_320.0
 
@@ -82,19 +82,21 @@ class CompositeRequest:
         )
         if self.aoi is None:
             return self._union(search)
-        searched = _grown(self.aoi.bounds, self._halo())
+        searched = _grown(self.aoi.bounds, _halo(self.spec))
         items = search.items(searched)
+        found = sensor(items[0].sensor)
+        spec = self.spec.resolved(found)
         code = self.crs
         if code == "auto":
             code = f"EPSG:{auto_crs(self.aoi.bounds, items.epsgs)}"
         grid = Grid.from_aoi(
             self.aoi,
             crs=code,
-            resolution=self.resolution or self._finest(items),
+            resolution=self.resolution or _finest(spec, items),
             tile=self.tile,
-            anchor=sensor(items[0].sensor).anchor,
+            anchor=found.anchor,
         )
-        wanted = _same_side(searched, grid.lonlat_bounds(self._halo()))
+        wanted = _same_side(searched, grid.lonlat_bounds(_halo(spec)))
         if not _holds(searched, wanted):
             items = search.items(wanted)
         return items, grid
@@ -107,14 +109,24 @@ class CompositeRequest:
                 "state one with --bbox west,south,east,north or --aoi file.geojson"
             )
         items = search.items(None)
+        found = sensor(items[0].sensor)
+        spec = self.spec.resolved(found)
         code = self.crs
-        if code == "auto":
+        unplaced = sorted({item.crs for item in items if is_pixel_crs(item.crs)})
+        if code == "auto" and unplaced:
+            if len({item.crs for item in items}) > 1:
+                raise InputError(
+                    f"{self.query.shown} has {len(unplaced)} images without a CRS among its "
+                    f"{len(items)}, which share no grid; take one at a time, or georeference them"
+                )
+            code = unplaced[0]
+        elif code == "auto":
             code = f"EPSG:{auto_crs(_union_bounds(items), items.epsgs)}"
-        anchor = sensor(items[0].sensor).anchor
-        resolution = self.resolution or self._finest(items)
+        anchor = found.anchor
+        resolution = self.resolution or _finest(spec, items)
         probe = Grid.from_bounds(0.0, 0.0, resolution, resolution, code, resolution, 16, anchor)
         lattice = product_lattice(probe)
-        sources = {SourceGrid.of(item.asset(self.spec.bands[0])): item for item in items}
+        sources = {SourceGrid.of(item.asset(spec.bands[0])): item for item in items}
         boxes = [_placed(item, extent(source, lattice), code) for source, item in sources.items()]
         left = lattice.left + min(box[1] for box in boxes) * lattice.dx
         right = lattice.left + max(box[3] for box in boxes) * lattice.dx
@@ -123,14 +135,18 @@ class CompositeRequest:
         grid = Grid.from_bounds(left, bottom, right, top, code, resolution, self.tile, anchor)
         return items, grid
 
-    def _finest(self, items: Items) -> float:
-        """Finest pixel size of the bands."""
-        return min(float(items[0].asset(band).transform[0]) for band in self.spec.bands)
 
-    def _halo(self) -> float:
-        recipe = preset(self.spec.mask)
-        beyond = FARTHEST if DISTANCE in self.spec.needs else 0.0
-        return recipe.reach + beyond if recipe else 0.0
+def _finest(spec: CompositeSpec, items: Items) -> float:
+    """Finest pixel size of the bands."""
+    return min(float(items[0].asset(band).transform[0]) for band in spec.bands)
+
+
+def _halo(spec: CompositeSpec) -> float:
+    """Metres around the area that masks look at; the most of all sensors before one is known."""
+    auto = (entry.mask for entry in registry().values())
+    names = auto if spec.mask == AUTO else (spec.mask,)
+    beyond = FARTHEST if spec.scores_distance else 0.0
+    return max(recipe.reach + beyond if recipe else 0.0 for recipe in map(preset, names))
 
 
 def _grown(

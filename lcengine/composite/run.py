@@ -196,7 +196,12 @@ def _finish(
     if todo:
         _run_tiles(todo, staging, _opened(client), policy, _Hearing(staging, progress, watcher))
     count, ledger = ledger_table(staging.done())
-    facts = {"items": len(plan.items), "failed_reads": count}
+    facts = {
+        "sensor": plan.sensor.name,
+        "recipe": plan.spec.to_json(),
+        "items": len(plan.items),
+        "failed_reads": count,
+    }
     sidecars = {"items.parquet": items_table(plan), "failures.parquet": ledger}
     return staging.publish(tiles, facts, sidecars)
 

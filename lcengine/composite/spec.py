@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, Literal, get_args
 
 from lcengine import masks
@@ -11,7 +11,6 @@ from lcengine.errors import InputError
 from lcengine.items import GroupBy
 from lcengine.kernels import NODATA
 from lcengine.kernels.methods import (
-    DEFAULT_SCREEN,
     DISTANCE,
     SCREENS,
     Count,
@@ -36,6 +35,9 @@ NO_DATE: Final = 65535
 NO_ITEM: Final = 2**32 - 1
 """uint32 fill of item numbers."""
 NO_LEVEL: Final = 255
+
+AUTO: Final = "auto"
+"""Bands, mask or screens of the sensor, whatever it is."""
 
 WIDEST: Final = 2
 """Neighbouring periods on each side that may help out."""
@@ -86,9 +88,10 @@ class CompositeSpec:
     """The recipe of a composite.
 
     `bands`: canonical names, in output order. `mask`: a preset of `lcengine.masks` or `none`.
-    `outliers`: `none`, or screens such as `mad:3` or `despike,mad:3`. `method`: one or several
-    reducers such as `median` or `median,percentile:10,percentile:90`. `period`: how time is cut
-    (`month`, `season`, `P16D` …; see `lcengine.periods`), None for one composite of everything.
+    `outliers`: `none`, or screens such as `mad:3` or `despike,mad:3`. Each of the three may be
+    `auto` (the bands: `("auto",)`), which a plan replaces by what the sensor says. `method`: one or
+    several reducers such as `median` or `median,percentile:10,percentile:90`. `period`: how time is
+    cut (`month`, `season`, `P16D` …; see `lcengine.periods`), None for one composite of everything.
     `min_clear`: pixels with fewer observations in their period take those of the neighbouring
     periods as well, at most two on each side. `qa`: `none`, `basic` (count, outliers, lost,
     widened) or `full` (also chosen item and date, score, MADs). `groupby`: what counts as one
@@ -96,9 +99,9 @@ class CompositeSpec:
     instead of losing observations.
     """
 
-    bands: tuple[str, ...]
-    mask: str = "worldcover"
-    outliers: str = DEFAULT_SCREEN
+    bands: tuple[str, ...] = (AUTO,)
+    mask: str = AUTO
+    outliers: str = AUTO
     method: str = "median"
     period: PeriodRule | None = None
     min_clear: int = 0
@@ -120,13 +123,30 @@ class CompositeSpec:
                 f"min_clear is {self.min_clear}, and there is no period whose neighbours could "
                 "help out; state one with --period, such as month"
             )
-        recipe = masks.preset(self.mask)
+        if self.mask != AUTO:
+            masks.preset(self.mask)
+        if self.outliers != AUTO:
+            Screens.parse(self.outliers)
         check_resampling(self.resampling)
-        if DISTANCE in self.needs and recipe is None:
+        if self.scores_distance and self.mask == "none":
             raise InputError(
                 "method 'bap' looks at the distance to clouds, and the mask is 'none'; "
                 "choose a mask such as worldcover"
             )
+
+    def resolved(self, sensor: Sensor) -> CompositeSpec:
+        """The recipe with what the sensor says in the place of `auto`."""
+        return replace(
+            self,
+            bands=sensor.default_bands if self.bands == (AUTO,) else self.bands,
+            mask=sensor.mask if self.mask == AUTO else self.mask,
+            outliers=sensor.outliers if self.outliers == AUTO else self.outliers,
+        )
+
+    @property
+    def scores_distance(self) -> bool:
+        """Whether a method looks at the distance to clouds."""
+        return any(DISTANCE in method.needs for method in self.methods)
 
     @property
     def asked(self) -> tuple[Method, ...]:

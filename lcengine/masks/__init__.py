@@ -33,6 +33,7 @@ from lcengine.masks.recipes import (
     MaskRecipe,
     Step,
     applicable,
+    check_item,
     check_sensor,
     preset,
 )
@@ -64,6 +65,7 @@ __all__ = [
     "RawBand",
     "Step",
     "applicable",
+    "check_item",
     "check_sensor",
     "cloud",
     "distance_to_cloud",

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
 
-from lcengine.errors import InputError
+from lcengine.errors import InputError, MissingBandError
+from lcengine.items import Item
 from lcengine.masks import cloudless, decode
 from lcengine.masks.decode import CLOUD_CLASSES, DEFECTIVE, NO_DATA, SNOW_CLASS
 from lcengine.sensors import Sensor
@@ -231,6 +232,17 @@ def check_sensor(recipe: MaskRecipe | None, sensor: Sensor) -> None:
         raise InputError(
             f"mask {recipe.name!r} needs the package {recipe.extra!r}, which is not installed; "
             f"install it with pip install 'lcengine[{recipe.extra}]'"
+        )
+
+
+def check_item(recipe: MaskRecipe, item: Item) -> None:
+    """`MissingBandError` where an item lacks a band of a recipe that its sensor has."""
+    missing = [band for band in recipe.bands if band not in item.assets]
+    if missing:
+        fit = ("none", *(n for n, r in PRESETS.items() if item.assets.keys() >= set(r.bands)))
+        raise MissingBandError(
+            f"item {item.id} has no band {missing[0]!r}, which mask {recipe.name!r} needs; "
+            f"leave it out, or take a mask that it has the bands of: {', '.join(fit)}"
         )
 
 

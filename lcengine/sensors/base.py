@@ -59,6 +59,8 @@ UNITS: Mapping[Kind, tuple[Unit, ...]] = {
 class Band:
     """A canonical band: the asset keys it is known by, and its native resolution in metres.
 
+    There are no keys where bands share a file.
+
     `kind`: products are made of `reflectance`, `backscatter` and `number` (see `QUANTITIES`);
     `classes` (codes, bits) and `score` (a quantity such as a cloud probability) are what masks
     decode.

@@ -55,9 +55,9 @@ _SR = re.compile(r"(^|_)sr(_|$)")
 _COUNT = re.compile(r"(^|_)([48])b(_|$)")
 
 BANDS = (
-    *(Band(name, (name,), RESOLUTION) for name in ORDER[8]),
+    *(Band(name, (), RESOLUTION) for name in ORDER[8]),
     *(
-        Band(name, (name,), RESOLUTION, "score" if name == "udm_confidence" else "classes")
+        Band(name, (), RESOLUTION, "score" if name == "udm_confidence" else "classes")
         for name in MASKS[8]
     ),
 )

@@ -1,6 +1,7 @@
 """The sky: clouds, haze and shadows of an overpass, their truth, and a fallible classification.
 
-Everything here lives on the mosaic's 20 m grid, (size / 2, size / 2).
+Everything here lives on the mosaic's 20 m grid. Fields of the whole mosaic are (n, n) with n =
+size / 2, and repeat themselves beyond 1024 pixels.
 """
 
 from __future__ import annotations
@@ -11,10 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from lcengine.simulate.sentinel2 import BANDS, Overpass
-from lcengine.simulate.streams import Stream, generator, smooth_field
+from lcengine.simulate.covers import CODE
+from lcengine.simulate.landscape import Patch
+from lcengine.simulate.sentinel2 import BANDS, Block, Overpass
+from lcengine.simulate.streams import MOST_NODES, Stream, generator, smooth_field, window
 
 Field = NDArray[np.float32]
+Mask = NDArray[np.bool_]
 
 # In the order of BANDS. Thick cloud is white and absorbs in the SWIR; haze is bluish and fades
 # with wavelength; shadows keep more of the blue because the sky still lights them.
@@ -45,6 +49,10 @@ class Sky:
     def opacity(self) -> Field:
         """Opacity of thick and thin cloud together."""
         return np.asarray(1.0 - (1.0 - self.thick) * (1.0 - self.thin), dtype=np.float32)
+
+    def over(self, block: Block) -> Sky:
+        """The sky over a part of the mosaic."""
+        return Sky(*(window(f, *block) for f in (self.thick, self.thin, self.shadow)))
 
     def truth(self) -> NDArray[np.uint8]:
         """The true mask, uint8: CLEAR, THIN, THICK or SHADOW."""
@@ -78,7 +86,7 @@ def make_sky(size: int, overpass: Overpass, seed: int) -> Sky:
     broken cloud, half of them with cirrus or haze as well. Cloud height is one per overpass.
     """
     rng = generator(seed, Stream.SKY, overpass.index)
-    n = size // 2
+    n = min(size // 2, MOST_NODES)
     field = smooth_field(rng, n, scale=45.0, decay=2.6)
     rank = overpass.cloud_rank
     if rank > _OVERCAST_FROM:
@@ -170,6 +178,27 @@ more than 75 % cloud they are 0.74, 0.92, 1.00.
 
 
 @dataclass(frozen=True)
+class Ground:
+    """What a scene classification goes by, of a part of the mosaic at 20 m."""
+
+    cover: Field
+    """Green fraction."""
+    bright_bare: Mask
+    """Where bright soil or rock lies open: ground that is often taken for cloud."""
+    water: Mask
+    built: Mask
+    snow: Mask
+
+    @classmethod
+    def of(cls, patch: Patch, cover: Field) -> Ground:
+        """The ground of a patch of 10 m with `cover` at 20 m."""
+        code = patch.landcover[::2, ::2]
+        water, built, snow = (code == CODE[n] for n in ("water", "built-up", "snow and ice"))
+        bare = (patch.visible_brightness > _BRIGHT) & (cover < _BARE)
+        return cls(cover, bare & ~(water | built | snow), water, built, snow)
+
+
+@dataclass(frozen=True)
 class Classifier:
     """A scene classification that errs as often as the real one (Sen2Cor) does, see `ACCURACY`.
 
@@ -183,40 +212,42 @@ class Classifier:
     noise: tuple[Field, Field]
     pattern: Field
     """The part of the error over bright ground that does not change with the date."""
-    brightness: Field
-    """Visible reflectance of the uncovered ground."""
-    water: NDArray[np.bool_]
-    built: NDArray[np.bool_]
 
-    def classify(self, sky: Sky, cover: Field, rng: np.random.Generator) -> NDArray[np.uint8]:
-        """SCL codes 2 to 10, uint8, of a sky over ground with `cover` (green fraction)."""
-        cloud, shadow = (self._error(field, rng) for field in self.noise)
-        bare = self.bright_bare(cover)
-        fixed = bare | self.built
-        cloud[fixed] = (cloud[fixed] + self.pattern[fixed]) * np.float32(np.sqrt(0.5))
-        clear = np.where(bare, _BRIGHT_BARE, np.where(self.built, _BUILT_UP, _CLEAR))
+    def classify(
+        self, sky: Sky, ground: Ground, rng: np.random.Generator, block: Block | None = None
+    ) -> NDArray[np.uint8]:
+        """SCL codes 2 to 11, uint8, of a sky over some ground: a block, or all of the mosaic."""
+        block = block or Block(0, 0, *self.pattern.shape)
+        cloud, shadow = (self._error(field, rng, block) for field in self.noise)
+        fixed = ground.bright_bare | ground.built
+        cloud[fixed] = (cloud[fixed] + window(self.pattern, *block)[fixed]) * np.float32(
+            np.sqrt(0.5)
+        )
+        clear = np.where(
+            ground.bright_bare, _BRIGHT_BARE, np.where(ground.built, _BUILT_UP, _CLEAR)
+        )
         cloud += _between(sky.opacity, clear.astype(np.float32))
         shadow += _NO_SHADOW + (_FULL_SHADOW - _NO_SHADOW) * sky.shadow
 
-        scl = np.where(cover > 0.33, 4, 5).astype(np.uint8)
-        scl[self.water] = 6
+        scl = np.where(ground.cover > 0.33, 4, 5).astype(np.uint8)
+        scl[ground.water] = 6
+        doubt = cloud > -0.25
         scl[shadow > -0.25] = 2
-        scl[shadow > 0] = 3
-        scl[cloud > -0.25] = 7
+        scl[doubt] = 7
+        scl[ground.snow] = 11  # its own test comes before those of doubt
+        scl[(shadow > 0) & ~doubt] = 3
         found = cloud > 0
         cirrus = (sky.thin > sky.thick) & (sky.thin >= _THIN_OPACITY)
         scl[found] = np.where(cirrus, 10, np.where(cloud > 0.75, 9, 8))[found]
         return scl
 
-    def bright_bare(self, cover: Field) -> NDArray[np.bool_]:
-        """Where bright soil lies open: ground that is often taken for cloud."""
-        return (self.brightness > _BRIGHT) & (cover < _BARE) & ~self.built & ~self.water
-
-    def _error(self, field: Field, rng: np.random.Generator) -> Field:
+    @staticmethod
+    def _error(field: Field, rng: np.random.Generator, block: Block) -> Field:
         """Standard normal error of a granule: its own level, and the field shifted at random."""
         level = rng.standard_normal() * np.sqrt(_SCENE)
-        shift = tuple(rng.integers(0, field.shape[0], 2))
-        patches = np.roll(field, shift, (0, 1)) * np.float32(np.sqrt(1.0 - _SCENE))
+        down, right = (int(n) for n in rng.integers(0, field.shape[0], 2))
+        patches = window(field, block.row - down, block.col - right, *block[2:])
+        patches *= np.float32(np.sqrt(1.0 - _SCENE))
         return np.asarray(patches + np.float32(level), dtype=np.float32)
 
 
@@ -227,12 +258,10 @@ def _between(opacity: Field, clear: Field) -> Field:
     return np.where(opacity < _THICK_OPACITY, thin, thick).astype(np.float32)
 
 
-def make_classifier(
-    brightness: Field, water: NDArray[np.bool_], built: NDArray[np.bool_], seed: int
-) -> Classifier:
-    """A classifier for a mosaic; all arrays at 20 m."""
+def make_classifier(size: int, seed: int) -> Classifier:
+    """A classifier for a mosaic of `size` pixels of 10 m."""
     rng = generator(seed, Stream.CLASSIFICATION)
-    n = brightness.shape[0]
+    n = min(size // 2, MOST_NODES)
     noise = (smooth_field(rng, n, scale=30.0, decay=2.4), smooth_field(rng, n, 30.0, decay=2.4))
     pattern = smooth_field(rng, n, scale=4.0, decay=2.0)
-    return Classifier(noise, pattern, brightness, water, built)
+    return Classifier(noise, pattern)

@@ -1,98 +1,243 @@
-"""The ground: a mosaic of fields, woods, water and settlements whose reflectance is known exactly.
+"""The ground: fields, woods, water, settlements and hills whose reflectance is known exactly.
 
-Reflectance of a pixel is a linear mixture of its soil and its canopy, `soil + (canopy - soil) *
+`Landscape` answers for points, whatever the resolution; `Patch` is it rasterised in some bounds.
+
+Reflectance of a point is a linear mixture of its soil and its canopy, `soil + (canopy - soil) *
 cover`, where the green cover follows a double logistic through the year (Zhang et al. 2003, Remote
-Sensing of Environment 84) with dates and peak of the field's own.
+Sensing of Environment 84) with dates and peak of the unit's own.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
+from scipy.ndimage import map_coordinates
+from shapely import LineString, Polygon, transform
 
-from lcengine.simulate.sentinel2 import BANDS, RESOLUTION
-from lcengine.simulate.streams import Stream, generator, smooth_field
+from lcengine.simulate.covers import CODE, LEGEND, NO_CLASS, CoverType
+from lcengine.simulate.parcels import GARDEN, HOUSE, STREET, Metres, Pattern, Place, make_pattern
+from lcengine.simulate.sentinel2 import BANDS, RESOLUTION, Mosaic
+from lcengine.simulate.streams import MOST_NODES, Stream, generator, smooth_field
 
-Spectrum = tuple[float, ...]
+__all__ = ["LEGEND", "NO_CLASS", "CoverType", "Grain", "Landscape", "Patch", "make_landscape"]
 
-# Surface reflectance in the order of BANDS: blue green red, red edge 1-3, nir nir08, swir16 swir22.
-_CROP: Spectrum = (0.025, 0.055, 0.025, 0.090, 0.340, 0.440, 0.470, 0.490, 0.220, 0.100)
-_GRASS: Spectrum = (0.030, 0.065, 0.035, 0.100, 0.300, 0.370, 0.400, 0.420, 0.240, 0.120)
-_TREES: Spectrum = (0.018, 0.038, 0.018, 0.060, 0.220, 0.280, 0.300, 0.320, 0.140, 0.065)
-_SOIL: Spectrum = (0.060, 0.090, 0.125, 0.150, 0.170, 0.185, 0.205, 0.220, 0.285, 0.245)
-_LITTER: Spectrum = (0.032, 0.048, 0.055, 0.075, 0.105, 0.120, 0.135, 0.150, 0.190, 0.130)
-_WATER: Spectrum = (0.035, 0.042, 0.026, 0.022, 0.016, 0.014, 0.012, 0.011, 0.008, 0.006)
-_PAVED: Spectrum = (0.110, 0.130, 0.145, 0.155, 0.170, 0.180, 0.195, 0.200, 0.215, 0.190)
+Value = TypeVar("Value", bound=np.generic)
+Field = NDArray[np.float32]
+Box = tuple[int, int, int, int]
+
+_NATURAL = (
+    "deciduous forest", "evergreen forest", "built-up", "wetland", "water",
+    "savanna", "shrubland", "barren", "snow and ice",
+)  # fmt: skip
+"""What lies over the pattern of fields, later ones over earlier ones."""
+_SHARES = {
+    "wood": (("deciduous forest", 0.15),),
+    "town": (("built-up", 0.08),),
+    "wet": (("wetland", 0.05), ("water", 0.03)),
+    "height": (
+        ("savanna", 0.075),
+        ("shrubland", 0.05),
+        ("barren", 0.028),
+        ("snow and ice", 0.013),
+    ),
+}
+"""What lies where a field is among its highest values, and in which share of the mosaic."""
+_SCALES = {"wood": 25.0, "town": 25.0, "wet": 25.0, "height": 50.0}
+"""Nodes over which those fields vary."""
+_KINDS = 256
+"""How many different roofs, gardens and streets there are."""
+_MEADOW_CUTS = 3
+_LATTICE = 20.0
+"""Metres between the nodes of the fields that natural cover follows."""
+_GRAIN = 10.0
+_POINTS = 1 << 15
 
 
 @dataclass(frozen=True)
-class CoverType:
-    """One class of the legend: spectra of ground and canopy, and the course of green cover."""
+class Grain:
+    """How points of a unit differ from its mean; float32 arrays of the points' shape."""
 
-    code: int
-    name: str
-    color: str
-    ground: Spectrum
-    canopy: Spectrum
-    low: float
-    peak: float
-    rise: tuple[float, float]
-    """Day of year of the steepest greening, and its time constant in days."""
-    fall: tuple[float, float]
-    """Day of year of ripening, harvest or leaf fall, and its time constant in days."""
-    share: float = 0.0
-    """Share among the fields; 0 for what is not sown on fields."""
-
-
-LEGEND: tuple[CoverType, ...] = (
-    CoverType(1, "winter cereal", "#e8c35a", _SOIL, _CROP, 0.06, 0.93, (85, 10), (192, 6), 0.27),
-    CoverType(2, "winter rapeseed", "#f2e34b", _SOIL, _CROP, 0.08, 0.90, (72, 10), (180, 7), 0.08),
-    CoverType(3, "maize", "#d98a29", _SOIL, _CROP, 0.04, 0.92, (166, 8), (266, 7), 0.22),
-    CoverType(4, "sugar beet", "#b05a9d", _SOIL, _CROP, 0.04, 0.94, (158, 9), (305, 8), 0.10),
-    CoverType(5, "potato", "#8c6bb1", _SOIL, _CROP, 0.04, 0.90, (152, 8), (238, 7), 0.09),
-    CoverType(6, "grassland", "#8fce6b", _SOIL, _GRASS, 0.45, 0.88, (78, 12), (330, 15), 0.20),
-    CoverType(7, "forest", "#23703a", _LITTER, _TREES, 0.25, 0.96, (113, 7), (298, 9)),
-    CoverType(8, "water", "#3b7dd8", _WATER, _WATER, 0.00, 0.00, (100, 10), (300, 10)),
-    CoverType(9, "bare soil", "#c8b08b", _SOIL, _GRASS, 0.03, 0.08, (110, 20), (300, 20), 0.04),
-    CoverType(10, "built-up", "#9a9a9a", _PAVED, _GRASS, 0.04, 0.12, (100, 15), (300, 15)),
-)
-NO_CLASS = 255
-_GRASSLAND, _FOREST, _WATER_BODY, _BUILT = 6, 7, 8, 10
-_MEADOW_CUTS = 3
-_STRIP_ROWS = 256
+    texture: Field
+    """Relative departure of green cover."""
+    shade: Field
+    """Factor on the reflectance, close to 1."""
 
 
 @dataclass(frozen=True)
 class Landscape:
-    """The ground of a square mosaic; every array is (size, size) at 10 m unless said otherwise."""
+    """The ground of a square mosaic.
 
-    landcover: NDArray[np.uint8]
-    """Class codes of LEGEND."""
-    field: NDArray[np.int32]
-    """Index of the field into the tables below."""
-    texture: NDArray[np.float32]
-    """Relative departure of green cover within a field."""
-    shade: NDArray[np.float32]
-    """Factor on the reflectance, close to 1."""
-    ground: NDArray[np.float32]
-    """(field, band) reflectance without green cover."""
-    contrast: NDArray[np.float32]
-    """(field, band) canopy minus ground reflectance."""
-    season: NDArray[np.float32]
-    """(field, 6): low, peak, rise day, rise days, fall day, fall days."""
-    cuts: NDArray[np.float32]
-    """(field, 3) days of year on which meadows are cut; beyond the year elsewhere."""
+    A unit is what has one spectrum and one season: a field, a wood, a kind of roof. Arrays of all
+    units have the dimension `unit`; `units` and `raster` tell which unit lies where.
+    """
+
+    mosaic: Mosaic
+    pattern: Pattern
+    nature: dict[str, Field]
+    """Smooth periodic fields by name of `_SHARES`, nodes every 20 m."""
+    limits: dict[str, tuple[float, ...]]
+    """Least value of a field for each of its classes."""
+    grain_fields: tuple[Field, Field]
+    """Texture and shade, periodic, nodes every 10 m."""
+    code: NDArray[np.uint8]
+    """(unit,) codes of LEGEND."""
+    brightness: Field
+    """(unit, 2) factors on the spectrum of ground and canopy."""
+    season: Field
+    """(unit, 6): low, peak, rise day, rise days, fall day, fall days."""
+    cuts: Field
+    """(unit, 3) days of year on which meadows are cut; beyond the year elsewhere."""
+
+    @property
+    def bounds(self) -> Box:
+        """Left, bottom, right, top in metres of EPSG:32631."""
+        return self.mosaic.bounds
 
     @property
     def size(self) -> int:
         """Width and height in pixels of 10 m."""
-        return int(self.landcover.shape[0])
+        return self.mosaic.size
 
-    def field_cover(self, day: float) -> NDArray[np.float32]:
-        """Green cover fraction (field,), float32, on a day of the year."""
+    # --- where -----------------------------------------------------------------------------------
+
+    def units(self, x: Metres, y: Metres) -> NDArray[np.int32]:
+        """Unit under points of EPSG:32631 (float64 metres, broadcast), exact at any resolution."""
+        return self._pointwise(self._units, np.int32, x, y)
+
+    def _units(self, u: Metres, v: Metres) -> NDArray[np.int32]:
+        place = self.pattern.place(u, v)
+        natural = self._natural(u, v)
+        fixed = np.isin(natural, [_NATURAL.index(n) + 1 for n in ("water", "snow and ice")])
+        town = natural == _NATURAL.index("built-up") + 1
+        unit = self.pattern.field(place) + np.int32(self._first_field)
+        over = natural > 0
+        unit[over] = self._wild((natural[over] - 1).astype(np.int32), place.holding[over])
+        unit[town] = self._settled(Place(*(part[town] for part in place)))
+        road = place.road & ~fixed
+        unit[road] = STREET * _KINDS + place.holding[road] % _KINDS
+        return unit
+
+    def raster(self, bounds: Box, resolution: float) -> NDArray[np.int32]:
+        """Units at the pixel centres of left, bottom, right, top; (row, column), north up."""
+        return self.units(*_centres(bounds, resolution))
+
+    def grain(self, x: Metres, y: Metres) -> Grain:
+        """Texture and shade at points of EPSG:32631."""
+        fields = (partial(_interpolate, nodes, _GRAIN) for nodes in self.grain_fields)
+        return Grain(*(self._pointwise(field, np.float32, x, y) for field in fields))
+
+    def patch(self, bounds: Box, resolution: float = 10.0) -> Patch:
+        """The landscape rasterised in left, bottom, right, top."""
+        x, y = _centres(bounds, resolution)
+        return Patch(self, self.units(x, y), self.grain(x, y))
+
+    def _pointwise(
+        self,
+        function: Callable[[Metres, Metres], NDArray[Value]],
+        dtype: type[Value],
+        x: Metres,
+        y: Metres,
+    ) -> NDArray[Value]:
+        """A function of metres east and south of the upper left corner, of many points at a time.
+
+        x and y are broadcast; a limited number at a time bounds the memory.
+        """
+        left, _, _, top = self.bounds
+        x, y = np.broadcast_arrays(x, y)
+        out = np.empty(x.size, dtype)
+        for start in range(0, x.size, _POINTS):
+            part = slice(start, start + _POINTS)
+            out[part] = function(x.flat[part] - left, top - y.flat[part])
+        return out.reshape(x.shape)
+
+    def _natural(self, u: Metres, v: Metres) -> NDArray[np.uint8]:
+        """One more than the index into _NATURAL, 0 where fields remain."""
+        natural = np.zeros(u.shape, np.uint8)
+        found = {name: _interpolate(f, _LATTICE, u, v) for name, f in self.nature.items()}
+        for name, classes in _SHARES.items():
+            for (cover, _), limit in zip(classes, self.limits[name], strict=True):
+                natural[found[name] > limit] = _NATURAL.index(cover) + 1
+        high = found["height"] > self.limits["needles"][0]
+        natural[(natural == 1) & high] = 2
+        return natural
+
+    # Units are numbered: gardens, streets, roofs; natural covers by class and holding; fields.
+
+    @property
+    def _first_field(self) -> int:
+        return 3 * _KINDS + len(_NATURAL) * self.pattern.holdings
+
+    def _wild(self, natural: NDArray[np.int32], holding: NDArray[np.int32]) -> NDArray[np.int32]:
+        return 3 * _KINDS + natural * np.int32(self.pattern.holdings) + holding
+
+    def _settled(self, place: Place) -> NDArray[np.int32]:
+        kind, key = self.pattern.plot(place)
+        key[kind == STREET] = place.holding[kind == STREET]
+        return kind.astype(np.int32) * _KINDS + (key >> np.uint32(1)).astype(np.int32) % _KINDS
+
+    @cached_property
+    def roads(self) -> list[LineString]:
+        """Centre lines of the roads between holdings, 12 m wide, in EPSG:32631."""
+        return self.roads_in(self.bounds)
+
+    def roads_in(self, bounds: Box) -> list[LineString]:
+        """The roads within bounds, cut at them."""
+        return [self._placed(line) for line in self.pattern.roads(self._local_box(bounds))]
+
+    @cached_property
+    def seeds(self) -> Metres:
+        """(holding, 2) x and y of the seeds within bounds, in EPSG:32631."""
+        left, bottom, right, top = self.bounds
+        seeds, _ = self.pattern.nearby((0, 0, right - left, top - bottom))
+        return np.column_stack([left + seeds[:, 0], top - seeds[:, 1]])
+
+    @cached_property
+    def footprints(self) -> list[Polygon]:
+        """Outlines of the buildings that stand whole in the landscape, in EPSG:32631."""
+        return self.footprints_in(self.bounds)
+
+    def footprints_in(self, bounds: Box) -> list[Polygon]:
+        """The buildings that stand whole within bounds."""
+        left, _, _, top = self.bounds
+        area = self._local_box(bounds)
+        found: list[Polygon] = []
+        for seed, holding in zip(*self.pattern.nearby(area, 2 * self.pattern.spacing), strict=True):
+            corners = self.pattern.houses(seed, int(holding))
+            corners = np.stack([left + corners[..., 0], top - corners[..., 1]], axis=-1)
+            found.extend(Polygon(c) for c in corners[self._stands(corners, bounds)])
+        return found
+
+    def _stands(self, corners: Metres, bounds: Box) -> NDArray[np.bool_]:
+        """Whether middle and corners (n, 4, 2) of buildings are roof, and within bounds."""
+        left, bottom, right, top = bounds
+        x, y = corners[..., 0], corners[..., 1]
+        within = (x > left) & (x < right) & (y > bottom) & (y < top)
+        stands: NDArray[np.bool_] = np.asarray(within.all(axis=1))
+        middle = corners.mean(axis=1, keepdims=True)
+        # The middle first: it rules out most. Corners a hair inside, where rounding cannot matter.
+        for points in (middle, corners + 1e-3 * (middle - corners)):
+            unit = self.units(points[stands, :, 0], points[stands, :, 1])
+            stands[stands] = (unit // _KINDS == HOUSE).all(axis=1)
+        return stands
+
+    def _local_box(self, bounds: Box) -> tuple[float, float, float, float]:
+        """Bounds as least and greatest metres east and south of the upper left corner."""
+        left, _, _, top = self.bounds
+        return bounds[0] - left, top - bounds[3], bounds[2] - left, top - bounds[1]
+
+    def _placed(self, line: LineString) -> LineString:
+        left, _, _, top = self.bounds
+        return transform(line, lambda uv: np.column_stack([left + uv[:, 0], top - uv[:, 1]]))
+
+    # --- what ------------------------------------------------------------------------------------
+
+    def green(self, day: float) -> Field:
+        """Green cover fraction (unit,), float32, on a day of the year."""
         low, peak, rise, rise_days, fall, fall_days = self.season.T
         rising = 1.0 / (1.0 + np.exp((rise - day) / rise_days))
         falling = 1.0 / (1.0 + np.exp((day - fall) / fall_days))
@@ -102,38 +247,93 @@ class Landscape:
         kept = np.where(age >= 0, 1.0 - 0.6 * np.exp(-np.maximum(age, 0.0) / 14.0), 1.0)
         return np.asarray(cover * kept.min(axis=1), dtype=np.float32)
 
-    def cover(self, day: float, rows: slice = slice(None)) -> NDArray[np.float32]:
-        """Green cover fraction (rows, size), float32, 10 m, on a day of the year."""
-        cover = self.field_cover(day)[self.field[rows]]
-        cover *= 1.0 + self.texture[rows]
+    def spectrum(self, band: str) -> tuple[Field, Field]:
+        """Reflectance (unit,), float32, of the ground without green cover and of the canopy."""
+        b = BANDS.index(band)
+        kind = self.code.astype(np.intp) - 1
+        ground = np.array([c.ground[b] for c in LEGEND], np.float32)[kind] * self.brightness[:, 0]
+        canopy = np.array([c.canopy[b] for c in LEGEND], np.float32)[kind] * self.brightness[:, 1]
+        return np.minimum(ground, 1.0), np.minimum(canopy, 1.0)
+
+    def reflectance(
+        self, band: str, units: NDArray[np.int32], day: float, grain: Grain | None = None
+    ) -> Field:
+        """Noise-free reflectance 0 to 1, float32, of a raster of units on a day of the year."""
+        cover = self.green(day)[units]
+        if grain is not None:
+            cover = np.clip(cover * (1.0 + grain.texture), 0.0, 1.0)
+        ground, canopy = self.spectrum(band)
+        seen = (canopy - ground)[units] * cover + ground[units]
+        return np.asarray(seen if grain is None else seen * grain.shade, dtype=np.float32)
+
+    # --- the whole mosaic, for small ones --------------------------------------------------------
+
+    @cached_property
+    def whole(self) -> Patch:
+        """The mosaic at 10 m."""
+        return self.patch(self.bounds)
+
+    @property
+    def landcover(self) -> NDArray[np.uint8]:
+        """Codes of LEGEND, (size, size)."""
+        return self.whole.landcover
+
+    @property
+    def field(self) -> NDArray[np.int32]:
+        """Units, (size, size)."""
+        return self.whole.units
+
+    def cover(self, day: float) -> Field:
+        """`Patch.cover` of the whole mosaic."""
+        return self.whole.cover(day)
+
+    def surface(self, band: str, cover: Field) -> NDArray[np.int16]:
+        """`Patch.surface` of the whole mosaic."""
+        return self.whole.surface(band, cover)
+
+
+@dataclass(frozen=True)
+class Patch:
+    """A landscape rasterised in some bounds, (row, column), north up."""
+
+    landscape: Landscape
+    units: NDArray[np.int32]
+    grain: Grain
+
+    @cached_property
+    def landcover(self) -> NDArray[np.uint8]:
+        """Codes of LEGEND."""
+        return self.landscape.code[self.units]
+
+    def cover(self, day: float) -> Field:
+        """Green cover fraction, float32, on a day of the year."""
+        cover = self.landscape.green(day)[self.units]
+        cover *= 1.0 + self.grain.texture
         return np.clip(cover, 0.0, 1.0, out=cover)
 
-    def surface(
-        self, band: str, cover: NDArray[np.float32], rows: slice = slice(None)
-    ) -> NDArray[np.int16]:
+    def surface(self, band: str, cover: Field) -> NDArray[np.int16]:
         """Noise-free surface reflectance × 10000, int16, at the band's own resolution.
 
-        `cover` is `self.cover(day, rows)`; `rows` must start and stop at even rows because 20 m
-        pixels are means of 2 × 2 pixels.
+        For a patch of 10 m: 20 m bands are means of 2 × 2 pixels. `cover` is `self.cover(day)`.
         """
-        b = BANDS.index(band)
-        field = self.field[rows]
-        reflectance = self.contrast[:, b][field]
+        ground, canopy = self.landscape.spectrum(band)
+        reflectance = (canopy - ground)[self.units]
         reflectance *= cover
-        reflectance += self.ground[:, b][field]
-        reflectance *= self.shade[rows]
+        reflectance += ground[self.units]
+        reflectance *= self.grain.shade
         if RESOLUTION[band] == 20:
             reflectance = block_mean(reflectance)
         reflectance *= 10000.0
-        return np.rint(reflectance, out=reflectance).astype(np.int16)
+        return np.asarray(np.rint(reflectance, out=reflectance), dtype=np.int16)
 
-    def visible_brightness(self) -> NDArray[np.float32]:
+    @cached_property
+    def visible_brightness(self) -> Field:
         """Mean blue, green and red reflectance of the uncovered ground, float32, at 20 m."""
-        visible = self.ground[:, :3].mean(axis=1)[self.field] * self.shade
-        return block_mean(visible)
+        visible = np.mean([self.landscape.spectrum(b)[0] for b in BANDS[:3]], axis=0)
+        return block_mean(visible[self.units] * self.grain.shade)
 
 
-def block_mean(array: NDArray[np.float32]) -> NDArray[np.float32]:
+def block_mean(array: Field) -> Field:
     """Mean of 2 × 2 pixels, float32, half the rows and columns."""
     rows = array[0::2] + array[1::2]
     mean = rows[:, 0::2] + rows[:, 1::2]
@@ -141,98 +341,79 @@ def block_mean(array: NDArray[np.float32]) -> NDArray[np.float32]:
     return mean
 
 
+def _centres(bounds: Box, resolution: float) -> tuple[Metres, Metres]:
+    left, bottom, right, top = bounds
+    x = left + (np.arange(round((right - left) / resolution)) + 0.5) * resolution
+    y = top - (np.arange(round((top - bottom) / resolution)) + 0.5) * resolution
+    return np.asarray(x[None, :]), np.asarray(y[:, None])
+
+
+def _interpolate(nodes: Field, spacing: float, u: Metres, v: Metres) -> Field:
+    """A periodic field with nodes at the centres of its cells, bilinear, float32."""
+    at = np.stack([v / spacing - 0.5, u / spacing - 0.5])
+    return np.asarray(map_coordinates(nodes, at, order=1, mode="grid-wrap", output=np.float32))
+
+
 def make_landscape(size: int, seed: int) -> Landscape:
     """Draw the landscape of a mosaic of `size` × `size` pixels of 10 m."""
     rng = generator(seed, Stream.LANDSCAPE)
-    holding, road, keys = _parcels(rng, size)
-    natural = _natural_cover(rng, size)
-    natural[road & (natural != _WATER_BODY)] = _BUILT
-    blocks = _street_blocks(size)
-    # Woods, ponds and built-up blocks are units of their own, drawn over the pattern of fields.
-    keys = np.where(natural == _BUILT, blocks, np.where(natural > 0, holding, keys))
-    keys += natural.astype(np.int64) << 56
-    unique, inverse = np.unique(keys, return_inverse=True)
-    field: NDArray[np.int32] = inverse.reshape(size, size).astype(np.int32)
-
-    sown = [c for c in LEGEND if c.share > 0]
-    shares = np.array([c.share for c in sown])
-    crops = rng.choice([c.code for c in sown], size=unique.size, p=shares / shares.sum())
-    code = np.where(unique >> 56 > 0, unique >> 56, crops).astype(np.uint8)
-    texture = smooth_field(rng, size, scale=12.0) * np.float32(0.10)
-    shade = 1.0 + np.float32(0.015) * rng.standard_normal((size, size), dtype=np.float32)
+    pattern = make_pattern(rng, size * 10.0)
+    n = min(size // 2, MOST_NODES)
+    nature = {
+        name: smooth_field(rng, n, scale, decay=3.0, smallest=48, whole=True)
+        for name, scale in _SCALES.items()
+    }
+    inside = (slice(0, n), slice(0, n))
+    limits = {
+        name: tuple(float(np.quantile(nature[name][inside], 1 - share)) for _, share in classes)
+        for name, classes in _SHARES.items()
+    }
+    limits["needles"] = (float(np.quantile(nature["height"][inside], 0.6)),)
+    m = min(size, MOST_NODES)
+    texture = smooth_field(rng, m, scale=12.0, whole=True) * np.float32(0.10)
+    shade = 1.0 + np.float32(0.015) * rng.standard_normal(texture.shape, dtype=np.float32)
+    code = _codes(rng, pattern)
     return Landscape(
-        landcover=code[field],
-        field=field,
-        texture=texture,
-        shade=np.clip(shade, 0.93, 1.07),
-        **_field_tables(rng, code),
+        mosaic=Mosaic(size),
+        pattern=pattern,
+        nature=nature,
+        limits=limits,
+        grain_fields=(texture, np.clip(shade, 0.93, 1.07)),
+        code=code,
+        **_unit_tables(rng, code),
     )
 
 
-def _parcels(
-    rng: np.random.Generator, size: int
-) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.int64]]:
-    """Holdings (Voronoi cells), the roads between them, and rectangular fields inside them."""
-    spacing = float(np.clip(size / 5, 16, 90))
-    n = int(np.ceil(size / spacing)) + 2
-    corners = (np.indices((n, n)).reshape(2, -1).T - 0.5) * spacing
-    seeds = corners + rng.uniform(-0.45, 0.45, corners.shape) * spacing
-    angle = rng.uniform(0, np.pi, len(seeds))
-    width, length = rng.uniform(7, 22, len(seeds)), rng.uniform(18, 50, len(seeds))
-    tree = cKDTree(seeds)
-    holding = np.empty((size, size), np.int64)
-    road = np.empty((size, size), np.bool_)
-    keys = np.empty((size, size), np.int64)
-    for start in range(0, size, _STRIP_ROWS):
-        rows = slice(start, min(size, start + _STRIP_ROWS))
-        y, x = np.mgrid[rows, 0:size] + 0.5
-        distance, nearest = tree.query(np.stack([y, x], axis=-1), k=2)
-        h = nearest[..., 0]
-        holding[rows] = h
-        road[rows] = distance[..., 1] - distance[..., 0] < 1.2
-        along = x * np.cos(angle[h]) + y * np.sin(angle[h])
-        across = y * np.cos(angle[h]) - x * np.sin(angle[h])
-        i = np.floor(across / width[h]).astype(np.int64) + (1 << 18)
-        j = np.floor(along / length[h]).astype(np.int64) + (1 << 18)
-        keys[rows] = (h << 38) | (i << 19) | j
-    return holding, road, keys
+def _codes(rng: np.random.Generator, pattern: Pattern) -> NDArray[np.uint8]:
+    """Class of every unit."""
+    sown = [c for c in LEGEND if c.share > 0]
+    shares = np.array([c.share for c in sown])
+    crops = rng.choice([c.code for c in sown], size=pattern.fields, p=shares / shares.sum())
+    wild = np.repeat([CODE[name] for name in _NATURAL], pattern.holdings)
+    built = np.full(3 * _KINDS, CODE["built-up"])
+    return np.concatenate([built, wild, crops]).astype(np.uint8)
 
 
-def _natural_cover(rng: np.random.Generator, size: int) -> NDArray[np.uint8]:
-    """Codes of forest, water and built-up areas in fixed shares; 0 where fields remain."""
-    natural = np.zeros((size, size), np.uint8)
-    for code, share in ((_FOREST, 0.14), (_BUILT, 0.08), (_WATER_BODY, 0.03)):
-        field = smooth_field(rng, size, scale=50.0, decay=3.0, smallest=64)
-        natural[field > np.quantile(field, 1.0 - share)] = code
-    return natural
-
-
-def _street_blocks(size: int) -> NDArray[np.int64]:
-    """Key of the 40 m × 30 m block that a pixel would belong to in a settlement."""
-    y, x = np.mgrid[0:size, 0:size]
-    return np.asarray((y // 3 << 19) | (x // 4), dtype=np.int64)
-
-
-def _field_tables(
-    rng: np.random.Generator, code: NDArray[np.uint8]
-) -> dict[str, NDArray[np.float32]]:
-    """Spectra and seasons of every field, each a little different from its class."""
+def _unit_tables(rng: np.random.Generator, code: NDArray[np.uint8]) -> dict[str, Field]:
+    """Brightness and seasons of every unit, each a little different from its class."""
     n = code.size
     index = code.astype(np.intp) - 1
-    ground = np.array([c.ground for c in LEGEND])[index]
-    canopy = np.array([c.canopy for c in LEGEND])[index]
-    spread = np.where(code == _BUILT, 0.30, np.where(code == _WATER_BODY, 0.08, 0.13))
-    ground = ground * np.clip(np.exp(spread * rng.standard_normal(n)), 0.6, 2.2)[:, None]
-    canopy = canopy * np.clip(1 + 0.05 * rng.standard_normal(n), 0.85, 1.15)[:, None]
-    canopy = np.where((code == _WATER_BODY)[:, None], ground, canopy)
-
+    spread = np.array([c.spread for c in LEGEND])[index]
+    brightness = np.column_stack(
+        [
+            np.clip(np.exp(spread * rng.standard_normal(n)), 0.6, 2.2),
+            np.clip(1 + 0.05 * rng.standard_normal(n), 0.85, 1.15),
+        ]
+    )
     season = np.array([(c.low, c.peak, *c.rise, *c.fall) for c in LEGEND], dtype=float)[index]
+    gardens = slice(GARDEN * _KINDS, (GARDEN + 1) * _KINDS)
+    season[gardens, 0], season[gardens, 1] = 0.15, rng.uniform(0.2, 0.6, _KINDS)
     season[:, 1] *= np.clip(1 + 0.05 * rng.standard_normal(n), 0.85, 1.05)
     season[:, 2] += np.clip(6 * rng.standard_normal(n), -15, 15)
     season[:, 4] += np.clip(7 * rng.standard_normal(n), -15, 15)
 
     cuts = np.cumsum(rng.uniform(25, 60, (n, _MEADOW_CUTS)), axis=1) + 95
     never = rng.random((n, _MEADOW_CUTS)) < 0.35
-    cuts[never | (code != _GRASSLAND)[:, None]] = 1000
-    tables = {"ground": ground, "contrast": canopy - ground, "season": season, "cuts": cuts}
+    cuts[never | (code != CODE["grassland"])[:, None]] = 1000
+    tables = {"brightness": brightness, "season": season, "cuts": cuts}
     return {name: np.asfortranarray(t, dtype=np.float32) for name, t in tables.items()}

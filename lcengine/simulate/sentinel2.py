@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import shapely
@@ -28,10 +28,24 @@ MSI_NAME = dict(
     zip(BANDS, ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12"), strict=True)
 )
 
+COLLECTION = "sentinel-2-l2a"
 EPSG = 32631
 _CENTRE_X, _TOP_Y = 700_000, 5_640_000
 """Corner of four 100 km squares at 5.85° E, 50.9° N, where the UTM zones 31 and 32 both reach."""
 LON, LAT = 5.85, 50.87
+_ROWS = 256
+"""Rows whose coordinates are held at once."""
+GRANULE = 2048
+"""Pixels of 10 m that a granule spans at most, without its overlap."""
+
+
+class Block(NamedTuple):
+    """A part of the mosaic in pixels of 20 m."""
+
+    row: int
+    col: int
+    height: int
+    width: int
 
 
 @dataclass(frozen=True)
@@ -43,8 +57,18 @@ class Mosaic:
     @property
     def bounds(self) -> tuple[int, int, int, int]:
         """Left, bottom, right, top in metres."""
-        left = _CENTRE_X - self.size // 4 * 20
-        return left, _TOP_Y - self.size * 10, left + self.size * 10, _TOP_Y
+        return self.box(self.block)
+
+    @property
+    def block(self) -> Block:
+        """All of it."""
+        return Block(0, 0, self.size // 2, self.size // 2)
+
+    def box(self, block: Block) -> tuple[int, int, int, int]:
+        """Left, bottom, right, top of a block in metres."""
+        left = _CENTRE_X - self.size // 4 * 20 + block.col * 20
+        top = _TOP_Y - block.row * 20
+        return left, top - block.height * 20, left + block.width * 20, top
 
 
 @dataclass(frozen=True)
@@ -58,13 +82,32 @@ class Granule:
     delay: float
     """Seconds between the start of the overpass and this granule's time."""
 
+    @cached_property
+    def block(self) -> Block:
+        """The part of the mosaic that `sample` looks at."""
+        left, bottom, right, top = (float(v) for v in self.bounds)
+        if self.epsg != EPSG:
+            to_mosaic = Transformer.from_crs(self.epsg, EPSG, always_xy=True)
+            left, bottom, right, top = to_mosaic.transform_bounds(*self.bounds, densify_pts=101)
+        whole, side = self.mosaic.bounds, self.mosaic.size // 2
+        rows = np.clip(
+            [np.floor((whole[3] - top) / 20), np.ceil((whole[3] - bottom) / 20)], 0, side
+        )
+        cols = np.clip(
+            [np.floor((left - whole[0]) / 20), np.ceil((right - whole[0]) / 20)], 0, side
+        )
+        return Block(int(rows[0]), int(cols[0]), int(np.diff(rows)[0]), int(np.diff(cols)[0]))
+
     def shape(self, resolution: int) -> tuple[int, int]:
         """Rows and columns at a resolution in metres."""
         left, bottom, right, top = self.bounds
         return (top - bottom) // resolution, (right - left) // resolution
 
     def sample(self, array: NDArray[Value], resolution: int) -> NDArray[Value]:
-        """The mosaic's pixels under this granule's pixel centres; arbitrary outside the mosaic."""
+        """The pixels of `block` under this granule's pixel centres; arbitrary outside the mosaic.
+
+        `array` covers `block` at 10 or 20 m.
+        """
         index, _ = self._lookup[resolution]
         return array.reshape(-1)[index]
 
@@ -77,18 +120,28 @@ class Granule:
         return {r: self._index(r) for r in (10, 20)}
 
     def _index(self, resolution: int) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
-        height, width = self.shape(resolution)
-        x = self.bounds[0] + (np.arange(width) + 0.5) * resolution
-        y = self.bounds[3] - (np.arange(height) + 0.5) * resolution
+        shape = self.shape(resolution)
+        index, inside = np.empty(shape, np.int32), np.empty(shape, np.bool_)
+        for start in range(0, shape[0], _ROWS):
+            rows = slice(start, min(start + _ROWS, shape[0]))
+            index[rows], inside[rows] = self._index_rows(resolution, rows)
+        return index, inside
+
+    def _index_rows(
+        self, resolution: int, part: slice
+    ) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
+        x = self.bounds[0] + (np.arange(self.shape(resolution)[1]) + 0.5) * resolution
+        y = self.bounds[3] - (np.arange(part.start, part.stop) + 0.5) * resolution
         xx, yy = np.meshgrid(x, y)
         if self.epsg != EPSG:
             xx, yy = Transformer.from_crs(self.epsg, EPSG, always_xy=True).transform(xx, yy)
-        n = self.mosaic.size * 10 // resolution
-        left, _, _, top = self.mosaic.bounds
+        left, bottom, right, top = self.mosaic.bounds
+        inside = (yy <= top) & (yy > bottom) & (xx >= left) & (xx < right)
+        left, _, _, top = self.mosaic.box(self.block)
         cols = np.floor((xx - left) / resolution).astype(np.int32)
         rows = np.floor((top - yy) / resolution).astype(np.int32)
-        inside = (rows >= 0) & (rows < n) & (cols >= 0) & (cols < n)
-        return np.clip(rows, 0, n - 1) * n + np.clip(cols, 0, n - 1), inside
+        h, w = (n * 20 // resolution for n in self.block[2:])
+        return np.clip(rows, 0, h - 1) * w + np.clip(cols, 0, w - 1), inside
 
     def footprint(self, swath: Swath | None) -> Polygon:
         """Outline of the valid pixels in longitude and latitude."""
@@ -96,39 +149,65 @@ class Granule:
         if swath is not None:
             data = data.intersection(swath.polygon(self.mosaic))
         if self.epsg != EPSG:
-            data = _project(data, EPSG, self.epsg)
+            data = project(data, EPSG, self.epsg)
         data = data.intersection(box(*self.bounds))
-        return Polygon(shapely.get_coordinates(_project(data, self.epsg, 4326)))
+        return Polygon(shapely.get_coordinates(project(data, self.epsg, 4326)))
 
 
-def _project(shape: BaseGeometry, source: int, target: int) -> BaseGeometry:
+def project(shape: BaseGeometry, source: int, target: int) -> BaseGeometry:
     """A geometry's vertices from one EPSG code to another, x or longitude first."""
     transformer = Transformer.from_crs(source, target, always_xy=True)
 
-    def project(points: NDArray[np.float64]) -> NDArray[np.float64]:
+    def moved(points: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.column_stack(transformer.transform(points[:, 0], points[:, 1]))
 
-    return shapely.transform(shape, project)
+    return shapely.transform(shape, moved)
 
 
-def make_granules(mosaic: Mosaic, second_zone: bool) -> tuple[Granule, Granule]:
-    """Two neighbours that overlap by a tenth of the mosaic; the second may be in EPSG:32632."""
-    left, bottom, right, top = mosaic.bounds
-    middle = (left + right) // 40 * 20
-    half_overlap = max(2, mosaic.size // 40) * 20
-    west = Granule(mosaic, "31UFS", EPSG, (left, bottom, middle + half_overlap, top), 0.0)
-    east = (middle - half_overlap, bottom, right, top)
-    if not second_zone:
-        return west, Granule(mosaic, "31UGS", EPSG, east, 3.2)
+def make_granules(mosaic: Mosaic, second_zone: bool) -> tuple[Granule, ...]:
+    """Granules of at most some 20 km that overlap by a tenth, row by row; at least two.
+
+    With `second_zone` the eastern half of them is in EPSG:32632. Tiles are named as neighbours in
+    MGRS are, but hold only a part of a real tile.
+    """
+    rows, cols = (max(least, -(-mosaic.size // GRANULE)) for least in (1, 2))
+    half_overlap = max(2, min(mosaic.size, GRANULE) // 40)
+    granules = []
+    for i, j in np.ndindex(rows, cols):
+        spans = []
+        for k, n in ((i, rows), (j, cols)):
+            start, stop = (mosaic.size // 2 * e // n for e in (k, k + 1))
+            start -= half_overlap if k > 0 else 0
+            spans.append((start, stop + (half_overlap if k < n - 1 else 0)))
+        (top, bottom), (left, right) = spans
+        bounds = mosaic.box(Block(top, left, bottom - top, right - left))
+        in_zone = j - (cols + 1) // 2
+        zone_32 = second_zone and in_zone >= 0
+        granules.append(
+            Granule(
+                mosaic,
+                _tile("32U", "K", "B", in_zone, i) if zone_32 else _tile("31U", "F", "S", j, i),
+                32632 if zone_32 else EPSG,
+                _snapped(bounds) if zone_32 else bounds,
+                delay=3.2 * j + 14.0 * i,
+            )
+        )
+    return tuple(granules)
+
+
+def _tile(zone: str, column: str, row: str, east: int, south: int) -> str:
+    """The MGRS name of the 100 km square so many squares east and south of another."""
+    columns, rows = "ABCDEFGHJKLMNPQRSTUVWXYZ", "ABCDEFGHJKLMNPQRSTUV"
+    to_east = columns[(columns.index(column) + east) % len(columns)]
+    return zone + to_east + rows[(rows.index(row) - south) % len(rows)]
+
+
+def _snapped(bounds: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
+    """Bounds in EPSG:32632 around others in EPSG:32631, multiples of 20 m."""
     to_zone = Transformer.from_crs(EPSG, 32632, always_xy=True)
-    l32, b32, r32, t32 = to_zone.transform_bounds(*east)
-    snapped = (
-        int(np.floor(l32 / 20)) * 20,
-        int(np.floor(b32 / 20)) * 20,
-        int(np.ceil(r32 / 20)) * 20,
-        int(np.ceil(t32 / 20)) * 20,
-    )
-    return west, Granule(mosaic, "32UKB", 32632, snapped, 3.2)
+    left, bottom, right, top = (v / 20 for v in to_zone.transform_bounds(*bounds))
+    low, high = np.floor([left, bottom]), np.ceil([right, top])
+    return int(low[0]) * 20, int(low[1]) * 20, int(high[0]) * 20, int(high[1]) * 20
 
 
 @dataclass(frozen=True)
@@ -143,11 +222,12 @@ class Swath:
     LEAN = 0.25
     """Metres east per metre north (an orbit heading of about 194°)."""
 
-    def seen(self, mosaic: Mosaic) -> NDArray[np.bool_]:
-        """True where the pixel was seen, (size / 2, size / 2), 20 m."""
-        position = (np.arange(mosaic.size // 2) + 0.5) / (mosaic.size // 2)
-        line = self.fraction + self.LEAN * (0.5 - position)[:, None]
-        return np.asarray((position[None, :] > line) == self.east)
+    def seen(self, mosaic: Mosaic, block: Block | None = None) -> NDArray[np.bool_]:
+        """True where a pixel of 20 m was seen, of a block or all of the mosaic."""
+        row, col, height, width = block or mosaic.block
+        x, y = ((start + np.arange(n) + 0.5) for start, n in ((col, width), (row, height)))
+        line = self.fraction + self.LEAN * (0.5 - y / (mosaic.size // 2))[:, None]
+        return np.asarray((x[None, :] / (mosaic.size // 2) > line) == self.east)
 
     def polygon(self, mosaic: Mosaic) -> Polygon:
         """The half plane that was seen, as a large polygon in EPSG:32631."""
@@ -201,16 +281,21 @@ class Overpass:
 
     @property
     def sun(self) -> tuple[float, float]:
-        """Sun elevation and azimuth (clockwise from north) in degrees, Cooper's declination."""
-        declination = np.radians(23.44) * np.sin(2 * np.pi * (284 + self.day) / 365)
-        hours = self.time.hour + self.time.minute / 60 + LON / 15 - 12
-        hour_angle, latitude = np.radians(15 * hours), np.radians(LAT)
-        sine = np.sin(latitude) * np.sin(declination)
-        sine += np.cos(latitude) * np.cos(declination) * np.cos(hour_angle)
-        east = -np.cos(declination) * np.sin(hour_angle)
-        north = np.sin(declination) * np.cos(latitude)
-        north -= np.cos(declination) * np.cos(hour_angle) * np.sin(latitude)
-        return float(np.degrees(np.arcsin(sine))), float(np.degrees(np.arctan2(east, north)) % 360)
+        """Sun elevation and azimuth (clockwise from north) in degrees."""
+        return sun(self.time)
+
+
+def sun(time: datetime) -> tuple[float, float]:
+    """Sun elevation and azimuth (clockwise from north) in degrees, Cooper's declination."""
+    declination = np.radians(23.44) * np.sin(2 * np.pi * (284 + time.timetuple().tm_yday) / 365)
+    hours = time.hour + time.minute / 60 + LON / 15 - 12
+    hour_angle, latitude = np.radians(15 * hours), np.radians(LAT)
+    sine = np.sin(latitude) * np.sin(declination)
+    sine += np.cos(latitude) * np.cos(declination) * np.cos(hour_angle)
+    east = -np.cos(declination) * np.sin(hour_angle)
+    north = np.sin(declination) * np.cos(latitude)
+    north -= np.cos(declination) * np.cos(hour_angle) * np.sin(latitude)
+    return float(np.degrees(np.arcsin(sine))), float(np.degrees(np.arctan2(east, north)) % 360)
 
 
 def make_overpasses(first: date, last: date, count: int, seed: int) -> tuple[Overpass, ...]:

@@ -1,4 +1,4 @@
-"""The STAC side of the simulated archive, laid out as Earth Search lays out `sentinel-2-l2a`."""
+"""The STAC side of the simulated archive: Sentinel-2 as on Earth Search, collections, catalogue."""
 
 from __future__ import annotations
 
@@ -11,10 +11,15 @@ from typing import Any
 from shapely.geometry import mapping
 
 from lcengine.errors import InputError
-from lcengine.simulate.sentinel2 import MSI_NAME, RESOLUTION, Granule, Overpass
+from lcengine.simulate.sentinel2 import COLLECTION, MSI_NAME, RESOLUTION, Granule, Overpass
 
-COLLECTION = "sentinel-2-l2a"
 _COG = "image/tiff; application=geotiff; profile=cloud-optimized"
+COLLECTIONS = {
+    COLLECTION: "Simulated Sentinel-2 L2A surface reflectance with scene classification",
+    "sentinel-1-rtc": "Simulated Sentinel-1 backscatter: gamma nought in linear power",
+    "PSScene": "Simulated PlanetScope reflectance of four or eight bands with UDM2",
+}
+"""What each collection of the simulated world holds, by id."""
 _GEOJSON = "application/geo+json"
 _EXTENSIONS = [
     # 1.2 is the version that has both proj:code and proj:epsg.
@@ -26,7 +31,7 @@ _EXTENSIONS = [
 ]
 
 
-def item_dict(
+def sentinel2_item(
     granule: Granule,
     overpass: Overpass,
     bands: tuple[str, ...],
@@ -119,39 +124,53 @@ def _scl_asset(granule: Granule) -> dict[str, Any]:
 
 
 def write_catalog(root: Path, items: list[dict[str, Any]]) -> None:
-    """Write items, collection and catalogue as a self-contained STAC below `root`."""
-    for item in items:
-        _write_json(root / COLLECTION / item["id"] / f"{item['id']}.json", item)
-    boxes = list(zip(*(item["bbox"] for item in items), strict=True))
-    times = sorted(item["properties"]["datetime"] for item in items)
-    to_root = {"rel": "root", "href": "../catalog.json", "type": "application/json"}
-    item_links = [
-        {"rel": "item", "href": f"./{item['id']}/{item['id']}.json", "type": _GEOJSON}
-        for item in items
-    ]
-    bbox = [min(boxes[0]), min(boxes[1]), max(boxes[2]), max(boxes[3])]
-    collection = {
-        "type": "Collection",
-        "id": COLLECTION,
-        "stac_version": "1.1.0",
-        "description": "Simulated Sentinel-2 L2A surface reflectance with scene classification",
-        "license": "other",
-        "extent": {
-            "spatial": {"bbox": [bbox]},
-            "temporal": {"interval": [[times[0], times[-1]]]},
-        },
-        "links": [to_root, {**to_root, "rel": "parent"}, *item_links],
-    }
-    _write_json(root / COLLECTION / "collection.json", collection)
-    child = {"rel": "child", "href": f"./{COLLECTION}/collection.json", "type": "application/json"}
+    """Write items, their collections and the catalogue as a self-contained STAC below `root`."""
+    found = {name: [i for i in items if i["collection"] == name] for name in COLLECTIONS}
+    names = [name for name, members in found.items() if members]
+    for name in names:
+        _write_collection(root, name, found[name])
     catalog = {
         "type": "Catalog",
         "id": "simulated-world",
         "stac_version": "1.1.0",
         "description": "Simulated satellite archive with known truth",
-        "links": [{**to_root, "href": "./catalog.json"}, child],
+        "links": [
+            {"rel": "root", "href": "./catalog.json", "type": "application/json"},
+            *(
+                {"rel": "child", "href": f"./{name}/collection.json", "type": "application/json"}
+                for name in names
+            ),
+        ],
     }
     _write_json(root / "catalog.json", catalog)
+
+
+def _write_collection(root: Path, name: str, items: list[dict[str, Any]]) -> None:
+    for item in items:
+        _write_json(root / name / item["id"] / f"{item['id']}.json", item)
+    west, south, east, north = zip(*(item["bbox"] for item in items), strict=True)
+    times = sorted(item["properties"]["datetime"] for item in items)
+    to_root = {"rel": "root", "href": "../catalog.json", "type": "application/json"}
+    collection = {
+        "type": "Collection",
+        "id": name,
+        "stac_version": "1.1.0",
+        "description": COLLECTIONS[name],
+        "license": "other",
+        "extent": {
+            "spatial": {"bbox": [[min(west), min(south), max(east), max(north)]]},
+            "temporal": {"interval": [[times[0], times[-1]]]},
+        },
+        "links": [
+            to_root,
+            {**to_root, "rel": "parent"},
+            *(
+                {"rel": "item", "href": f"./{i['id']}/{i['id']}.json", "type": _GEOJSON}
+                for i in items
+            ),
+        ],
+    }
+    _write_json(root / name / "collection.json", collection)
 
 
 def _write_json(file: Path, value: dict[str, Any]) -> None:
@@ -166,13 +185,13 @@ def items_collection(path: str | os.PathLike[str], base_url: str) -> dict[str, A
     own. Raises InputError when `path` holds no simulated archive.
     """
     root = Path(path)
-    files = sorted((root / COLLECTION).glob("*/*.json"))
+    files = [f for name in COLLECTIONS for f in sorted((root / name).glob("*/*.json"))]
     if not files or not (root / "catalog.json").is_file():
         raise InputError(f"{root} holds no finished simulation: write one with lcengine simulate")
     features = []
     for file in files:
         item = json.loads(file.read_text())
-        folder = f"{base_url.rstrip('/')}/{COLLECTION}/{item['id']}"
+        folder = f"{base_url.rstrip('/')}/{item['collection']}/{item['id']}"
         for asset in item["assets"].values():
             asset["href"] = f"{folder}/{asset['href'].removeprefix('./')}"
         features.append({**item, "links": []})

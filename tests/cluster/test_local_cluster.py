@@ -84,8 +84,8 @@ class TestLocal:
 
 
 class TestFile:
-    # It names the dashboard's usual port, which another cluster of this machine may have: Dask warns,
-    # leaks the socket that it tried and takes another port.
+    # It names the usual port of dashboards, which another cluster of this machine may have: Dask
+    # warns, leaks the socket that it tried and takes another port.
     @pytest.mark.slow
     @pytest.mark.filterwarnings("ignore:Port 8787 is already in use")
     @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

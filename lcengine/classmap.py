@@ -1,0 +1,135 @@
+"""Class maps as files: codes with the colour table of their legend, read and written by GDAL."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import rasterio
+import rasterio.shutil
+from rasterio.errors import RasterioError
+from rasterio.io import MemoryFile
+
+from lcengine.errors import InputError
+from lcengine.imagefile import driver_of, unplaced
+from lcengine.legends import Entry, Legend
+from lcengine.legends.base import Codes
+
+
+def save_classes(
+    path: str | os.PathLike[str],
+    codes: npt.ArrayLike,
+    legend: Legend,
+    *,
+    crs: str | None = None,
+    transform: Sequence[float] = (1.0, 0.0, 0.0, 0.0, -1.0, 0.0),
+) -> None:
+    """Write codes (y, x) as a Cloud Optimized GeoTIFF in the legend's type, with its nodata.
+
+    It carries the colour table where the legend's codes fit uint8 (TIFF has none above), and the
+    classes' names as tags. `transform`: (a, b, c, d, e, f). Overviews take the most frequent class.
+    Raises `InputError` for codes the legend does not have and a path that cannot be written.
+    """
+    pixels = legend.stored(codes)
+    if pixels.ndim != 2:
+        raise InputError(f"codes have shape {pixels.shape}, expected (y, x)")
+    profile = {
+        "driver": "GTiff",
+        "height": pixels.shape[0],
+        "width": pixels.shape[1],
+        "count": 1,
+        "dtype": pixels.dtype,
+        "nodata": legend.nodata,
+        "crs": crs,
+        "transform": rasterio.Affine(*transform),
+    }
+    with _named(path), unplaced(), rasterio.Env(), MemoryFile() as memory:
+        with memory.open(**profile) as plain:
+            plain.write(pixels, 1)
+            if pixels.dtype == np.uint8:
+                plain.write_colormap(1, legend.colormap())
+            attributes = legend.attributes()
+            plain.update_tags(
+                1,
+                legend=legend.name,
+                flag_values=" ".join(map(str, attributes["flag_values"])),
+                flag_meanings=attributes["flag_meanings"],
+            )
+        options = {"compress": "DEFLATE", "overview_resampling": "MODE"}
+        rasterio.shutil.copy(memory.name, os.fspath(path), driver="COG", **options)
+
+
+def read_classes(path: str | os.PathLike[str], legend: Legend, *, tolerance: int = 0) -> Codes:
+    """The codes (y, x) of a class map in the legend's type and nodata.
+
+    A GeoTIFF, PNG or JPEG with one band of codes, or three (or four) of uint8 that are colours of
+    the legend; `tolerance` as in `Legend.from_rgb`. The file's own nodata becomes the legend's.
+    Raises `InputError` for what is neither, and for codes or colours the legend does not have.
+    """
+    with _opened(path) as file:
+        if file.count == 1:
+            return legend.stored(file.read(1), _whole(file.nodata))
+        if file.count in (3, 4) and set(file.dtypes) == {"uint8"}:
+            return legend.from_rgb(np.moveaxis(file.read((1, 2, 3)), 0, -1), tolerance)
+        raise InputError(
+            f"{path} has {file.count} bands of {', '.join(sorted(set(file.dtypes)))}; expected one "
+            "band of codes or three of uint8 colours"
+        )
+
+
+def read_legend(path: str | os.PathLike[str], name: str | None = None) -> Legend:
+    """The colour table of a raster's first band as a legend.
+
+    Classes and their names are those of the band's tags `flag_values` and `flag_meanings`, and its
+    other colours are ignored codes; without tags every colour is a class, called `class n`. The
+    black that GDAL fills tables up with is none, nor is the file's nodata. `InputError` where
+    there is no colour table.
+    """
+    with _opened(path) as file:
+        try:
+            table: dict[int, tuple[int, int, int, int]] = file.colormap(1)
+        except ValueError as error:
+            raise InputError(f"{path} has no colour table; give a style as .qml") from error
+        skipped, tags = _whole(file.nodata), file.tags(1)
+    codes = map(int, tags.get("flag_values", "").split())
+    names = dict(zip(codes, tags.get("flag_meanings", "").split(), strict=False))
+    kept = {
+        code: rgb
+        for code, (*rgb, _) in table.items()
+        if code in names or (any(rgb) and code != skipped)
+    }
+    entries = tuple(
+        Entry(code, names.get(code, f"class {code}").replace("_", " "), "#" + bytes(rgb).hex())
+        for code, rgb in kept.items()
+    )
+    title = name or Path(path).stem
+    ignored = tuple(code for code in kept if code not in names) if names else ()
+    return Legend(title, title, entries, Path(path).name, ignored)
+
+
+def _whole(nodata: float | None) -> int | None:
+    return int(nodata) if nodata is not None and float(nodata).is_integer() else None
+
+
+@contextmanager
+def _opened(path: str | os.PathLike[str]) -> Iterator[Any]:
+    if not Path(path).is_file():
+        raise InputError(f"{path} is no file; give a GeoTIFF, PNG or JPEG on this machine")
+    driver = driver_of(os.fspath(path))
+    with _named(path), unplaced(), rasterio.Env(), rasterio.open(path, driver=driver) as file:
+        yield file
+
+
+@contextmanager
+def _named(path: str | os.PathLike[str]) -> Iterator[None]:
+    try:
+        yield
+    except RasterioError as error:
+        raise InputError(
+            f"{path} cannot be read or written as a class map ({error}); expected a GeoTIFF"
+        ) from error

@@ -1,0 +1,111 @@
+"""Image files: which driver reads them, and what their headers say."""
+
+from __future__ import annotations
+
+import os
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+import rasterio
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.session import DummySession
+
+from lcengine.crs import exact_epsg, resolve_crs
+from lcengine.errors import ContractError, InputError
+
+DRIVERS = {
+    ".tif": "GTiff",
+    ".tiff": "GTiff",
+    ".png": "PNG",
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".jp2": "JP2OpenJPEG",
+}
+"""Drivers by suffix. Naming one keeps GDAL from taking a file for something else, such as a VRT."""
+
+IDENTITY = (1.0, 0.0, 0.0, 0.0, -1.0, 0.0)
+"""Transform of an image in its own pixels: the upper-left corner is 0, 0, and y points up."""
+
+_filters = threading.Lock()
+
+
+def driver_of(path: str) -> str:
+    """The driver that opens a file, told by its suffix alone; GeoTIFF for any other."""
+    return DRIVERS.get(PurePosixPath(path).suffix.lower(), "GTiff")
+
+
+@contextmanager
+def unplaced() -> Iterator[None]:
+    """No warning about an image without a place on Earth, where that is no surprise."""
+    with _filters, warnings.catch_warnings():  # the filters are the process's
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        yield
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What an image file says of itself.
+
+    `crs`: None where it has no place on Earth; `transform` is then `IDENTITY`. One entry per band
+    of `dtypes`, `scales`, `offsets` and `colours` (red, green, blue, alpha, …). `time`: of the
+    TIFF tag, as it is written, or empty.
+    """
+
+    crs: str | None
+    transform: tuple[float, ...]
+    shape: tuple[int, int]
+    dtypes: tuple[str, ...]
+    scales: tuple[float, ...]
+    offsets: tuple[float, ...]
+    nodata: float | None
+    colours: tuple[str, ...]
+    time: str
+
+
+def header(path: str | os.PathLike[str]) -> Header:
+    """The header of a local image.
+
+    Raises `InputError` for what is no image and `ContractError` for ground control points without
+    a grid, which would have to be rectified first.
+    """
+    name = os.fspath(path)
+    try:
+        with (
+            rasterio.Env(session=DummySession(), GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"),
+            unplaced(),
+            rasterio.open(name, driver=driver_of(name)) as file,
+        ):
+            return _header(name, file)
+    except RasterioError as error:
+        raise InputError(
+            f"{name} cannot be read as an image ({error}); expected GeoTIFF, PNG or JPEG"
+        ) from error
+
+
+def _header(name: str, file: Any) -> Header:
+    if file.gcps[0]:
+        raise ContractError(
+            f"{name} has ground control points and no grid; rectify it, e.g. with gdalwarp"
+        )
+    crs = None if file.crs is None else resolve_crs(file.crs.to_wkt())
+    placed = crs is not None and not crs.proj.is_engineering
+    code = None
+    if crs is not None and placed:
+        epsg = exact_epsg(crs)
+        code = f"EPSG:{epsg}" if epsg else str(crs.to_wkt())
+    return Header(
+        crs=code,
+        transform=tuple(file.transform)[:6] if placed else IDENTITY,
+        shape=(file.height, file.width),
+        dtypes=tuple(file.dtypes),
+        scales=tuple(file.scales),
+        offsets=tuple(file.offsets),
+        nodata=file.nodata,
+        colours=tuple(colour.name for colour in file.colorinterp),
+        time=str(file.tags().get("TIFFTAG_DATETIME", "")),
+    )
