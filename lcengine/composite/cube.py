@@ -176,11 +176,11 @@ def _apply(cube: xr.DataArray, kernel: _Chunk) -> xr.Dataset:
 
 def _quantity(cube: xr.DataArray) -> Quantity:
     """What the cube holds, by its units; its name stands for them where attributes were lost."""
-    units = cube.attrs.get("units")
-    if units is None:
-        named = {str(kind): quantity for kind, quantity in QUANTITIES.items()}
-        return named.get(str(cube.name), QUANTITIES["reflectance"])
-    known = [q for q in QUANTITIES.values() if q.units == units]
+    named = {str(kind): quantity for kind, quantity in QUANTITIES.items()}
+    by_name = named.get(str(cube.name), QUANTITIES["reflectance"])
+    units = cube.attrs.get("units", by_name.units)
+    known = sorted(QUANTITIES.values(), key=lambda quantity: quantity != by_name)
+    known = [quantity for quantity in known if quantity.units == units]
     scale = cube.attrs.get("scale_factor", known[0].scale if known else None)
     for quantity in known:
         if quantity.scale == scale:

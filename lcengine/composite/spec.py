@@ -286,7 +286,7 @@ def check_qa(name: str) -> Qa:
 
 EXTRAS: Final = {
     "smad": "median cosine distance from the geomedian",
-    "emad": "median Euclidean distance from the geomedian, reflectance x 10000",
+    "emad": "median Euclidean distance from the geomedian, in steps of the bands",
     "bcmad": "median Bray-Curtis distance from the geomedian",
     "score": "score of the chosen observation, 0 to 1",
 }
