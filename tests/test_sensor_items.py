@@ -22,6 +22,7 @@ GRD = (
 )
 RTC = "sentinel-1-rtc-pc.json"
 PLANET = "psscene.json"
+S2 = "sentinel-2-l2a__S2B_24MUA_20250731_0_L2A.json"
 
 
 @pytest.fixture
@@ -146,6 +147,25 @@ class TestSentinel1:
         again = normalise(real(RTC, 0) | {"id": real(RTC, 0)["id"] + "_again"})
         assert len(Items.of([*items, again])) == 4
 
+    @pytest.mark.parametrize(
+        "name", ["S1_31UDS", "S1A_IW_{}_20230601T055810_20230601T055835_31UDS"]
+    )
+    def test_tiles_cut_from_one_slice_are_all_kept(self, shared_data, name):
+        # No grid:code: the tiles share platform, orbit and second, and nothing but pixels differs.
+        folder = shared_data / "flanders-2018" / "sentinel-1-grd"
+        stac = json.loads(min(folder.glob("S1_*/*.json")).read_text())
+        stac = with_properties(stac, **{"sat:relative_orbit": 88}) | {"id": name.format("GRDH")}
+        east = copy.deepcopy(stac) | {"id": name.format("GRDN")}
+        for asset in east["assets"].values():
+            asset["proj:transform"][2] += 100_000
+        items = Items.of([normalise(stac), normalise(east)])
+        assert (len(items), items.superseded) == (2, ())
+        newer = with_properties(stac, **{"processing:version": "004.00"}) | {
+            "id": f"{stac['id']}_2"
+        }
+        kept = Items.of([*items, normalise(newer)])
+        assert (len(kept), kept.superseded) == (2, (stac["id"],))
+
     def test_grd_on_a_map_grid_is_what_the_json_says(self, shared_data):
         folder = shared_data / "flanders-2018" / "sentinel-1-grd"
         paths = sorted(folder.glob("S1_*/*.json"))
@@ -268,6 +288,25 @@ class TestPlanetScope:
     def test_top_of_atmosphere_without_scale_is_a_guess(self, real):
         with pytest.raises(ContractError, match=r"states no scale of its band 1 \(blue\).*XML"):
             normalise(without(real(PLANET), "assets", self.IMAGE, "raster:bands"))
+
+    @pytest.mark.parametrize(
+        "entry",
+        [{"unit": "W/(m² sr μm)", "scale": 2e-5}, {"unit": "W⋅sr−1⋅m−2⋅nm−1"}, {"scale": 0.01}],
+    )
+    def test_radiance_is_refused(self, real, entry):
+        stac = real(PLANET)
+        for band in stac["assets"][self.IMAGE]["raster:bands"]:
+            band.update(entry)
+        with pytest.raises(ContractError, match=r"is radiance .*reflectanceCoefficient"):
+            normalise(stac)
+
+    @pytest.mark.parametrize("key", ["eo:bands", "bands"])
+    def test_another_order_of_bands_is_refused(self, real, key):
+        stac = real(PLANET)
+        image = stac["assets"][self.IMAGE]
+        image[key] = image.pop("eo:bands")[::-1]
+        with pytest.raises(ContractError, match=r"says nir of its band blue; .* blue, green, red"):
+            normalise(stac)
 
     def test_three_bands_are_refused(self, real):
         stac = real(PLANET)
@@ -397,6 +436,27 @@ def test_an_item_without_georeferencing_is_named(real, name, entry):
     stac = without(real(name), "properties", entry)
     with pytest.raises(ContractError, match=rf"item {stac['id']} .*(CRS|proj:transform)"):
         normalise(stac)
+
+
+@pytest.mark.parametrize("name", [LANDSAT, RTC, PLANET, EARTH_SEARCH + S2])
+def test_a_range_of_time_is_a_time(real, name):
+    # STAC: `datetime` may be null where start_datetime and end_datetime are stated.
+    when = real(name)["properties"]["datetime"]
+    expected = normalise(real(name)).datetime
+    stac = with_properties(real(name), datetime=None, start_datetime=when, end_datetime=when)
+    assert normalise(stac).datetime == expected
+    assert normalise(without(stac, "properties", "datetime")).datetime == expected
+
+
+@pytest.mark.parametrize("scale", [0, "nan", float("inf")])
+def test_a_scale_that_says_nothing_is_refused(real, scale):
+    for name in (LANDSAT, RTC, PLANET):
+        stac = real(name)
+        for asset in stac["assets"].values():
+            for band in asset.get("raster:bands") or ():
+                band.update(scale=scale, offset=0)
+        with pytest.raises(ContractError, match=r"states scale (0|nan|inf).* and offset 0"):
+            normalise(stac)
 
 
 class TestSearch:

@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lcengine.errors import ContractError, InputError
-from lcengine.items import Asset, Item, parse_datetime
+from lcengine.items import Asset, Item
 from lcengine.sensors.base import (
     Band,
     Sensor,
@@ -30,6 +30,7 @@ from lcengine.sensors.base import (
     asset_raster,
     stated_orbit,
     stated_scaling,
+    stated_time,
 )
 
 SCALE = 1e-4
@@ -100,7 +101,7 @@ def item_of(
         sensor=sensor,
         collection=str(stac.get("collection", "")),
         platform=str(properties.get("platform") or "sentinel-2").lower(),
-        datetime=parse_datetime(str(properties["datetime"])),
+        datetime=stated_time(properties),
         bbox=tuple(float(v) for v in stac["bbox"]),  # type: ignore[arg-type]
         tile=tile or f"{next(iter(assets.values())).transform}",
         sensing=_sensing(properties),
@@ -218,7 +219,7 @@ def _sensing(properties: Mapping[str, Any]) -> str:
     match = SENSING.search(" ".join(map(str, strips)))
     if match:
         return match.group(1)
-    return parse_datetime(str(properties["datetime"])).strftime("%Y%m%dT%H%M%S")
+    return stated_time(properties).strftime("%Y%m%dT%H%M%S")
 
 
 SENSOR = Sensor(
