@@ -6,6 +6,7 @@ import asyncio
 import copy
 import json
 
+import pyarrow.parquet as pq
 import pytest
 from stac_geoparquet import arrow
 
@@ -528,6 +529,15 @@ class TestSearch:
             (a.datetime - b.datetime).total_seconds() for a, b in zip(found, wanted, strict=True)
         ]
         assert max(map(abs, seconds)) < 1e-3
+
+    def test_a_strange_head_of_a_table_is_named(self, real, tmp_path):
+        path = tmp_path / "items.parquet"
+        Items.of([normalise(real(PLANET))]).save(path)
+        table = pq.read_table(path)
+        metadata = {**table.schema.metadata, b"lcengine": b"[]"}
+        pq.write_table(table.replace_schema_metadata(metadata), path)
+        with pytest.raises(InputError, match="metadata lcengine is no object"):
+            search(path, ["planetscope"])
 
     def test_tables_on_the_web_are_refused(self):
         with pytest.raises(InputError, match="tables are read from local files; download it"):
