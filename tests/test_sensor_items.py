@@ -11,7 +11,9 @@ import pytest
 from stac_geoparquet import arrow
 
 from lcengine.catalog import Query, search
+from lcengine.composite import CompositeSpec, plan_composite
 from lcengine.errors import ContractError, InputError, NoItemsError
+from lcengine.grid import Grid
 from lcengine.items import Item, Items
 from lcengine.sensors import collections_of, normalise, recognise, sensor
 
@@ -309,6 +311,18 @@ class TestPlanetScope:
         with pytest.raises(ContractError, match=r"says nir of its band blue; .* blue, green, red"):
             normalise(stac)
 
+    def test_levels_are_not_mixed(self, real):
+        top = real(PLANET)
+        surface = copy.deepcopy(top) | {"id": "surface"}
+        surface["assets"]["ortho_analytic_4b_sr"] = surface["assets"].pop(self.IMAGE)
+        surface["properties"]["datetime"] = "2021-02-01T08:00:00Z"
+        items = Items.of([normalise(top), normalise(surface)])
+        grid = Grid.from_asset(items[0].asset("red"))
+        with pytest.raises(ContractError, match=r"levels \(toa as 2021.*, sr as surface\)"):
+            plan_composite(items, grid, CompositeSpec())
+        one = items.filter(lambda item: item.asset("red").contract.startswith("sr"))
+        assert len(plan_composite(one, grid, CompositeSpec()).items) == 1
+
     def test_three_bands_are_refused(self, real):
         stac = real(PLANET)
         del stac["assets"][self.IMAGE]["raster:bands"][3]
@@ -421,6 +435,17 @@ def test_sentinel2_of_the_copernicus_data_space(version):
     assert (item.tile, item.baseline, item.sensing) == ("31UFS", "05.10", "20240501T105351")
     assert (item.orbit_state, item.relative_orbit) == ("descending", 51)
     assert Item.from_stac(item.to_stac()) == item
+
+
+def test_chips_cut_from_one_tile_are_all_kept(shared_data):
+    folder = shared_data / "flanders-2018" / "sentinel-2-l2a"
+    chip = json.loads(min(folder.glob("S2_*/*.json")).read_text())
+    east = copy.deepcopy(chip) | {"id": "east"}
+    for asset in east["assets"].values():
+        asset["proj:transform"][2] += 640
+    again = with_properties(chip, **{"processing:version": "05.11"}) | {"id": "again"}
+    items = Items.of(map(normalise, (chip, east, again)))
+    assert ({item.id for item in items}, items.superseded) == ({"again", "east"}, (chip["id"],))
 
 
 def test_names_of_sensors_stand_for_their_collections():

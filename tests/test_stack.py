@@ -332,7 +332,7 @@ def test_a_sequence_gets_names():
     assert list(found.data_vars) == ["sentinel_2_l2a_v", "sentinel_1_grd_v"]
     parts[0].attrs = {"sensor": "landsat-c2-l2"}
     assert next(iter(lcengine.stack(parts, grid_of()).data_vars)) == "landsat_c2_l2_v"
-    with pytest.raises(InputError, match="source 's1. is a int"):
+    with pytest.raises(InputError, match="source 's1' is a int"):
         lcengine.stack([parts[0], 1], grid_of())
 
 

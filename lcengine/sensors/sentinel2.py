@@ -38,6 +38,8 @@ OFFSET_BASELINE = (4, 0)
 OFFSET = -0.1
 NODATA = 0.0
 PERCENT = 100.0
+TILE = 109_800.0
+"""Edge of an MGRS tile in metres."""
 BASELINE = re.compile(r"N?(\d{1,2})[._]?(\d{2})")
 SENSING = re.compile(r"_S(\d{8}T\d{6})_")
 
@@ -103,7 +105,7 @@ def item_of(
         platform=str(properties.get("platform") or "sentinel-2").lower(),
         datetime=stated_time(properties),
         bbox=tuple(float(v) for v in stac["bbox"]),  # type: ignore[arg-type]
-        tile=tile or f"{next(iter(assets.values())).transform}",
+        tile=_place(tile, next(iter(assets.values()))),
         sensing=_sensing(properties),
         baseline=baseline,
         cloud_cover=properties.get("eo:cloud_cover"),
@@ -192,6 +194,12 @@ def _warn_doubtful(stac: Mapping[str, Any], baseline: str) -> None:
         UserWarning,
         stacklevel=2,
     )
+
+
+def _place(tile: str, asset: Asset) -> str:
+    """The tile where an asset is all of it, else with its grid: archives cut tiles into chips."""
+    edge = asset.shape[0] * asset.transform[0]
+    return tile if tile and edge == TILE else f"{tile} {asset.transform} {asset.shape}".strip()
 
 
 def _tile(properties: Mapping[str, Any]) -> str:
