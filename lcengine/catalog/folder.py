@@ -1,8 +1,8 @@
 """Folders of plain images as catalogues: one item per GeoTIFF, PNG or JPEG.
 
-Nothing but the files' headers is read. Bands are those that the file calls red, green, blue and nir,
-else its first ones in that order. The time is that of the TIFF tag, else a
-date in the file's name (2018-04-01 or 20180401), else 1970-01-01.
+Nothing but the files' headers is read. Bands are those that the file calls red, green, blue and
+nir, else its first ones in that order. The time is that of the TIFF tag, else a date in the file's
+name (2018-04-01 or 20180401), else 1970-01-01.
 """
 
 from __future__ import annotations
