@@ -35,6 +35,8 @@ def save_classes(
     classes' names as tags. `transform`: (a, b, c, d, e, f). Overviews take the most frequent class.
     Raises `InputError` for codes the legend does not have and a path that cannot be written.
     """
+    if driver_of(os.fspath(path)) != "GTiff":
+        raise InputError(f"{path} is no GeoTIFF by its name; expected one such as map.tif")
     pixels = legend.stored(codes)
     if pixels.ndim != 2:
         raise InputError(f"codes have shape {pixels.shape}, expected (y, x)")
@@ -61,7 +63,13 @@ def save_classes(
                 flag_meanings=attributes["flag_meanings"],
             )
         options = {"compress": "DEFLATE", "overview_resampling": "MODE"}
-        rasterio.shutil.copy(memory.name, os.fspath(path), driver="COG", **options)
+        with MemoryFile(ext=".tif") as made:
+            rasterio.shutil.copy(memory.name, made.name, driver="COG", **options)
+            content = made.read()
+    try:
+        Path(path).write_bytes(content)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror}; check the path") from error
 
 
 def read_classes(path: str | os.PathLike[str], legend: Legend, *, tolerance: int = 0) -> Codes:

@@ -49,7 +49,10 @@ def read(path: Path) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
         table = pq.read_table(path)
         head = (pq.read_metadata(path).metadata or {}).get(HEAD)
         items = [_bare(item) for item in arrow.stac_table_to_items(table)]
-        return items, None if head is None else json.loads(head)
+        saved = None if head is None else json.loads(head)
+        if not (saved is None or isinstance(saved, dict)):
+            raise ValueError(f"its metadata {HEAD.decode()} is no object")
+        return items, saved
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{path} is no stac-geoparquet ({type(error).__name__}: {error}); write one with "

@@ -270,8 +270,9 @@ def plan_reads(  # noqa: PLR0913 - what to read, onto what, and how
 
 
 def _check_units(items: Sequence[Item], bands: Sequence[str]) -> None:
-    """`ContractError` for pixels that would be taken for something else."""
+    """`ContractError` for pixels that would be taken for something else, or mixed with such."""
     kinds: dict[tuple[str, str], Kind] = {}
+    levels: dict[str, str] = {}
     for item in items:
         for band in bands:
             key = item.sensor, band
@@ -279,11 +280,21 @@ def _check_units(items: Sequence[Item], bands: Sequence[str]) -> None:
                 kinds[key] = sensor(item.sensor).band(band).kind
             kind = kinds[key]
             unit = item.asset(band).unit
+            level, comma, _ = item.asset(band).contract.partition(", ")
+            if comma and unit == "reflectance":
+                levels.setdefault(level, item.id)
             if unit not in UNITS.get(kind, (unit,)):
                 raise ContractError(
                     f"item {item.id} band {band!r} is in {unit!r}, and its sensor's band is "
                     f"{kind}; expected {' or '.join(UNITS[kind])}: correct the asset's `unit`"
                 )
+    if len(levels) > 1:
+        listed = ", ".join(f"{level} as {name}" for level, name in levels.items())
+        raise ContractError(
+            f"the items are reflectance of {len(levels)} levels ({listed}), which differ by the "
+            "atmosphere; take one of them: items.filter(lambda item: "
+            f"item.asset({bands[0]!r}).contract.startswith({max(levels, key=len)!r}))"
+        )
 
 
 def _observation_bytes(bands: int, beyond: float, working: int) -> int:

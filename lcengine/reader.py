@@ -213,7 +213,8 @@ def _version(path: str) -> tuple[int, int] | None:
 
 
 def _open(asset: Asset, access: Access, path: str, fresh: bool) -> Any:
-    driver = driver_of(urlsplit(asset.href).path)
+    # In the name of a local file # and ? are characters like others.
+    driver = driver_of(urlsplit(asset.href).path if path.startswith("/vsi") else path)
     options = {}
     if path.startswith("/vsicurl/"):
         path = _resolved(asset, access)

@@ -142,14 +142,16 @@ def _named(sources: Mapping[str, Source] | Sequence[Source]) -> dict[str, xr.Dat
 
 
 def _sensor_name(source: Source) -> str | None:
-    """`sentinel_2_l2a` of a product that one such collection was asked for, else None."""
-    text = source.attrs.get("lcengine")
-    request = json.loads(text).get("request", {}) if text else {}
-    collections: Sequence[str] = request.get("collections", ())
-    if len(collections) != 1:
-        return None
-    with suppress(InputError):  # a collection that its items alone tell the sensor of
-        return re.sub(r"\W", "_", sensor(collections[0]).name)
+    """`sentinel_2_l2a` of such a product, or a cube of it, else None."""
+    attributes = getattr(source, "attrs", {})  # what is no source is named where it is read
+    text = attributes.get("lcengine")
+    facts = json.loads(text) if text else {}
+    collections: Sequence[str] = facts.get("request", {}).get("collections", ())
+    # Cubes of `load`, products, and products of before, which said only what was asked for.
+    stated = (attributes.get("sensor"), facts.get("sensor"), *collections[: len(collections) == 1])
+    for name in filter(None, stated):
+        with suppress(InputError):  # something else, or a collection that only items tell of
+            return re.sub(r"\W", "_", sensor(str(name)).name)
     return None
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import lcengine
+from lcengine.aoi import Aoi
 from lcengine.catalog import Query
 from lcengine.composite import CompositeRequest, CompositeSpec, plan_composite
 from lcengine.composite.planning import CompositePlan
@@ -123,6 +124,19 @@ def test_an_item_without_the_mask_s_band_names_those_that_fit(items):
         plan_composite(some, archives.square(640, 64), CompositeSpec())
     with pytest.raises(MissingBandError, match="no band 'scl', which mask 'scl'"):
         lcengine.load(some, archives.square(640, 64), ["red"], mask="scl")
+
+
+def test_several_sensors_are_named_whatever_is_auto(shared_data):
+    source = str(shared_data / "flanders-2018" / "catalog.json")
+    query = Query(source, ("sentinel-1-grd", "sentinel-2-l2a"), datetime="2018-04")
+    for area in (None, Aoi.from_bbox((3.02, 50.81, 3.03, 50.82))):
+        with pytest.raises(InputError, match=r"of 2 sensors \(sentinel-1-grd, sentinel-2-l2a\)"):
+            CompositeRequest(query, CompositeSpec(), aoi=area).plan()
+
+
+def test_auto_stands_alone():
+    with pytest.raises(InputError, match=r"\['auto', 'red'\], expected auto alone"):
+        CompositeSpec(bands=("auto", "red"))
 
 
 def test_what_sensors_say_can_be_done():

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import rasterio
 from pyproj import Transformer
+from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.transform import from_origin
 
@@ -266,6 +267,77 @@ def test_a_scale_that_leaves_nothing_is_refused(tmp_path):
     write(tmp_path / "a.tif", pixels(dtype=np.uint16), scale=1e-4)
     with pytest.raises(ContractError, match="leaves 7 whole numbers of uint16"):
         lcengine.search(tmp_path, collections=["rgb"])
+
+
+def test_images_of_one_name_in_several_folders_are_all_kept(tmp_path):
+    for folder in ("east", "west"):
+        (tmp_path / folder).mkdir()
+        write(tmp_path / folder / "image.png", pixels(seed=len(folder)), placed=False)
+    items = lcengine.search(tmp_path / "*" / "image.png", collections=["rgb"])
+    assert [item.id for item in items] == ["east/image.png", "west/image.png"]
+    assert items.superseded == ()
+    assert len({item.crs for item in items}) == 2  # pixels of two images are no neighbours
+
+
+@pytest.mark.parametrize("name", ["a#1.png", "a?b.png", "a%20b.png", "a b.png", "ä.JPG"])
+def test_names_of_files_are_just_names(tmp_path, name):
+    plain = write(tmp_path / f"plain{name[-4:].lower()}", pixels(), placed=False)
+    plain.rename(tmp_path / name)
+    items = lcengine.search(tmp_path, collections=["rgb"])
+    cube = lcengine.load(items, Grid.from_asset(items[0].asset("red")), ["red"])
+    assert np.abs(cube.values[0, 0].astype(int) - pixels()[0]).mean() < 60
+
+
+def test_a_link_is_the_file_it_is_called(tmp_path):
+    # Stores of files by their content link x.png to a file called by its digest.
+    (tmp_path / "store").mkdir()
+    write(tmp_path / "store" / "plain.png", pixels(), placed=False)
+    (tmp_path / "store" / "plain.png").rename(tmp_path / "store" / "0a1b2c")
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "x.png").symlink_to(tmp_path / "store" / "0a1b2c")
+    items = lcengine.search(tmp_path / "images", collections=["rgb"])
+    cube = lcengine.load(items, Grid.from_asset(items[0].asset("red")), ["red"])
+    assert np.array_equal(cube.values[0, 0], pixels()[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "tag", "day"),
+    [
+        ("a.tif", "0000:00:00 00:00:00", "1970-01-01"),
+        ("a.tif", "0001:01:01 00:00:00", "1970-01-01"),
+        ("a_20180401.tif", "0000:00:00 00:00:00", "2018-04-01"),
+        ("20180231.tif", "", "1970-01-01"),
+        ("10471231.tif", "", "1970-01-01"),
+        ("20180401.tif", "2017:05:06 10:00:00", "2017-05-06"),
+    ],
+)
+def test_what_is_no_date_is_none(tmp_path, name, tag, day):
+    write(tmp_path / name, pixels(), tags={"TIFFTAG_DATETIME": tag} if tag else None)
+    (item,) = lcengine.search(tmp_path, collections=["rgb"])
+    assert f"{item.datetime:%Y-%m-%d}" == day
+
+
+def test_a_fourth_band_that_a_writer_called_alpha(tmp_path):
+    write(tmp_path / "a.tif", pixels(4))
+    with pytest.raises(ContractError, match=r"beside alpha .*gdal_edit.py -colorinterp_4 undefine"):
+        lcengine.search(tmp_path, collections=["rgbn"])
+    with rasterio.open(tmp_path / "a.tif", "r+") as file:
+        file.colorinterp = (*file.colorinterp[:3], ColorInterp.undefined)
+    (item,) = lcengine.search(tmp_path, collections=["rgbn"])
+    assert item.asset("nir").band == 4
+
+
+def test_the_near_infrared_is_what_the_file_calls_so(tmp_path):
+    red, green, blue = ColorInterp.red, ColorInterp.green, ColorInterp.blue
+    write(tmp_path / "a.tif", pixels(5))
+    with rasterio.open(tmp_path / "a.tif", "r+") as file:
+        file.colorinterp = (red, green, blue, ColorInterp.rededge, ColorInterp.nir)
+    (item,) = lcengine.search(tmp_path, collections=["rgbn"])
+    assert {name: asset.band for name, asset in item.assets.items()}["nir"] == 5
+    with rasterio.open(tmp_path / "a.tif", "r+") as file:
+        file.colorinterp = (red, green, blue, ColorInterp.rededge, ColorInterp.swir)
+    with pytest.raises(MissingBandError, match="has no band 'nir'"):
+        lcengine.search(tmp_path, collections=["rgbn"])
 
 
 def test_wrong_folders_and_files_are_named(tmp_path):

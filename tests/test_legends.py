@@ -277,6 +277,26 @@ def test_what_is_not_there_is_named(tmp_path):
         read_legend(tmp_path / "none.tif")
 
 
+@pytest.mark.parametrize("value", ["inf", "1.5", "nan"])
+def test_a_colour_map_of_ranges_is_no_legend(tmp_path, value):
+    (tmp_path / "a.txt").write_text(
+        f"INTERPOLATION:DISCRETE\n1,255,0,0,255,a\n{value},0,0,0,255,b\n"
+    )
+    with pytest.raises(InputError, match=rf"is not a colour table \(.*{value}.* no code"):
+        load_style(tmp_path / "a.txt")
+
+
+def test_what_cannot_be_written_is_named(tmp_path):
+    known, codes = legend("crop"), np.ones((4, 4), np.uint8)
+    with pytest.raises(InputError, match=r"a\.qml cannot be written: No such file"):
+        save_style(known, tmp_path / "none" / "a.qml")
+    with pytest.raises(InputError, match=r"a\.tif cannot be written: No such file"):
+        save_classes(tmp_path / "none" / "a.tif", codes, known)
+    with pytest.raises(InputError, match=r"a\.png is no GeoTIFF by its name"):
+        save_classes(tmp_path / "a.png", codes, known)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_rasters_that_are_no_class_maps_are_refused(tmp_path):
     transform = rasterio.Affine(10, 0, 0, 0, -10, 0)
     profile = {"driver": "GTiff", "width": 4, "height": 4, "crs": "EPSG:32631"}

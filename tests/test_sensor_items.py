@@ -6,11 +6,14 @@ import asyncio
 import copy
 import json
 
+import pyarrow.parquet as pq
 import pytest
 from stac_geoparquet import arrow
 
 from lcengine.catalog import Query, search
+from lcengine.composite import CompositeSpec, plan_composite
 from lcengine.errors import ContractError, InputError, NoItemsError
+from lcengine.grid import Grid
 from lcengine.items import Item, Items
 from lcengine.sensors import collections_of, normalise, recognise, sensor
 
@@ -22,6 +25,7 @@ GRD = (
 )
 RTC = "sentinel-1-rtc-pc.json"
 PLANET = "psscene.json"
+S2 = "sentinel-2-l2a__S2B_24MUA_20250731_0_L2A.json"
 
 
 @pytest.fixture
@@ -146,6 +150,25 @@ class TestSentinel1:
         again = normalise(real(RTC, 0) | {"id": real(RTC, 0)["id"] + "_again"})
         assert len(Items.of([*items, again])) == 4
 
+    @pytest.mark.parametrize(
+        "name", ["S1_31UDS", "S1A_IW_{}_20230601T055810_20230601T055835_31UDS"]
+    )
+    def test_tiles_cut_from_one_slice_are_all_kept(self, shared_data, name):
+        # No grid:code: the tiles share platform, orbit and second, and nothing but pixels differs.
+        folder = shared_data / "flanders-2018" / "sentinel-1-grd"
+        stac = json.loads(min(folder.glob("S1_*/*.json")).read_text())
+        stac = with_properties(stac, **{"sat:relative_orbit": 88}) | {"id": name.format("GRDH")}
+        east = copy.deepcopy(stac) | {"id": name.format("GRDN")}
+        for asset in east["assets"].values():
+            asset["proj:transform"][2] += 100_000
+        items = Items.of([normalise(stac), normalise(east)])
+        assert (len(items), items.superseded) == (2, ())
+        newer = with_properties(stac, **{"processing:version": "004.00"}) | {
+            "id": f"{stac['id']}_2"
+        }
+        kept = Items.of([*items, normalise(newer)])
+        assert (len(kept), kept.superseded) == (2, (stac["id"],))
+
     def test_grd_on_a_map_grid_is_what_the_json_says(self, shared_data):
         folder = shared_data / "flanders-2018" / "sentinel-1-grd"
         paths = sorted(folder.glob("S1_*/*.json"))
@@ -269,6 +292,37 @@ class TestPlanetScope:
         with pytest.raises(ContractError, match=r"states no scale of its band 1 \(blue\).*XML"):
             normalise(without(real(PLANET), "assets", self.IMAGE, "raster:bands"))
 
+    @pytest.mark.parametrize(
+        "entry",
+        [{"unit": "W/(m² sr μm)", "scale": 2e-5}, {"unit": "W⋅sr−1⋅m−2⋅nm−1"}, {"scale": 0.01}],
+    )
+    def test_radiance_is_refused(self, real, entry):
+        stac = real(PLANET)
+        for band in stac["assets"][self.IMAGE]["raster:bands"]:
+            band.update(entry)
+        with pytest.raises(ContractError, match=r"is radiance .*reflectanceCoefficient"):
+            normalise(stac)
+
+    @pytest.mark.parametrize("key", ["eo:bands", "bands"])
+    def test_another_order_of_bands_is_refused(self, real, key):
+        stac = real(PLANET)
+        image = stac["assets"][self.IMAGE]
+        image[key] = image.pop("eo:bands")[::-1]
+        with pytest.raises(ContractError, match=r"says nir of its band blue; .* blue, green, red"):
+            normalise(stac)
+
+    def test_levels_are_not_mixed(self, real):
+        top = real(PLANET)
+        surface = copy.deepcopy(top) | {"id": "surface"}
+        surface["assets"]["ortho_analytic_4b_sr"] = surface["assets"].pop(self.IMAGE)
+        surface["properties"]["datetime"] = "2021-02-01T08:00:00Z"
+        items = Items.of([normalise(top), normalise(surface)])
+        grid = Grid.from_asset(items[0].asset("red"))
+        with pytest.raises(ContractError, match=r"levels \(toa as 2021.*, sr as surface\)"):
+            plan_composite(items, grid, CompositeSpec())
+        one = items.filter(lambda item: item.asset("red").contract.startswith("sr"))
+        assert len(plan_composite(one, grid, CompositeSpec()).items) == 1
+
     def test_three_bands_are_refused(self, real):
         stac = real(PLANET)
         del stac["assets"][self.IMAGE]["raster:bands"][3]
@@ -383,6 +437,17 @@ def test_sentinel2_of_the_copernicus_data_space(version):
     assert Item.from_stac(item.to_stac()) == item
 
 
+def test_chips_cut_from_one_tile_are_all_kept(shared_data):
+    folder = shared_data / "flanders-2018" / "sentinel-2-l2a"
+    chip = json.loads(min(folder.glob("S2_*/*.json")).read_text())
+    east = copy.deepcopy(chip) | {"id": "east"}
+    for asset in east["assets"].values():
+        asset["proj:transform"][2] += 640
+    again = with_properties(chip, **{"processing:version": "05.11"}) | {"id": "again"}
+    items = Items.of(map(normalise, (chip, east, again)))
+    assert ({item.id for item in items}, items.superseded) == ({"again", "east"}, (chip["id"],))
+
+
 def test_names_of_sensors_stand_for_their_collections():
     assert collections_of("planetscope") == ("planetscope", "PSScene", "psscene")
     # A collection's own id means that collection alone.
@@ -397,6 +462,27 @@ def test_an_item_without_georeferencing_is_named(real, name, entry):
     stac = without(real(name), "properties", entry)
     with pytest.raises(ContractError, match=rf"item {stac['id']} .*(CRS|proj:transform)"):
         normalise(stac)
+
+
+@pytest.mark.parametrize("name", [LANDSAT, RTC, PLANET, EARTH_SEARCH + S2])
+def test_a_range_of_time_is_a_time(real, name):
+    # STAC: `datetime` may be null where start_datetime and end_datetime are stated.
+    when = real(name)["properties"]["datetime"]
+    expected = normalise(real(name)).datetime
+    stac = with_properties(real(name), datetime=None, start_datetime=when, end_datetime=when)
+    assert normalise(stac).datetime == expected
+    assert normalise(without(stac, "properties", "datetime")).datetime == expected
+
+
+@pytest.mark.parametrize("scale", [0, "nan", float("inf")])
+def test_a_scale_that_says_nothing_is_refused(real, scale):
+    for name in (LANDSAT, RTC, PLANET):
+        stac = real(name)
+        for asset in stac["assets"].values():
+            for band in asset.get("raster:bands") or ():
+                band.update(scale=scale, offset=0)
+        with pytest.raises(ContractError, match=r"states scale (0|nan|inf).* and offset 0"):
+            normalise(stac)
 
 
 class TestSearch:
@@ -468,6 +554,15 @@ class TestSearch:
             (a.datetime - b.datetime).total_seconds() for a, b in zip(found, wanted, strict=True)
         ]
         assert max(map(abs, seconds)) < 1e-3
+
+    def test_a_strange_head_of_a_table_is_named(self, real, tmp_path):
+        path = tmp_path / "items.parquet"
+        Items.of([normalise(real(PLANET))]).save(path)
+        table = pq.read_table(path)
+        metadata = {**table.schema.metadata, b"lcengine": b"[]"}
+        pq.write_table(table.replace_schema_metadata(metadata), path)
+        with pytest.raises(InputError, match="metadata lcengine is no object"):
+            search(path, ["planetscope"])
 
     def test_tables_on_the_web_are_refused(self):
         with pytest.raises(InputError, match="tables are read from local files; download it"):

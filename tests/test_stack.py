@@ -326,6 +326,14 @@ def test_a_sequence_gets_names():
     parts[0].attrs["lcengine"] = '{"request": {"collections": ["sentinel-2-l2a"]}}'
     found = lcengine.stack(parts, grid_of())
     assert list(found.data_vars) == ["sentinel_2_l2a_v", "s1_v"]
+    # A catalogue of one collection needs no -c; the product says its sensor all the same.
+    parts[1].attrs["lcengine"] = '{"sensor": "sentinel-1-grd", "request": {"collections": []}}'
+    found = lcengine.stack(parts, grid_of())
+    assert list(found.data_vars) == ["sentinel_2_l2a_v", "sentinel_1_grd_v"]
+    parts[0].attrs = {"sensor": "landsat-c2-l2"}
+    assert next(iter(lcengine.stack(parts, grid_of()).data_vars)) == "landsat_c2_l2_v"
+    with pytest.raises(InputError, match="source 's1' is a int"):
+        lcengine.stack([parts[0], 1], grid_of())
 
 
 # ---------------------------------------------------------------------------------- bad input

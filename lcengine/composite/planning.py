@@ -164,6 +164,17 @@ class CompositePlan:
             return plan_composite(items, grid, spec, block=data["block"], interval=(first, last))
 
 
+def sensor_of(items: Items) -> Sensor:
+    """The one sensor of all items, or `InputError`."""
+    names = sorted({item.sensor for item in items})
+    if len(names) != 1:
+        raise InputError(
+            f"the items are of {len(names)} sensors ({', '.join(names) or 'none'}); "
+            "expected one: select it with -c (collections= in Python)"
+        )
+    return sensor(names[0])
+
+
 def plan_composite(
     items: Items,
     grid: Grid,
@@ -180,13 +191,7 @@ def plan_composite(
     several sensors and `MissingBandError` for an item without a band.
     """
     check_items(items)
-    names = sorted({item.sensor for item in items})
-    if len(names) != 1:
-        raise InputError(
-            f"the items are of {len(names)} sensors ({', '.join(names) or 'none'}); "
-            "expected one: select it with -c (collections= in Python)"
-        )
-    found = sensor(names[0])
+    found = sensor_of(items)
     spec = spec.resolved(found)
     if interval is None:
         interval = (min(i.datetime for i in items), max(i.datetime for i in items))

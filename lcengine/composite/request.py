@@ -9,7 +9,7 @@ from typing import Any
 
 from lcengine.aoi import Aoi
 from lcengine.catalog import Query, Search, parse_interval
-from lcengine.composite.planning import CompositePlan, plan_composite
+from lcengine.composite.planning import CompositePlan, plan_composite, sensor_of
 from lcengine.composite.spec import AUTO, CompositeSpec
 from lcengine.crs import auto_crs, is_pixel_crs
 from lcengine.errors import InputError, NoItemsError
@@ -19,7 +19,7 @@ from lcengine.kernels.methods import FARTHEST
 from lcengine.locate import SourceGrid
 from lcengine.masks import preset
 from lcengine.plan import extent, product_lattice
-from lcengine.sensors import registry, sensor
+from lcengine.sensors import registry
 
 METRES_PER_DEGREE = 111_320.0
 
@@ -84,7 +84,7 @@ class CompositeRequest:
             return self._union(search)
         searched = _grown(self.aoi.bounds, _halo(self.spec))
         items = search.items(searched)
-        found = sensor(items[0].sensor)
+        found = sensor_of(items)
         spec = self.spec.resolved(found)
         code = self.crs
         if code == "auto":
@@ -109,7 +109,7 @@ class CompositeRequest:
                 "state one with --bbox west,south,east,north or --aoi file.geojson"
             )
         items = search.items(None)
-        found = sensor(items[0].sensor)
+        found = sensor_of(items)
         spec = self.spec.resolved(found)
         code = self.crs
         unplaced = sorted({item.crs for item in items if is_pixel_crs(item.crs)})

@@ -113,6 +113,8 @@ class CompositeSpec:
     def __post_init__(self) -> None:
         if not self.bands or len(set(self.bands)) != len(self.bands):
             raise InputError(f"bands are {list(self.bands)}, expected at least one, each once")
+        if AUTO in self.bands and len(self.bands) > 1:
+            raise InputError(f"bands are {list(self.bands)}, expected auto alone or names of bands")
         if not 0 <= self.max_lost <= 1:
             raise InputError(f"max_lost is {self.max_lost}, expected a share between 0 and 1")
         check_qa(self.qa)

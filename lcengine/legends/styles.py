@@ -26,7 +26,10 @@ def save_style(legend: Legend, path: str | os.PathLike[str]) -> None:
     write = {".qml": _qml, ".txt": _txt, ".clr": _clr}.get(Path(path).suffix.lower())
     if write is None:
         raise InputError(f"{path} is no colour table; expected {_FORMATS}")
-    Path(path).write_text(write(legend), encoding="utf-8")
+    try:
+        Path(path).write_text(write(legend), encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror}; check the path") from error
 
 
 def load_style(path: str | os.PathLike[str], name: str | None = None) -> Legend:
@@ -91,6 +94,8 @@ def _clr(legend: Legend) -> str:
 
 
 def _row(code: str, colour: str, alpha: str, label: str) -> Row:
+    if not float(code).is_integer():  # a boundary of ranges of numbers, the last one inf
+        raise ValueError(f"its value {code} is no code")
     number = int(float(code))
     return Entry(number, label.strip() or f"class {number}", colour.lower()), int(alpha) == 0
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any, Literal, Protocol
 
 from lcengine.errors import ContractError, InputError
-from lcengine.items import Item, Unit
+from lcengine.items import Item, Unit, parse_datetime
 
 
 class Normaliser(Protocol):
@@ -189,7 +191,8 @@ def stated_scaling(
     """(scale, offset, nodata) of a band, from 1, as the asset states them, None where it is silent.
 
     Reads `raster:bands` (raster extension 1), `raster:scale`/`raster:offset` with `nodata`
-    (raster extension 2, STAC 1.1), and `bands` of STAC 1.1, in this order.
+    (raster extension 2, STAC 1.1), and `bands` of STAC 1.1, in this order. `ContractError` for a
+    scale of 0 and for what is not finite: every pixel would be the same.
     """
     old_style, new_style = (_entry(asset.get(name), band) for name in ("raster:bands", "bands"))
     found: list[float | None] = []
@@ -197,7 +200,19 @@ def stated_scaling(
         values = (old_style.get(old), asset.get(new), new_style.get(new))
         value = next((v for v in values if v is not None), None)
         found.append(None if value is None else float(value))
-    return found[0], found[1], found[2]
+    scale, offset, nodata = found
+    if scale == 0 or not all(isfinite(v) for v in (scale, offset) if v is not None):
+        raise ContractError(
+            f"asset {asset.get('href', '?')} states scale {scale} and offset {offset} of its band "
+            f"{band}, which make no quantity of its numbers; correct the item or leave it out"
+        )
+    return scale, offset, nodata
+
+
+def stated_time(properties: Mapping[str, Any]) -> dt.datetime:
+    """The moment of an item in UTC, the first one where it states a range (`datetime` null)."""
+    text = properties.get("datetime") or properties.get("start_datetime")
+    return parse_datetime(str(text))
 
 
 def stated_orbit(properties: Mapping[str, Any]) -> tuple[str, int | None]:

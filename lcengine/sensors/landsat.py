@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from lcengine.errors import InputError
-from lcengine.items import Asset, Item, parse_datetime
-from lcengine.sensors.base import Band, Sensor, asset_crs, asset_raster, stated_scaling
+from lcengine.items import Asset, Item
+from lcengine.sensors.base import Band, Sensor, asset_crs, asset_raster, stated_scaling, stated_time
 
 SCALE = 2.75e-5
 OFFSET = -0.2
@@ -50,7 +50,7 @@ def normalise(stac: Mapping[str, Any], offset: float | None = None) -> Item:
             f"{', '.join(stac['assets'])}: take another item, or leave this one out"
         )
     path, row = (str(properties.get(f"landsat:wrs_{name}") or "") for name in ("path", "row"))
-    when = parse_datetime(str(properties["datetime"]))
+    when = stated_time(properties)
     return Item(
         id=str(stac["id"]),
         sensor=SENSOR.name,

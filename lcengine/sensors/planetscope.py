@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from lcengine.errors import ContractError, InputError
-from lcengine.items import Asset, Item, parse_datetime
+from lcengine.items import Asset, Item
 from lcengine.sensors.base import (
     Band,
     Sensor,
@@ -25,10 +25,13 @@ from lcengine.sensors.base import (
     asset_raster,
     stated_orbit,
     stated_scaling,
+    stated_time,
 )
 
 ITEM_TYPE = "PSScene"
 SCALE = 1e-4
+RADIANCE_SCALE = 0.01
+"""Of DN to radiance in every `analytic` image (radiometricScaleFactor of its XML)."""
 NODATA = 0.0
 RESOLUTION = 3.0
 ORDER: Mapping[int, tuple[str, ...]] = {
@@ -52,6 +55,10 @@ MASKS: Mapping[int, tuple[str, ...]] = {
 """Bands of a usable data mask by how many it has."""
 
 _SR = re.compile(r"(^|_)sr(_|$)")
+_RADIANCE = re.compile(r"\bsr\b|steradian|radiance", re.IGNORECASE)
+"""Units of radiance are per steradian (sr); reflectance has none."""
+_CERTAIN = ("blue", "red", "nir")
+"""Common names that one band of a file alone can have."""
 _COUNT = re.compile(r"(^|_)([48])b(_|$)")
 
 BANDS = (
@@ -79,7 +86,7 @@ def normalise(stac: Mapping[str, Any], offset: float | None = None) -> Item:
     grid = next(iter(assets.values()))
     assets.update(_masks(stac, grid))
     state, relative = stated_orbit(properties)
-    when = parse_datetime(str(properties["datetime"]))
+    when = stated_time(properties)
     return Item(
         id=str(stac["id"]),
         sensor=SENSOR.name,
@@ -149,6 +156,7 @@ def _bands(
             f"item {stac.get('id')} asset {key} has {count} bands, expected 4 or 8; "
             "order analytic_sr_udm2 or analytic_8b_sr_udm2"
         )
+    _check_entries(stac, key, count)
     transform, shape = asset_raster(stac, asset)
     level = "sr" if _is_sr(name) else "toa"
     for number, band in enumerate(ORDER[count], 1):
@@ -178,6 +186,27 @@ def _bands(
                 band=number,
             ),
         )
+
+
+def _check_entries(stac: Mapping[str, Any], key: str, count: int) -> None:
+    """`ContractError` where an image says that it holds radiance, or its bands in another order."""
+    asset = stac["assets"][key]
+    for place in ("raster:bands", "bands", "eo:bands"):
+        entries = asset.get(place) or ()
+        for entry, band in zip(entries, ORDER[count], strict=False):
+            unit = str(entry.get("unit") or asset.get("unit") or "")
+            if _RADIANCE.search(unit) or entry.get("scale") == RADIANCE_SCALE:
+                raise ContractError(
+                    f"item {stac.get('id')} asset {key} is radiance ({unit or RADIANCE_SCALE}); "
+                    "state the reflectanceCoefficient of the scene's XML as the scale, without a "
+                    "unit, or take analytic_sr"
+                )
+            stated = entry.get("common_name") or entry.get("eo:common_name")
+            if len(entries) == count and stated in _CERTAIN and stated != band:
+                raise ContractError(
+                    f"item {stac.get('id')} asset {key} says {stated} of its band {band}; expected "
+                    f"the order of PlanetScope, {', '.join(ORDER[count])}"
+                )
 
 
 def _masks(stac: Mapping[str, Any], image: Asset) -> Iterator[tuple[str, Asset]]:

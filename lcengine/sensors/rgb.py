@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lcengine.errors import ContractError, MissingBandError
-from lcengine.items import Asset, Item, parse_datetime
+from lcengine.items import Asset, Item
 from lcengine.sensors.base import (
     Band,
     Sensor,
@@ -22,6 +22,7 @@ from lcengine.sensors.base import (
     asset_raster,
     no_offset,
     stated_scaling,
+    stated_time,
 )
 
 RGB = ("red", "green", "blue")
@@ -59,7 +60,7 @@ def item_of(stac: Mapping[str, Any], sensor: Sensor, offset: float | None) -> It
             f"item {stac.get('id')} has no band {missing[0]!r} in its asset {key!r}; its `bands` "
             f"are {', '.join(stated) or 'not named'}"
         )
-    when = parse_datetime(str(properties["datetime"]))
+    when = stated_time(properties)
     return Item(
         id=str(stac["id"]),
         sensor=sensor.name,

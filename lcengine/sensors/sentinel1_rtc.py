@@ -7,7 +7,7 @@ Files hold linear power as float32, nodata -32768, on a UTM grid of 10 m (edges 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from lcengine.errors import ContractError, InputError
@@ -20,6 +20,7 @@ from lcengine.sensors.base import (
     no_offset,
     stated_orbit,
     stated_scaling,
+    stated_time,
 )
 
 NODATA = -32768.0
@@ -57,8 +58,8 @@ def item_of(
 ) -> Item:
     """A Sentinel-1 item on a map grid as an `Item` of the polarisations it has.
 
-    `unit` and `nodata` hold where the catalogue is silent. `tile` is the relative orbit, so that
-    slices processed again replace each other, or the grid where there is no number.
+    `unit` and `nodata` hold where the catalogue is silent. `tile` is the relative orbit and the
+    grid: archives cut one slice into tiles, and only a slice processed again has the same pixels.
     """
     no_offset(stac, offset)
     properties = stac["properties"]
@@ -79,7 +80,7 @@ def item_of(
         sensor=sensor.name,
         collection=str(stac.get("collection") or sensor.name),
         platform=str(properties.get("platform") or "sentinel-1").lower(),
-        datetime=parse_datetime(str(properties["datetime"])),
+        datetime=stated_time(properties),
         bbox=tuple(float(v) for v in stac["bbox"]),  # type: ignore[arg-type]
         tile=code.removeprefix("MGRS-") or _tile(relative, assets.values()),
         sensing=_sensing(stac),
@@ -130,8 +131,10 @@ def _unit(stac: Mapping[str, Any], key: str) -> Unit | None:
     return unit
 
 
-def _tile(relative: int | None, assets: Any) -> str:
-    return f"R{relative:03}" if relative is not None else f"{next(iter(assets)).transform}"
+def _tile(relative: int | None, assets: Iterable[Asset]) -> str:
+    grid = next(iter(assets))
+    orbit = "" if relative is None else f"R{relative:03} "
+    return f"{orbit}{grid.crs} {grid.transform} {grid.shape}"
 
 
 def _sensing(stac: Mapping[str, Any]) -> str:

@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lcengine.errors import ContractError, InputError
-from lcengine.items import Asset, Item, parse_datetime
+from lcengine.items import Asset, Item
 from lcengine.sensors.base import (
     Band,
     Sensor,
@@ -30,6 +30,7 @@ from lcengine.sensors.base import (
     asset_raster,
     stated_orbit,
     stated_scaling,
+    stated_time,
 )
 
 SCALE = 1e-4
@@ -37,6 +38,8 @@ OFFSET_BASELINE = (4, 0)
 OFFSET = -0.1
 NODATA = 0.0
 PERCENT = 100.0
+TILE = 109_800.0
+"""Edge of an MGRS tile in metres."""
 BASELINE = re.compile(r"N?(\d{1,2})[._]?(\d{2})")
 SENSING = re.compile(r"_S(\d{8}T\d{6})_")
 
@@ -100,9 +103,9 @@ def item_of(
         sensor=sensor,
         collection=str(stac.get("collection", "")),
         platform=str(properties.get("platform") or "sentinel-2").lower(),
-        datetime=parse_datetime(str(properties["datetime"])),
+        datetime=stated_time(properties),
         bbox=tuple(float(v) for v in stac["bbox"]),  # type: ignore[arg-type]
-        tile=tile or f"{next(iter(assets.values())).transform}",
+        tile=_place(tile, next(iter(assets.values()))),
         sensing=_sensing(properties),
         baseline=baseline,
         cloud_cover=properties.get("eo:cloud_cover"),
@@ -193,6 +196,12 @@ def _warn_doubtful(stac: Mapping[str, Any], baseline: str) -> None:
     )
 
 
+def _place(tile: str, asset: Asset) -> str:
+    """The tile where an asset is all of it, else with its grid: archives cut tiles into chips."""
+    edge = asset.shape[0] * asset.transform[0]
+    return tile if tile and edge == TILE else f"{tile} {asset.transform} {asset.shape}".strip()
+
+
 def _tile(properties: Mapping[str, Any]) -> str:
     """MGRS tile such as 31UDS, or an empty string."""
     if properties.get("grid:code"):
@@ -218,7 +227,7 @@ def _sensing(properties: Mapping[str, Any]) -> str:
     match = SENSING.search(" ".join(map(str, strips)))
     if match:
         return match.group(1)
-    return parse_datetime(str(properties["datetime"])).strftime("%Y%m%dT%H%M%S")
+    return stated_time(properties).strftime("%Y%m%dT%H%M%S")
 
 
 SENSOR = Sensor(
