@@ -16,7 +16,7 @@ from lcengine.grid import Grid
 from lcengine.items import Items
 from lcengine.simulate import LEGEND, SimulationOptions, simulate
 from lcengine.simulate.dove import BANDS4, BANDS8, UDM2
-from lcengine.simulate.planet import COLLECTION, jobs
+from lcengine.simulate.planet import COLLECTION, jobs, make_passes
 from lcengine.simulate.world import world
 
 OPTIONS = SimulationOptions(size=96, dates=1, seed=2, bands=("red",), sensors=("planet",))
@@ -105,6 +105,17 @@ class TestScenes:
             assert (mask[:7, unseen] == 0).all()
             partial += unseen.any()
         assert 0 < partial < len(items)
+
+    @pytest.mark.parametrize("size", [500, 2400, 4000, 8000])
+    def test_all_of_a_wide_world_is_seen(self, size):
+        """Half a year leaves no place out, and no third of the world far behind the others."""
+        options = SimulationOptions(size=size, sensors=("planet",))
+        left, bottom, right, top = bounds = world(options).landscape.bounds
+        x, y = np.linspace(left, right, 101), np.linspace(bottom, top, 101)
+        times = sum(p.strip.seen(x, y).astype(int) for p in make_passes(options, bounds))
+        assert times.min() > 0
+        thirds = [part.mean() for part in np.array_split(times, 3, axis=1)]
+        assert min(thirds) > 0.6 * max(thirds)
 
 
 @pytest.fixture(scope="module")
