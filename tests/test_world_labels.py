@@ -10,6 +10,7 @@ import geopandas as gpd
 import matplotlib.image
 import numpy as np
 import pyogrio
+import pystac
 import pytest
 import rasterio
 import shapely
@@ -292,6 +293,19 @@ class TestDeterminism:
         assert len(expected) > 20
         assert digest(crowd.path) == expected
         assert digest(spread.path) == expected
+
+
+def test_items_of_every_sensor_link_to_their_collection(archive):
+    """STAC forbids an item to name a collection without a link to it."""
+    catalog = pystac.Catalog.from_file(str(archive.catalog))
+    items = list(catalog.get_items(recursive=True))
+    assert sorted(i.id for i in items) == sorted(archive.item_ids)
+    assert len({i.id for i in items}) == len(items)
+    assert len({i.collection_id for i in items}) == 3
+    for item in items:
+        own = pystac.Item.from_file(item.get_self_href())
+        assert own.get_collection().id == item.collection_id
+        assert own.get_root().id == own.get_collection().get_root().id == "simulated-world"
 
 
 class TestGallery:
