@@ -211,6 +211,16 @@ class TestVectors:
             x, y = np.array([(p.x, p.y) for p in points]).T
             assert (landscape.code[landscape.units(x, y)] == built).mean() > least
 
+    def test_no_road_runs_through_water(self):
+        """Along the whole of every line, but for what it was drawn beside its place."""
+        options = replace(OPTIONS, size=500, seed=3)
+        landscape = world(options).landscape
+        wet = [c.code for c in LEGEND if c.name in ("water", "snow and ice")]
+        roads = VectorLabels(options).roads().geometry
+        points = [line.interpolate(d) for line in roads for d in np.arange(0, line.length, 5)]
+        x, y = np.array([(p.x, p.y) for p in points]).T
+        assert np.isin(landscape.code[landscape.units(x, y)], wet).mean() < 0.005
+
     def test_maps_miss_some(self, archive):
         landscape = world(OPTIONS).landscape
         assert 0.7 < len(layer(archive, "buildings")) / len(landscape.footprints) < 0.9
