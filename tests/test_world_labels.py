@@ -17,7 +17,7 @@ import shapely
 
 from lcengine.cluster import connect
 from lcengine.errors import InputError
-from lcengine.simulate import LEGEND, SimulationOptions, gallery, simulate
+from lcengine.simulate import LEGEND, SENSORS, SimulationOptions, gallery, simulate
 from lcengine.simulate.coarse import CONFUSED, FILES, NODATA, CoarseLabels, confuse, igbp_of
 from lcengine.simulate.vectors import FILE, LABELLERS, LAYERS, VectorLabels, called, field_around
 from lcengine.simulate.world import world
@@ -341,12 +341,16 @@ class TestGallery:
 
     def test_the_command_draws_it(self, run, tmp_path):
         code, out, _ = run(
-            "simulate", tmp_path / "sim", "--size", 64, "--dates", 1, "--sensors", "s2,s1",
-            "--picture", tmp_path / "world.png", "--json",
+            "simulate", tmp_path / "sim", "--size", 64, "--dates", 1, "--sensors", "s2, s1",
+            "--picture", tmp_path / "new" / "world.png", "--json",
         )  # fmt: skip
         assert code == 0
         assert "world.png" in out
-        assert (tmp_path / "world.png").stat().st_size > 5000
+        assert (tmp_path / "new" / "world.png").stat().st_size > 5000
+
+    def test_help_names_the_sensors(self, run):
+        _, out, _ = run("simulate", "--help")
+        assert all(name in out for name in SENSORS)
 
     def test_the_command_refuses_another_kind_before_it_begins(self, run, tmp_path):
         code, _, err = run("simulate", tmp_path / "sim", "--picture", tmp_path / "world.gif")
