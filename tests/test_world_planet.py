@@ -16,7 +16,7 @@ from lcengine.grid import Grid
 from lcengine.items import Items
 from lcengine.simulate import LEGEND, SimulationOptions, simulate
 from lcengine.simulate.dove import BANDS4, BANDS8, UDM2
-from lcengine.simulate.planet import COLLECTION, jobs
+from lcengine.simulate.planet import COLLECTION, jobs, make_passes
 from lcengine.simulate.world import world
 
 OPTIONS = SimulationOptions(size=96, dates=1, seed=2, bands=("red",), sensors=("planet",))
@@ -105,6 +105,17 @@ class TestScenes:
             assert (mask[:7, unseen] == 0).all()
             partial += unseen.any()
         assert 0 < partial < len(items)
+
+    @pytest.mark.parametrize("size", [500, 2400, 4000, 8000])
+    def test_all_of_a_wide_world_is_seen(self, size):
+        """Half a year leaves no place out, and no third of the world far behind the others."""
+        options = SimulationOptions(size=size, sensors=("planet",))
+        left, bottom, right, top = bounds = world(options).landscape.bounds
+        x, y = np.linspace(left, right, 101), np.linspace(bottom, top, 101)
+        times = sum(p.strip.seen(x, y).astype(int) for p in make_passes(options, bounds))
+        assert times.min() > 0
+        thirds = [part.mean() for part in np.array_split(times, 3, axis=1)]
+        assert min(thirds) > 0.6 * max(thirds)
 
 
 @pytest.fixture(scope="module")
@@ -203,8 +214,19 @@ class TestUdm2:
         some = count > 0
         expected = np.rint(np.nanmedian(stack[:, some], axis=0))
         np.testing.assert_array_equal(product["red"].values[some], expected)
-        lost = [np.isin(read(archive, i, "ortho_udm2")[7], (4,)).any() for i in items]
-        assert any(lost)
+
+    def test_lost_lines_of_green_are_bit_3(self, archive, items):
+        """Planet's UDM: bit 0 blackfill, 1 cloud, then a bit for every band, the first from 2."""
+        lost = 0
+        for item in items:
+            count = 4 if len(item.assets) == 12 else 8
+            green = BANDS4.index("green") if count == 4 else BANDS8.index("green")
+            dn = read(archive, item, f"ortho_analytic_{count}b_sr")[green]
+            unusable = read(archive, item, "ortho_udm2")[7]
+            np.testing.assert_array_equal((unusable & 0xFE) != 0, (unusable & 8) != 0)
+            assert (dn[unusable == 8] < 100).all()
+            lost += (unusable == 8).any()
+        assert lost > 0
 
 
 def test_a_multi_band_item_composites_as_its_bands_split_apart(archive, items, grid, tmp_path):

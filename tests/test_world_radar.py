@@ -142,6 +142,13 @@ class TestPlausible:
         assert change.max() > 4
         assert moisture[:60].mean() > moisture[150:240].mean()
 
+    @pytest.mark.parametrize("seed", range(5))
+    def test_soil_does_not_know_of_new_year(self, seed):
+        """It dries by a few percent in a day on any date, also from one year to the next."""
+        for year in range(2019, 2025):
+            before, after = dt.date(year, 12, 31), dt.date(year + 1, 1, 1)
+            assert soil_moisture(after, seed) - soil_moisture(before, seed) > -2
+
 
 class TestSpeckle:
     field = speckle((512, 512), np.random.default_rng(0))

@@ -16,16 +16,17 @@ from lcengine.cli.output import emit, say
 def simulate(
     folder: Annotated[Path, typer.Argument(help="Folder to write (new, or an older simulation).")],
     size: Annotated[int, typer.Option("--size", help="Width and height in 10 m pixels.")] = 1024,
-    dates: Annotated[int, typer.Option("--dates", help="Number of overpasses.")] = 24,
+    dates: Annotated[int, typer.Option("--dates", help="Overpasses of Sentinel-2.")] = 24,
     seed: Annotated[int, typer.Option("--seed", help="Same seed, same files.")] = 0,
     period: Annotated[
         str, typer.Option("--period", help="First and last day.")
     ] = "2023-04-01/2023-09-30",
     second_zone: Annotated[
-        bool, typer.Option("--second-zone", help="Put the second granule into the next UTM zone.")
+        bool,
+        typer.Option("--second-zone", help="Eastern granules of Sentinel-2 in the next UTM zone."),
     ] = False,
     sensors: Annotated[
-        str, typer.Option("--sensors", help="Sensors of the world, comma-separated.")
+        str, typer.Option("--sensors", help="Some of s2, s1, planet; comma-separated.")
     ] = "s2",
     labels: Annotated[
         bool, typer.Option("--labels", help="Also coarse, vector and point labels.")
@@ -54,12 +55,12 @@ def simulate(
         seed=seed,
         period=period,
         second_zone=second_zone,
-        sensors=tuple(sensors.split(",")),
+        sensors=tuple(name.strip() for name in sensors.split(",")),
         labels=labels,
     )
     if picture is not None:
         gallery.check_name(picture)
-    say(f"simulating {dates} overpasses of {size} x {size} pixels into {folder} ...")
+    say(f"simulating {sensors} over {size} x {size} pixels of 10 m into {folder} ...")
     opened = options.connector(cluster)() if cluster else nullcontext()
     with opened as client:
         world = write(folder, asked, client=client)

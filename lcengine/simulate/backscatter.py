@@ -9,6 +9,7 @@ with its source; `SCATTERERS` was chosen to lie inside them.
 
 from __future__ import annotations
 
+from calendar import isleap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
@@ -169,17 +170,31 @@ def per_class(names: list[str], attribute: str) -> Field:
 
 @lru_cache(maxsize=16)
 def _year_of_moisture(seed: int, year: int) -> NDArray[np.float32]:
-    """Daily soil moisture in percent of a year: rain fills, drying empties, faster in summer."""
-    rng = generator(seed, Stream.SOIL, year)
-    days = 366
-    rain = np.where(rng.random(days) < 0.36, rng.exponential(6.0, days), 0.0)
-    level, out = 24.0, np.empty(days, np.float32)
-    for day in range(days):
-        summer = 0.5 - 0.5 * np.cos(2 * np.pi * (day - 15) / 365)
-        level = 7.0 + (level - 7.0) * np.exp(-1.0 / (26.0 - 14.0 * summer)) + 0.30 * rain[day]
-        level = min(level, 38.0)
+    """Daily soil moisture in percent of a year: rain fills, drying empties, faster in summer.
+
+    Worked out from a year before, whose start is forgotten after a few months, so that one year
+    goes on where the last one ended.
+    """
+    rain = np.concatenate([_rain(seed, y) for y in (year - 1, year)])
+    day_of_year = np.concatenate([np.arange(_days(y)) for y in (year - 1, year)])
+    summer = 0.5 - 0.5 * np.cos(2 * np.pi * (day_of_year - 15) / 365)
+    kept = np.exp(-1.0 / (26.0 - 14.0 * summer))
+    level, out = 24.0, np.empty(rain.size, np.float32)
+    for day in range(rain.size):
+        level = min(7.0 + (level - 7.0) * kept[day] + 0.30 * rain[day], 38.0)
         out[day] = level
-    return out
+    return out[-_days(year) :]
+
+
+def _rain(seed: int, year: int) -> NDArray[np.float64]:
+    """Millimetres of rain on every day of a year."""
+    rng = generator(seed, Stream.SOIL, year)
+    wet, amount = rng.random(366) < 0.36, rng.exponential(6.0, 366)
+    return np.where(wet, amount, 0.0)[: _days(year)]
+
+
+def _days(year: int) -> int:
+    return 366 if isleap(year) else 365
 
 
 def soil_moisture(when: date, seed: int) -> float:

@@ -47,20 +47,20 @@ _SHIFT = 50.0
 """Standard deviation of the geolocation error in metres."""
 
 CONFUSED: Mapping[int, tuple[tuple[int, float], ...]] = {
-    1: ((5, 0.13), (8, 0.04)),
-    4: ((5, 0.11), (8, 0.05), (14, 0.02)),
-    5: ((4, 0.07), (1, 0.04), (8, 0.04)),
-    7: ((10, 0.15), (9, 0.07), (16, 0.04)),
-    8: ((9, 0.10), (5, 0.05), (10, 0.04)),
-    9: ((10, 0.13), (8, 0.07), (14, 0.04)),
-    10: ((12, 0.10), (9, 0.07), (14, 0.04)),
-    11: ((10, 0.13), (8, 0.07), (17, 0.06)),
-    12: ((14, 0.06), (10, 0.05)),
-    13: ((12, 0.06), (14, 0.04)),
-    14: ((12, 0.18), (10, 0.07), (9, 0.04)),
-    15: ((16, 0.02),),
-    16: ((10, 0.04), (7, 0.04)),
-    17: ((11, 0.02),),
+    1: ((5, 0.065), (8, 0.02)),
+    4: ((5, 0.055), (8, 0.025), (14, 0.01)),
+    5: ((4, 0.035), (1, 0.02), (8, 0.02)),
+    7: ((10, 0.075), (9, 0.035), (16, 0.02)),
+    8: ((9, 0.05), (5, 0.025), (10, 0.02)),
+    9: ((10, 0.065), (8, 0.035), (14, 0.02)),
+    10: ((12, 0.05), (9, 0.035), (14, 0.02)),
+    11: ((10, 0.065), (8, 0.035), (17, 0.03)),
+    12: ((14, 0.03), (10, 0.025)),
+    13: ((12, 0.03), (14, 0.02)),
+    14: ((12, 0.09), (10, 0.035), (9, 0.02)),
+    15: ((16, 0.01),),
+    16: ((10, 0.02), (7, 0.02)),
+    17: ((11, 0.01),),
 }
 """For an IGBP class: (class it is taken for, how often). Our choice among classes that look alike
 to MODIS: grassland, savanna and shrubs with each other and with cropland, mosaics with cropland,
@@ -127,19 +127,24 @@ class CoarseLabels(Job):
         cells, bounds = self.fractions()
         inside = cells.sum(axis=-1) >= 0.5
         ideal = igbp_of(cells / np.maximum(cells.sum(axis=-1, keepdims=True), 1e-6))
-        seen = gaussian_filter(cells, (_BLUR, _BLUR, 0), mode="constant")
+        shift = generator(self.options.seed, Stream.COARSE, 0).normal(0.0, _SHIFT, 2)
+        moved, _ = self.fractions((float(shift[0]), float(shift[1])))
+        seen = gaussian_filter(moved, (_BLUR, _BLUR, 0), mode="constant")
         seen /= np.maximum(seen.sum(axis=-1, keepdims=True), 1e-6)
-        labels = confuse(igbp_of(seen), self._rank(inside.shape), self.options.seed)
+        labels = confuse(igbp_of(seen), self.rank(inside.shape), self.options.seed)
         for name, classes in zip(FILES, (labels, ideal), strict=True):
             known = np.where(inside, classes, NODATA).astype(np.uint8)
             write_cog(folder / name, known, EPSG, bounds, NODATA)
         return []
 
-    def fractions(self) -> tuple[NDArray[np.float32], Bounds]:
+    def fractions(
+        self, shift: tuple[float, float] = (0.0, 0.0)
+    ) -> tuple[NDArray[np.float32], Bounds]:
         """Share of every cell's area (row, column, 18) per IGBP class, and the cells' bounds.
 
-        What lies outside the world belongs to no class: the sum tells how much of a cell is inside.
-        Counted block by block, so that memory holds only the cells.
+        `shift`: metres east and north from a cell to the ground that is taken for it. What lies
+        outside the world belongs to no class: the sum tells how much of a cell is inside. Counted
+        block by block, so that memory holds only the cells.
         """
         landscape = world(self.options).landscape
         left, bottom, right, top = landscape.bounds
@@ -151,7 +156,6 @@ class CoarseLabels(Job):
         igbp[[c.code for c in LEGEND]] = [c.igbp for c in LEGEND]
         shape = ((bounds[3] - bounds[1]) // CELL, (bounds[2] - bounds[0]) // CELL)
         out = np.zeros((*shape, CLASSES + 1), np.float32)
-        shift = generator(self.options.seed, Stream.COARSE, 0).normal(0.0, _SHIFT, 2)
         for block in pieces(bounds, _BLOCK * CELL):
             x = np.arange(block[0], block[2], _SAMPLE) + _SAMPLE / 2
             y = np.arange(block[3], block[1], -_SAMPLE) - _SAMPLE / 2
@@ -169,7 +173,7 @@ class CoarseLabels(Job):
         out[..., 0] = 0
         return out, bounds
 
-    def _rank(self, shape: tuple[int, int]) -> NDArray[np.float32]:
+    def rank(self, shape: tuple[int, int]) -> NDArray[np.float32]:
         """Uniform numbers, float32, that neighbours partly share."""
         rng = generator(self.options.seed, Stream.COARSE, 2)
         field = smooth_field(rng, max(shape), scale=3.0, decay=2.5)[: shape[0], : shape[1]]

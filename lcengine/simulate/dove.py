@@ -33,8 +33,8 @@ MIXTURE: Mapping[str, Mapping[str, float]] = {
 
 UDM2 = ("clear", "snow", "shadow", "light_haze", "heavy_haze", "cloud", "confidence", "unusable")
 """The eight bands of `ortho_udm2`, in order."""
-BLACKFILL, SUSPECT = 1, 4
-"""Bits of `unusable`: no data, and the second band (of four: green) missing or suspect."""
+BLACKFILL, SUSPECT = 1 << 0, 1 << 3
+"""Bits of `unusable`: 0 for no data, 3 for the second band (of four: green) missing or suspect."""
 
 _PERIOD, _STEP = 768, 30.0
 """Pixels and metres per pixel of the periodic fields that the sky is cut from (23 km)."""

@@ -119,10 +119,11 @@ Panel = tuple[str, Callable[[Axes], None]]
 def draw(archive: Simulation, file: Path) -> None:
     """Write a picture of every layer of a simulated archive; PNG or JPEG by the file's name.
 
-    A square of at most 5 km in the middle of the world is shown. Raises InputError for another
-    kind of file.
+    A square of at most 5 km in the middle of the world is shown. The file's folder is made where it
+    is missing. Raises InputError for another kind of file.
     """
     check_name(file)
+    file.parent.mkdir(parents=True, exist_ok=True)
     view = View(archive, _middle(world(archive.options).landscape.bounds, _MOST_METRES))
     panels = [*_sentinel2(view), *_sentinel1(view), *_planet(view), *_labels(view)]
     columns = 4

@@ -111,7 +111,7 @@ def make_passes(options: SimulationOptions, bounds: Bounds) -> tuple[Pass, ...]:
     """One pass in every `_INTERVAL` days of the period, on a day of its own; at least one.
 
     A third are nearly clear; of the others half are hazy. One in four comes from an older
-    satellite of four bands.
+    satellite of four bands. What a strip cannot see at once is seen by turns.
     """
     first, last = options.days()
     days = (last - first).days + 1
@@ -119,6 +119,7 @@ def make_passes(options: SimulationOptions, bounds: Bounds) -> tuple[Pass, ...]:
     rng = generator(options.seed, Stream.PLANET, 0)
     ranks = (rng.permutation(count) + 0.5) / count
     old = rng.permutation(np.arange(count) % 4 == 3)
+    turns = generator(options.seed, Stream.PLANET, 2).permutation(count)
     passes = []
     for i in range(count):
         low, high = i * days // count, (i + 1) * days // count
@@ -134,7 +135,7 @@ def make_passes(options: SimulationOptions, bounds: Bounds) -> tuple[Pass, ...]:
                 satellite=f"{'1' if old[i] else '24'}{rng.integers(16, 256):02x}",
                 bands=bands,
                 gain=tuple(float(g) for g in gain),
-                strip=_strip(rng, bounds),
+                strip=_strip(rng, bounds, (turns[i] + 0.5) / count),
                 weather=_weather(rng, float(ranks[i]), time),
                 stripes=bool(rng.random() < 0.2),
             )
@@ -142,19 +143,25 @@ def make_passes(options: SimulationOptions, bounds: Bounds) -> tuple[Pass, ...]:
     return tuple(passes)
 
 
-def _strip(rng: np.random.Generator, bounds: Bounds) -> Strip:
-    """A strip that sees the whole of a small world as often as it cuts it on one side."""
+def _strip(rng: np.random.Generator, bounds: Bounds, turn: float) -> Strip:
+    """A strip that sees the whole of a small world as often as it cuts it on one side.
+
+    Over a world that no strip sees whole, strips lie from west to east by their `turn`, 0 to 1.
+    """
     left, bottom, right, top = bounds
     side = right - left
     choice, place = rng.random(), rng.random()
-    if choice < 0.25:
+    # A lean of a fifth needs room on both sides to see everything.
+    room = 0.5 * _LEAN * (top - bottom)
+    spare = _WIDTH - side - 2 * room
+    if spare < 0:
+        west = left - room + turn * (side + 2 * room) - _WIDTH / 2
+    elif choice < 0.25:
         west = left + (0.1 + 0.4 * place) * side
     elif choice < 0.5:
         west = right - (0.1 + 0.4 * place) * side - _WIDTH
     else:
-        # A lean of a fifth needs room on both sides to see everything.
-        room = 0.1 * (top - bottom)
-        west = left - room - place * max(_WIDTH - side - 2 * room, 0.0)
+        west = left - room - place * spare
     return Strip(float(west), (bottom + top) / 2)
 
 

@@ -121,7 +121,14 @@ def _seen(overpass: Overpass, granule: Granule, resolution: int) -> NDArray[np.b
 
 
 def jobs(options: SimulationOptions) -> list[Job]:
-    """All scenes, granule by granule, so that a process meets the same ground again."""
+    """All scenes, granule by granule, so that a process meets the same ground again.
+
+    Of granules beyond the edge of a swath there are none, as in a real archive.
+    """
     seen = world(options)
-    granules = range(len(make_granules(seen.mosaic, options.second_zone)))
-    return [Scene(options, o.index, g) for g in granules for o in seen.overpasses]
+    return [
+        Scene(options, overpass.index, number)
+        for number, granule in enumerate(make_granules(seen.mosaic, options.second_zone))
+        for overpass in seen.overpasses
+        if overpass.swath is None or not granule.footprint(overpass.swath).is_empty
+    ]

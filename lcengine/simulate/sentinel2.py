@@ -37,6 +37,8 @@ _ROWS = 256
 """Rows whose coordinates are held at once."""
 GRANULE = 2048
 """Pixels of 10 m that a granule spans at most, without its overlap."""
+_LEAST_AREA = 10_000
+"""Square metres of the smallest part of a granule that is delivered."""
 
 
 class Block(NamedTuple):
@@ -144,13 +146,15 @@ class Granule:
         return np.clip(rows, 0, h - 1) * w + np.clip(cols, 0, w - 1), inside
 
     def footprint(self, swath: Swath | None) -> Polygon:
-        """Outline of the valid pixels in longitude and latitude."""
+        """Outline of the valid pixels in longitude and latitude; empty where there are none."""
         data: BaseGeometry = box(*self.mosaic.bounds)
         if swath is not None:
             data = data.intersection(swath.polygon(self.mosaic))
         if self.epsg != EPSG:
             data = project(data, EPSG, self.epsg)
         data = data.intersection(box(*self.bounds))
+        if data.area < _LEAST_AREA:
+            return Polygon()
         return Polygon(shapely.get_coordinates(project(data, self.epsg, 4326)))
 
 

@@ -21,6 +21,12 @@ COLLECTIONS = {
 }
 """What each collection of the simulated world holds, by id."""
 _GEOJSON = "application/geo+json"
+_ITEM_LINKS = [
+    {"rel": "root", "href": "../../catalog.json", "type": "application/json"},
+    {"rel": "parent", "href": "../collection.json", "type": "application/json"},
+    {"rel": "collection", "href": "../collection.json", "type": "application/json"},
+]
+"""An item that names its collection must link to it."""
 _EXTENSIONS = [
     # 1.2 is the version that has both proj:code and proj:epsg.
     "https://stac-extensions.github.io/projection/v1.2.0/schema.json",
@@ -77,11 +83,7 @@ def sentinel2_item(
         "geometry": mapping(geometry),
         "bbox": [round(v, 7) for v in geometry.bounds],
         "properties": properties,
-        "links": [
-            {"rel": "root", "href": "../../catalog.json", "type": "application/json"},
-            {"rel": "parent", "href": "../collection.json", "type": "application/json"},
-            {"rel": "collection", "href": "../collection.json", "type": "application/json"},
-        ],
+        "links": [],
         "assets": {**assets, "scl": _scl_asset(granule)},
         "collection": COLLECTION,
     }
@@ -147,7 +149,8 @@ def write_catalog(root: Path, items: list[dict[str, Any]]) -> None:
 
 def _write_collection(root: Path, name: str, items: list[dict[str, Any]]) -> None:
     for item in items:
-        _write_json(root / name / item["id"] / f"{item['id']}.json", item)
+        linked = {**item, "links": _ITEM_LINKS}
+        _write_json(root / name / item["id"] / f"{item['id']}.json", linked)
     west, south, east, north = zip(*(item["bbox"] for item in items), strict=True)
     times = sorted(item["properties"]["datetime"] for item in items)
     to_root = {"rel": "root", "href": "../catalog.json", "type": "application/json"}

@@ -3,7 +3,8 @@
 One GeoPackage, `labels/labels.gpkg`, with four layers in EPSG:32631:
 
 - `crops`: some fields as a surveyor draws them, a little inside their borders;
-- `roads`: centre lines, a seventh of them missing, each a few metres off, as in open maps;
+- `roads`: centre lines where there is a road (not on water and snow), a seventh of them missing,
+  each a few metres off, as in open maps;
 - `buildings`: footprints, one in five missing;
 - `points`: random points that three labellers called crop or not. They disagree: on field borders,
   on fields that were bare in their picture, and each by habits of their own (`LABELLERS`).
@@ -33,8 +34,9 @@ from shapely import LineString, Point, Polygon
 from shapely.affinity import translate
 from shapely.geometry import shape
 from shapely.geometry.base import BaseGeometry
+from shapely.ops import substring
 
-from lcengine.simulate.covers import LEGEND
+from lcengine.simulate.covers import CODE, LEGEND
 from lcengine.simulate.landscape import Landscape
 from lcengine.simulate.rasters import Bounds
 from lcengine.simulate.sentinel2 import EPSG
@@ -154,7 +156,7 @@ class VectorLabels(Job):
 
     def roads(self) -> gpd.GeoDataFrame:
         """Centre lines of the roads that the map has, with their `width` in metres."""
-        there = self.landscape.roads_in(self.area)
+        there = _built(self.landscape, self.landscape.roads_in(self.area))
         lines = _mapped(self._random("roads"), there, missing=0.15, off=2.5)
         return _frame({"width": [12.0] * len(lines)}, lines)
 
@@ -239,6 +241,21 @@ def field_around(landscape: Landscape, x: float, y: float) -> Polygon | None:
     parts = [part for part in shapely.get_parts(drawn) if isinstance(part, Polygon)]
     largest = max(parts, key=lambda part: part.area, default=Polygon())
     return largest if largest.area >= _LEAST else None
+
+
+def _built(landscape: Landscape, lines: list[LineString]) -> list[LineString]:
+    """The parts of lines between holdings along which there is a road: none is on water or snow."""
+    parts: list[LineString] = []
+    for line in lines:
+        steps = np.linspace(0.0, line.length, max(2, int(line.length // _STEP) + 1))
+        x, y = shapely.get_coordinates(shapely.line_interpolate_point(line, steps)).T
+        there = landscape.code[landscape.units(x, y)] == CODE["built-up"]
+        runs, count = ndimage.label(there)
+        for run in range(1, count + 1):
+            first, last = steps[runs == run][[0, -1]]
+            if last > first:
+                parts.append(substring(line, first, last))
+    return parts
 
 
 def _mapped(
