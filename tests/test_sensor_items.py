@@ -485,6 +485,23 @@ def test_a_scale_that_says_nothing_is_refused(real, scale):
             normalise(stac)
 
 
+@pytest.mark.parametrize(
+    "grid",
+    [
+        {"proj:shape": [0, 0]},
+        {"proj:shape": [-1, 5]},
+        {"proj:transform": [float("nan"), 0, 0, 0, -30, 0]},
+        {"proj:transform": [30, 0, float("inf"), 0, -30, 0]},
+    ],
+)
+def test_a_grid_of_nothing_is_refused(real, grid):
+    stac = real(LANDSAT)
+    for asset in stac["assets"].values():
+        asset.update(grid)
+    with pytest.raises(ContractError, match=r"LC08_.* pixels at .*; expected at least one pixel"):
+        normalise(stac)
+
+
 class TestSearch:
     """Items files without collections, and sensors by name."""
 

@@ -182,7 +182,13 @@ def asset_raster(
             f"item {stac.get('id')} has a rotated or flipped raster {list(transform)}; "
             "expected a north-up transform"
         )
-    return (a, b, c, d, e, f), (int(shape[0]), int(shape[1]))
+    height, width = int(shape[0]), int(shape[1])
+    if not all(map(isfinite, (a, c, e, f))) or height < 1 or width < 1:
+        raise ContractError(
+            f"item {stac.get('id')} has a raster of {height} by {width} pixels at {list(transform)}; "
+            "expected at least one pixel and finite numbers: correct the item or leave it out"
+        )
+    return (a, b, c, d, e, f), (height, width)
 
 
 def stated_scaling(
