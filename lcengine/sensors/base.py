@@ -185,7 +185,7 @@ def asset_raster(
     height, width = int(shape[0]), int(shape[1])
     if not all(map(isfinite, (a, c, e, f))) or height < 1 or width < 1:
         raise ContractError(
-            f"item {stac.get('id')} has a raster of {height} by {width} pixels at {list(transform)}; "
+            f"item {stac.get('id')} has {height} by {width} pixels at {list(transform)}; "
             "expected at least one pixel and finite numbers: correct the item or leave it out"
         )
     return (a, b, c, d, e, f), (height, width)
