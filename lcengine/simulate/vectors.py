@@ -82,7 +82,7 @@ LABELLERS = (
 )
 """A careful one, one who misses crops, one who sees crops in meadows.
 
-Two of them agree on 75 to 90 % of the points. Hadi et al. 2022 (Scientific Data 9, 574, table 6)
+Two of them agree on 73 to 84 % of the points. Hadi et al. 2022 (Scientific Data 9, 574, table 6)
 found an observed agreement of 0.72 for cropland among many volunteers.
 """
 
