@@ -253,8 +253,9 @@ def _built(landscape: Landscape, lines: list[LineString]) -> list[LineString]:
         runs, count = ndimage.label(there)
         for run in range(1, count + 1):
             first, last = steps[runs == run][[0, -1]]
-            if last > first:
-                parts.append(substring(line, first, last))
+            part = substring(line, first, last)
+            if isinstance(part, LineString):
+                parts.append(part)
     return parts
 
 
