@@ -140,6 +140,7 @@ class TestOptions:
             ({"sensors": ("s2", "s9")}, "s2,s9"),
             ({"sensors": ()}, "none"),
             ({"sensors": ("s2", "s2")}, "different"),
+            ({"sensors": ("s1", "planet"), "second_zone": True}, "add s2"),
             ({"size": 40_002}, "from 64 to 40000"),
             ({"period": "2023-04"}, "two days"),
             ({"period": "2023-09-30/2023-04-01"}, "swap"),

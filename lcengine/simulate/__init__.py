@@ -28,8 +28,9 @@ What Sentinel-2 does not model:
   run along holdings only, and all of one class is made of one spectrum and varies in brightness,
   green cover and dates alone;
 - mixed pixels: a 10 m pixel shows what lies under its centre (20 m bands are block means of it);
-- anything beyond 20 km that is new: there random fields and after 58 km holdings repeat themselves,
-  which bounds the memory. A process holds one granule of some 20 km, never a mosaic;
+- anything beyond 20 km that is new: there random fields (textures after 10 km) and after 58 km
+  holdings repeat themselves, which bounds the memory. A process holds one granule of some 20 km,
+  never a mosaic;
 - cloud height that varies within an overpass, shadows of thin cloud, multi-layer clouds. Shadows
   of clouds outside the mosaic are those that leave it on the opposite side;
 - errors of the classification that depend on the spectra: they are drawn at random, correlated in

@@ -54,6 +54,8 @@ class SimulationOptions:
                 f"sensors {','.join(self.sensors) or '(none)'}: expected different names out of "
                 f"{', '.join(SENSORS)}"
             )
+        if self.second_zone and "s2" not in self.sensors:
+            raise InputError("second_zone concerns granules of Sentinel-2: add s2 to the sensors")
         self.overpasses()
 
     def days(self) -> tuple[date, date]:
