@@ -45,16 +45,18 @@ def load(
     has one entry per item that reaches the grid, ordered by observation, with the coordinates `id`,
     `platform`, `observation` (items of one overpass share a number) and `began` (when that
     overpass did); the attribute `sensor` tells `composite` what it takes where nobody says it.
-    Pixels outside the grid's polygon are nodata. `mask`: a preset of `lcengine.masks`, adds the
-    band `clear`, computed on the mask's native grid; with it, `bands` may name `cloud_distance`,
-    metres to the next cloud or shadow (at most 3000), for the best available pixel. `chunks`: edge
-    in pixels, by default the grid's tile. A file that cannot be read raises `ReadError` on
-    computing.
+    Pixels outside the grid's polygon are nodata. `mask`: a preset of `lcengine.masks`, or `auto`
+    for the sensor's own, which the command line takes; it adds the band `clear`, computed on the
+    mask's native grid. With it, `bands` may name `cloud_distance`, metres to the next cloud or
+    shadow (at most 3000), for the best available pixel. `chunks`: edge in pixels, by default the
+    grid's tile. A file that cannot be read raises `ReadError` on computing.
     """
-    recipe = masks.preset(mask) if mask is not None else None
     check_items(items)
     if not len(items):
         raise InputError("there are no items to load; search first")
+    if mask == "auto":
+        mask = sensor(items[0].sensor).mask
+    recipe = masks.preset(mask) if mask is not None else None
     if DISTANCE in bands and recipe is None:
         raise InputError(f"the band {DISTANCE!r} needs a mask; pass mask= as well")
     whole = plan_reads(

@@ -147,3 +147,10 @@ def test_what_sensors_say_can_be_done():
         plain = CompositeSpec(spec.bands)
         assert (spec.mask, spec.outliers) == (entry.mask, entry.outliers)
         assert plain.mask == plain.outliers == "auto"
+
+
+def test_a_cube_takes_the_mask_of_the_command_line(items):
+    grid = archives.square(640, 64)
+    automatic = lcengine.load(items, grid, BANDS, mask="auto")
+    stated = lcengine.load(items, grid, BANDS, mask="worldcover")
+    np.testing.assert_array_equal(automatic, stated)

@@ -1042,10 +1042,21 @@ def test_bad_where_is_refused(text):
         (None, "x!=5", False),
         ("b", "x>a", True),
         (10, "x>9", True),
+        (["PS2", "PSB.SD"], "x=PSB.SD", True),
+        (["PS2"], "x=PSB.SD", False),
+        (["PS2"], "x!=PSB.SD", True),
+        (["PS2", "PSB.SD"], "x!=PSB.SD", False),
+        (["PS2"], "x>A", False),
     ],
 )
 def test_conditions_follow_the_type_of_the_property(have, condition, expected):
     assert holds({"properties": {"x": have}}, Query.parse_where(condition)) is expected
+
+
+def test_an_item_can_be_left_out_by_its_id():
+    one = {"id": "S2A_1", "properties": {}}
+    assert holds(one, Query.parse_where("id=S2A_1"))
+    assert not holds(one, Query.parse_where("id!=S2A_1"))
 
 
 @pytest.mark.parametrize(

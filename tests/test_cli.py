@@ -642,3 +642,18 @@ def test_simulate(run, tmp_path):
     assert "next: lcengine composite" in err
     assert run("simulate", tmp_path, "--size", 64)[0] == 2
     assert run("simulate", folder, "--size", 65)[0] == 2
+
+
+def test_simulate_does_not_replace_another_world(run, tmp_path):
+    folder = tmp_path / "sim"
+    asked = ("simulate", folder, "--size", 64, "--dates", 1)
+    assert run(*asked)[0] == 0
+    assert run(*asked)[0] == 0
+    (folder / "truth" / "mine.txt").touch()
+    code, _, said = run(*asked, "--seed", 1)
+    assert code == 2
+    assert "holds another simulation (seed was 0, now 1)" in said
+    assert "--restart" in said
+    assert (folder / "truth" / "mine.txt").exists()
+    assert run(*asked, "--seed", 1, "--restart")[0] == 0
+    assert json.loads((folder / "simulation.json").read_text())["seed"] == 1

@@ -223,6 +223,14 @@ def test_one_image_without_crs_becomes_a_product(run, tmp_path):
     assert code == 0, said
 
 
+def test_one_file_is_a_folder_of_one(tmp_path):
+    for name in ("x.png", "y.png", "odd[1].png"):
+        write(tmp_path / name, pixels(), placed=False)
+    for name in ("x.png", "odd[1].png"):
+        found = lcengine.search(tmp_path / name, collections=["rgb"])
+        assert [item.id for item in found] == [name]
+
+
 def test_images_without_crs_are_not_mixed(run, tmp_path):
     write(tmp_path / "a.png", pixels(), placed=False)
     write(tmp_path / "b.png", pixels(), placed=False)

@@ -128,7 +128,9 @@ def _is_unambiguous(condition: Condition) -> bool:
 
     `s2:sequence=0` is text in one catalogue and a number in another: only here is the type known.
     """
-    _, sign, value = condition
+    name, sign, value = condition
+    if name in ("id", "instruments"):  # no property, and a list, which servers compare as a whole
+        return False
     if isinstance(value, str):
         spelled = value.lower()
         return sign in ("=", "!=") and spelled not in ("true", "false") and not _numeric(spelled)

@@ -39,9 +39,15 @@ class Feature:
     base: str
 
 
+IMAGES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".jp2")
+"""How files of plain images end."""
+
+
 def is_images(source: str) -> bool:
-    """Whether a local source is a folder without a catalogue, or a pattern such as `in/*.jpg`."""
+    """Whether a local source is a folder without a catalogue, an image, or a pattern of images."""
     path = Path(source)
+    if path.is_file():
+        return path.suffix.lower() in IMAGES
     if path.is_dir():
         return not any((path / name).exists() for name in CATALOGUES)
     return glob.has_magic(source) and not path.exists()

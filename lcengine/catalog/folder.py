@@ -31,11 +31,14 @@ _NAMES = ("red", "green", "blue", "nir")
 
 
 def image_features(source: str, collections: Sequence[str]) -> list[Feature]:
-    """Items of the images in a folder (not in those below), or of a pattern; by name.
+    """Items of the images in a folder (not in those below), of a pattern or one file; by name.
 
     `InputError` where there is none, or unless the only collection is `rgb` or `rgbn`.
     """
-    pattern = source if glob.has_magic(source) else os.path.join(glob.escape(source), "*")
+    pattern = source
+    if not glob.has_magic(source) or Path(source).exists():
+        inside = "*" if Path(source).is_dir() else ""
+        pattern = os.path.join(glob.escape(source), inside).rstrip(os.sep)
     found = sorted(p for p in glob.glob(pattern) if Path(p).suffix.lower() in DRIVERS)
     if not found:
         raise InputError(

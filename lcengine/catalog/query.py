@@ -48,8 +48,8 @@ class Query:
 
     `bbox` is west, south, east, north in degrees; `datetime` the interval as given; `max_cloud` per
     cent; `orbit` the direction of flight, `ascending` or `descending`; `where` conditions on item
-    properties, all of which must hold. A property that an item lacks fails every condition, as it
-    does in the query and filter extensions of STAC APIs.
+    properties or the `id`, all of which must hold. A property that an item lacks fails every
+    condition, as it does in the query and filter extensions of STAC APIs.
     """
 
     source: str = field(repr=False)
@@ -203,11 +203,16 @@ def stages(query: Query) -> Iterator[tuple[str, Callable[[Stac], bool]]]:
 
 
 def holds(stac: Stac, condition: Condition) -> bool:
-    """Whether an item's property meets a condition; the property's own type decides how."""
+    """Whether an item's property, or its id, meets a condition; its own type decides how.
+
+    A list equals each of its members.
+    """
     name, sign, wanted = condition
-    have = stac["properties"].get(name)
+    have = stac.get("id") if name == "id" else stac["properties"].get(name)
     if have is None:
         return False
+    if isinstance(have, list):  # one of several, such as `instruments`
+        return (str(wanted) in map(str, have)) == (sign != "!=") and sign in ("=", "!=")
     if isinstance(have, bool):
         return OPERATORS[sign](str(have).lower(), str(wanted).lower())
     if isinstance(have, int | float):

@@ -242,7 +242,8 @@ def check_item(recipe: MaskRecipe, item: Item) -> None:
         fit = ("none", *(n for n, r in PRESETS.items() if item.assets.keys() >= set(r.bands)))
         raise MissingBandError(
             f"item {item.id} has no band {missing[0]!r}, which mask {recipe.name!r} needs; "
-            f"leave it out, or take a mask that it has the bands of: {', '.join(fit)}"
+            f"leave it out (--where 'id!={item.id}', items.filter in Python), or take a mask that "
+            f"it has the bands of: {', '.join(fit)}"
         )
 
 

@@ -93,6 +93,12 @@ def simulate(
     return Simulation(Path(path), options, tuple(str(item["id"]) for item in items))
 
 
+def previous(path: str | os.PathLike[str]) -> dict[str, Any] | None:
+    """Options of the simulation that a folder holds, as JSON has them; None where it holds none."""
+    marker = Path(path) / _MARKER
+    return dict(json.loads(marker.read_text())) if marker.is_file() else None
+
+
 def _run_all(
     jobs: Sequence[Job], root: Path, threads: int | None, client: Client | None
 ) -> list[dict[str, Any]]:
