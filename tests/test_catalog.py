@@ -1053,6 +1053,11 @@ def test_conditions_follow_the_type_of_the_property(have, condition, expected):
     assert holds({"properties": {"x": have}}, Query.parse_where(condition)) is expected
 
 
+def test_collections_may_be_joined_by_commas():
+    joined = Query("x.json", ("b, a", "c"))
+    assert joined.collections == ("a", "b", "c")
+
+
 def test_an_item_can_be_left_out_by_its_id():
     one = {"id": "S2A_1", "properties": {}}
     assert holds(one, Query.parse_where("id=S2A_1"))

@@ -333,12 +333,12 @@ def _hint(query: Query, stage: str, lost: Sequence[Mapping[str, Any]]) -> str:
     if stage == "max_cloud":
         covers = [stac["properties"].get(CLOUD_COVER) for stac in lost]
         known = [cover for cover in covers if cover is not None]
-        return f"; the least cloud cover is {min(known):g} %" if known else f"; no {CLOUD_COVER}"
+        nothing = f"; no item has {CLOUD_COVER}: leave --max-cloud out"
+        return f"; the least cloud cover is {min(known):g} %" if known else nothing
     if stage.startswith("orbit "):
         states = {str(stac["properties"].get(ORBIT_STATE)) for stac in lost} - {"None"}
-        return (
-            f"; they are {', '.join(sorted(states))}" if states else f"; no item has {ORBIT_STATE}"
-        )
+        nothing = f"; no item has {ORBIT_STATE}: leave --orbit out"
+        return f"; they are {', '.join(sorted(states))}" if states else nothing
     if stage.startswith("where "):
         name = next(c[0] for c in query.where if stage.startswith(f"where {c[0]}{c[1]}"))
         values = {str(stac["properties"].get(name)) for stac in lost} - {"None"}

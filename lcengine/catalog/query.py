@@ -63,7 +63,8 @@ class Query:
     def __post_init__(self) -> None:
         put = object.__setattr__
         put(self, "source", _normal_source(os.fspath(self.source)))
-        put(self, "collections", tuple(sorted(set(_listed(self.collections)))))
+        named = (part for name in _listed(self.collections) for part in name.split(","))
+        put(self, "collections", tuple(sorted({name.strip() for name in named})))
         if self.bbox is not None:
             put(self, "bbox", Aoi.from_bbox(self.bbox).bounds)
         parse_interval(self.datetime)

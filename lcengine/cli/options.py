@@ -26,7 +26,9 @@ Source = Annotated[
 Collections = Annotated[
     list[str] | None,
     typer.Option(
-        "--collection", "-c", help="Collection id or sensor, e.g. sentinel-2-l2a; repeatable."
+        "--collection",
+        "-c",
+        help="Collection id or sensor, e.g. sentinel-2-l2a; several with commas.",
     ),
 ]
 Datetime = Annotated[

@@ -234,7 +234,14 @@ class CompositeSpec:
         """The product's variables in writing order; `title`: of the sensor."""
         scale, units = quantity.scale, quantity.units
         out = [
-            Variable(name, "int16", NODATA, f"{band} {title}, {method}", scale=scale, units=units)
+            Variable(
+                name,
+                "int16",
+                NODATA,
+                f"{band} {title}".strip() + f", {method}",
+                scale=scale,
+                units=units,
+            )
             for name, band, method in self.layers()
         ]
         out += [
