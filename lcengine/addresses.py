@@ -1,4 +1,4 @@
-"""Addresses: which hosts a catalogue may send us to, and how URLs are shown without secrets."""
+"""Addresses: which hosts and kinds of files may be opened, and URLs shown without secrets."""
 
 from __future__ import annotations
 
@@ -18,6 +18,16 @@ _SECRET = re.compile(
 )
 _URL = re.compile(r"https?://[^\s\"'<>]+")
 
+
+DRIVERS = {
+    ".tif": "GTiff",
+    ".tiff": "GTiff",
+    ".png": "PNG",
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".jp2": "JP2OpenJPEG",
+}
+"""Drivers by suffix. Naming one keeps GDAL from taking a file for something else, such as a VRT."""
 
 LOCAL = "local files"
 """What stands for the host of addresses that have none."""

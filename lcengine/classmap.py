@@ -16,7 +16,7 @@ from rasterio.errors import RasterioError
 from rasterio.io import MemoryFile
 
 from lcengine.errors import InputError
-from lcengine.imagefile import driver_of, unplaced
+from lcengine.imagefile import driver_of, gdal, unplaced
 from lcengine.legends import Entry, Legend
 from lcengine.legends.base import Codes
 
@@ -50,7 +50,7 @@ def save_classes(
         "crs": crs,
         "transform": rasterio.Affine(*transform),
     }
-    with _named(path), unplaced(), rasterio.Env(), MemoryFile() as memory:
+    with _named(path), unplaced(), gdal(), MemoryFile() as memory:
         with memory.open(**profile) as plain:
             plain.write(pixels, 1)
             if pixels.dtype == np.uint8:
@@ -129,7 +129,7 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[Any]:
     if not Path(path).is_file():
         raise InputError(f"{path} is no file; give a GeoTIFF, PNG or JPEG on this machine")
     driver = driver_of(os.fspath(path))
-    with _named(path), unplaced(), rasterio.Env(), rasterio.open(path, driver=driver) as file:
+    with _named(path), unplaced(), gdal(), rasterio.open(path, driver=driver) as file:
         yield file
 
 

@@ -31,7 +31,7 @@ from rasterio.windows import Window
 from lcengine import store
 from lcengine.crs import is_pixel_crs
 from lcengine.errors import InputError, StoreError
-from lcengine.imagefile import unplaced
+from lcengine.imagefile import gdal, unplaced
 from lcengine.quicklook import natural
 
 Pixels = npt.NDArray[Any]
@@ -145,7 +145,7 @@ def export(
     block_bytes = len(layers) * BLOCK**2 * layers[0].dtype.itemsize
     with (
         _scratch(target) as folder,
-        rasterio.Env(GDAL_CACHEMAX=max(CACHE, 2 * block_bytes), GDAL_TIFF_OVR_BLOCKSIZE=BLOCK),
+        gdal(GDAL_CACHEMAX=max(CACHE, 2 * block_bytes), GDAL_TIFF_OVR_BLOCKSIZE=BLOCK),
         nullcontext() if placed else unplaced(),
         _named_errors(target),
     ):

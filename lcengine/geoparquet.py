@@ -47,7 +47,7 @@ def read(path: Path) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
 
     try:
         table = pq.read_table(path)
-        head = (pq.read_metadata(path).metadata or {}).get(HEAD)
+        head = (table.schema.metadata or {}).get(HEAD)
         items = [_bare(item) for item in arrow.stac_table_to_items(table)]
         saved = None if head is None else json.loads(head)
         if not (saved is None or isinstance(saved, dict)):

@@ -24,13 +24,12 @@ import numpy.typing as npt
 import rasterio
 from rasterio.enums import Interleaving
 from rasterio.errors import CRSError, RasterioError
-from rasterio.session import DummySession
 from rasterio.windows import Window as RasterioWindow
 
 from lcengine.addresses import check_host, redact, scrub
 from lcengine.crs import is_pixel_crs
 from lcengine.errors import AssetError, HrefError, InputError, LcengineError, ReadError
-from lcengine.imagefile import driver_of, unplaced
+from lcengine.imagefile import driver_of, gdal, unplaced
 from lcengine.items import Access, Asset
 from lcengine.kernels import convert, gather
 from lcengine.locate import Footing, Lattice, Locator, SourceGrid, Window
@@ -81,15 +80,6 @@ T = TypeVar("T")
 def gdal_options() -> dict[str, Any]:
     """`GDAL_OPTIONS`, but for what the user's environment says."""
     return {name: os.environ.get(name, value) for name, value in GDAL_OPTIONS.items()}
-
-
-def _gdal(**options: Any) -> Any:
-    """A GDAL environment that leaves credentials to GDAL.
-
-    GDAL finds those of S3 itself (environment, profile, instance). Rasterio would have boto3 find
-    them, for every read, whatever it reads, wherever boto3 and keys are: 30 ms each.
-    """
-    return rasterio.Env(session=DummySession(), **options)
 
 
 def check_resampling(name: str) -> Resampling:
@@ -192,7 +182,7 @@ class Handles:
     def close(self) -> None:
         """Close what is idle."""
         # Outside an environment of rasterio GDAL's messages, addresses and all, go to the terminal.
-        with self._lock, _gdal():
+        with self._lock, gdal():
             while self._idle:
                 self._idle.popitem()[1].close()
 
@@ -222,7 +212,7 @@ def _open(asset: Asset, access: Access, path: str, fresh: bool) -> Any:
         # GDAL remembers failures per URL: without this a retry never leaves the process. The
         # prefix without the query also covers the address under every signature.
         options["CPL_VSIL_CURL_NON_CACHED"] = path.partition("?")[0]
-    with _gdal(**options), unplaced() if is_pixel_crs(asset.crs) else nullcontext():
+    with gdal(**options), unplaced() if is_pixel_crs(asset.crs) else nullcontext():
         dataset = rasterio.open(path, driver=driver, sharing=False)
     try:
         _check_size(dataset, asset)
@@ -341,7 +331,7 @@ def _tried(asset: Asset, access: Access, use: Callable[[Any], T], remote: Trial 
             trial = remote or Trial(ATTEMPTS, BACKOFF, PATIENCE)
         while True:
             try:
-                with _gdal(**gdal_options()), handles.borrow(asset, access, fresh) as opened:
+                with gdal(**gdal_options()), handles.borrow(asset, access, fresh) as opened:
                     return use(opened)
             except (RasterioError, OSError) as error:  # OSError: requests, ours and the signer's
                 reason, refusal = _reason(error), _refusal(error, fresh)

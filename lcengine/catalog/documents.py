@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
 
-from lcengine.addresses import is_url, redact, scrub
+from lcengine.addresses import DRIVERS, is_url, redact, scrub
 from lcengine.catalog.query import item_bbox
 from lcengine.errors import CatalogError, HrefError, InputError
 from lcengine.items import uncollected
@@ -39,15 +39,11 @@ class Feature:
     base: str
 
 
-IMAGES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".jp2")
-"""How files of plain images end."""
-
-
 def is_images(source: str) -> bool:
     """Whether a local source is a folder without a catalogue, an image, or a pattern of images."""
     path = Path(source)
     if path.is_file():
-        return path.suffix.lower() in IMAGES
+        return path.suffix.lower() in DRIVERS
     if path.is_dir():
         return not any((path / name).exists() for name in CATALOGUES)
     return glob.has_magic(source) and not path.exists()

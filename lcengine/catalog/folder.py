@@ -15,10 +15,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from lcengine.addresses import DRIVERS
 from lcengine.catalog.documents import UNPLACED, Feature
 from lcengine.crs import lonlat_box, pixel_crs, resolve_crs
 from lcengine.errors import ContractError, InputError
-from lcengine.imagefile import DRIVERS, Header, header
+from lcengine.imagefile import Header, header
 from lcengine.items import parse_datetime
 
 COLLECTIONS = ("rgb", "rgbn")

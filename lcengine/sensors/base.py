@@ -6,7 +6,7 @@ import datetime as dt
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypedDict
 
 from lcengine.errors import ContractError, InputError
 from lcengine.items import Item, Unit, parse_datetime
@@ -189,6 +189,22 @@ def asset_raster(
             "expected at least one pixel and finite numbers: correct the item or leave it out"
         )
     return (a, b, c, d, e, f), (height, width)
+
+
+class Place(TypedDict):
+    """Where an asset's pixels are: the part of an `Asset` that all sensors read alike."""
+
+    href: str
+    crs: str
+    transform: tuple[float, float, float, float, float, float]
+    shape: tuple[int, int]
+
+
+def place_of(stac: Mapping[str, Any], asset: Mapping[str, Any]) -> Place:
+    """Address and grid of an asset; `ContractError` where the item does not state them."""
+    transform, shape = asset_raster(stac, asset)
+    crs = asset_crs(stac, asset)
+    return {"href": str(asset["href"]), "crs": crs, "transform": transform, "shape": shape}
 
 
 def stated_scaling(

@@ -14,7 +14,7 @@ from typing import Any
 
 from lcengine.errors import InputError
 from lcengine.items import Asset, Item
-from lcengine.sensors.base import Band, Sensor, asset_crs, asset_raster, stated_scaling, stated_time
+from lcengine.sensors.base import Band, Sensor, place_of, stated_scaling, stated_time
 
 SCALE = 2.75e-5
 OFFSET = -0.2
@@ -68,7 +68,7 @@ def normalise(stac: Mapping[str, Any], offset: float | None = None) -> Item:
 
 def _asset(stac: Mapping[str, Any], key: str, band: Band, override: float | None) -> Asset:
     asset = stac["assets"][key]
-    transform, shape = asset_raster(stac, asset)
+    place = place_of(stac, asset)
     scale, offset, nodata = stated_scaling(asset)
     contract = "asset"
     if band.kind == "classes":
@@ -81,10 +81,7 @@ def _asset(stac: Mapping[str, Any], key: str, band: Band, override: float | None
             offset, contract = override, "override"
         nodata = NODATA if nodata is None else nodata
     return Asset(
-        href=str(asset["href"]),
-        crs=asset_crs(stac, asset),
-        transform=transform,
-        shape=shape,
+        **place,
         nodata=nodata,
         scale=scale,
         offset=offset,

@@ -21,8 +21,7 @@ from lcengine.items import Asset, Item
 from lcengine.sensors.base import (
     Band,
     Sensor,
-    asset_crs,
-    asset_raster,
+    place_of,
     stated_orbit,
     stated_scaling,
     stated_time,
@@ -157,7 +156,7 @@ def _bands(
             "order analytic_sr_udm2 or analytic_8b_sr_udm2"
         )
     _check_entries(stac, key, count)
-    transform, shape = asset_raster(stac, asset)
+    place = place_of(stac, asset)
     level = "sr" if _is_sr(name) else "toa"
     for number, band in enumerate(ORDER[count], 1):
         scale, offset, nodata = stated_scaling(asset, number)
@@ -175,10 +174,7 @@ def _bands(
         yield (
             band,
             Asset(
-                href=str(asset["href"]),
-                crs=asset_crs(stac, asset),
-                transform=transform,
-                shape=shape,
+                **place,
                 nodata=NODATA if nodata is None else nodata,
                 scale=scale,
                 offset=offset or 0.0,
@@ -222,7 +218,8 @@ def _masks(stac: Mapping[str, Any], image: Asset) -> Iterator[tuple[str, Asset]]
             f"item {stac.get('id')} asset {key} has {count} bands, expected the 8 of UDM2 or the "
             "1 of UDM; leave the asset out"
         )
-    transform, shape = asset_raster(stac, asset)
+    place = place_of(stac, asset)
+    transform, shape = place["transform"], place["shape"]
     if (transform, shape) != (image.transform, image.shape):
         raise ContractError(
             f"item {stac.get('id')} asset {key} has {shape} pixels at {transform}, expected the "
@@ -232,10 +229,7 @@ def _masks(stac: Mapping[str, Any], image: Asset) -> Iterator[tuple[str, Asset]]
         yield (
             band,
             Asset(
-                href=str(asset["href"]),
-                crs=asset_crs(stac, asset),
-                transform=transform,
-                shape=shape,
+                **place,
                 nodata=None,  # 0 is a value of every band, whatever the item says
                 scale=1.0,
                 offset=0.0,

@@ -18,9 +18,8 @@ from lcengine.items import Asset, Item
 from lcengine.sensors.base import (
     Band,
     Sensor,
-    asset_crs,
-    asset_raster,
     no_offset,
+    place_of,
     stated_scaling,
     stated_time,
 )
@@ -79,7 +78,7 @@ def item_of(stac: Mapping[str, Any], sensor: Sensor, offset: float | None) -> It
 
 
 def _asset(stac: Mapping[str, Any], asset: Mapping[str, Any], name: str, number: int) -> Asset:
-    transform, shape = asset_raster(stac, asset)
+    place = place_of(stac, asset)
     # STAC 1.1: what all bands share may stand in the asset.
     dtype = str(asset["bands"][number - 1].get("data_type") or asset.get("data_type") or "")
     scale, offset, nodata = stated_scaling(asset, number)
@@ -95,10 +94,7 @@ def _asset(stac: Mapping[str, Any], asset: Mapping[str, Any], name: str, number:
         offset, contract = offset or 0.0, "asset"
         _check_steps(stac, name, dtype, scale)
     return Asset(
-        href=str(asset["href"]),
-        crs=asset_crs(stac, asset),
-        transform=transform,
-        shape=shape,
+        **place,
         nodata=nodata,
         scale=scale,
         offset=offset,

@@ -15,9 +15,8 @@ from lcengine.items import Asset, Item, Unit, parse_datetime
 from lcengine.sensors.base import (
     Band,
     Sensor,
-    asset_crs,
-    asset_raster,
     no_offset,
+    place_of,
     stated_orbit,
     stated_scaling,
     stated_time,
@@ -94,15 +93,12 @@ def item_of(
 
 def _asset(stac: Mapping[str, Any], key: str, unit: Unit, missing: float) -> Asset:
     asset = stac["assets"][key]
-    transform, shape = asset_raster(stac, asset)
+    place = place_of(stac, asset)
     scale, offset, nodata = stated_scaling(asset)
     stated = _unit(stac, key)
     scaled = "asset" if scale is not None else "default"
     return Asset(
-        href=str(asset["href"]),
-        crs=asset_crs(stac, asset),
-        transform=transform,
-        shape=shape,
+        **place,
         nodata=missing if nodata is None else nodata,
         scale=1.0 if scale is None else scale,
         offset=offset or 0.0,

@@ -26,8 +26,7 @@ from lcengine.items import Asset, Item
 from lcengine.sensors.base import (
     Band,
     Sensor,
-    asset_crs,
-    asset_raster,
+    place_of,
     stated_orbit,
     stated_scaling,
     stated_time,
@@ -125,7 +124,7 @@ def _asset(
     stac: Mapping[str, Any], band: Band, key: str, baseline: str, override: float | None
 ) -> Asset:
     asset = stac["assets"][key]
-    transform, shape = asset_raster(stac, asset)
+    place = place_of(stac, asset)
     _, _, nodata = stated_scaling(asset)
     if band.kind == "reflectance":
         scale, offset, contract = _reflectance(stac, key, baseline, override)
@@ -140,10 +139,7 @@ def _asset(
             # Cloud Score+ of 0 is masked either way.
             nodata = None
     return Asset(
-        href=str(asset["href"]),
-        crs=asset_crs(stac, asset),
-        transform=transform,
-        shape=shape,
+        **place,
         nodata=nodata,
         scale=scale,
         offset=offset,
