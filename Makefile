@@ -32,7 +32,7 @@ $(STAMP): pyproject.toml constraints.txt
 	  echo "error: $(PYTHON) cannot make a virtual environment; on Debian and Ubuntu:" \
 	       "apt install python3-venv, then rm -r $(VENV)"; \
 	  exit 1; }
-	@echo "Installing lcengine and its tools into $(VENV) (about a minute, once) ..."
+	@echo "Installing lcengine and its tools into $(VENV) (two to three minutes, once) ..."
 	@$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
