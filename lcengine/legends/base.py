@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
@@ -197,6 +197,23 @@ class Legend:
             "flag_colors": " ".join(self.colours),
             "_FillValue": self.nodata,
         }
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values; `from_json` gives an equal legend back."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Legend:
+        """Inverse of `to_json`; `InputError` for what is no legend."""
+        try:
+            rows = [{**row, "groups": tuple(row.get("groups", ()))} for row in data["entries"]]
+            entries = tuple(Entry(**row) for row in rows)
+            return cls(**{**data, "entries": entries, "ignored": tuple(data.get("ignored", ()))})
+        except (KeyError, TypeError) as error:
+            raise InputError(
+                f"this is no legend ({error}); expected name, title, source, ignored and entries "
+                "of code, name, colour and groups"
+            ) from error
 
     def _table(self, values: Mapping[int, int]) -> npt.NDArray[np.int32]:
         """`values` by code, -1 where there is none."""

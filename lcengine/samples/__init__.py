@@ -1,0 +1,1 @@
+"""Samples for training: patches of images and labels, split by space, stored and loaded."""
