@@ -99,9 +99,9 @@ class TestImageContract(SourceContract):
         return open_folder("images", tmp_path, legend=WALL)
 
 
-@pytest.mark.parametrize("where", ["root", "train"])
-def test_deepglobe_in_its_published_size_colours_and_folders(tmp_path, where):
-    classes = deepglobe(tmp_path, 2448, ids=(119,))
+@pytest.mark.parametrize(("where", "edge"), [("root", 2448), ("train", 100)])
+def test_deepglobe_in_its_published_size_colours_and_folders(tmp_path, where, edge):
+    classes = deepglobe(tmp_path, edge, ids=(119,))
     picture(tmp_path / "valid" / "4_sat.jpg", noise(8, 8, 3))
     picture(tmp_path / "test" / "5_sat.jpg", noise(8, 8, 3))
     (tmp_path / "class_dict.csv").write_text("name,r,g,b\n")
@@ -109,15 +109,16 @@ def test_deepglobe_in_its_published_size_colours_and_folders(tmp_path, where):
     source = open_folder("deepglobe", tmp_path if where == "root" else tmp_path / "train")
     (scene,) = source.scenes
     assert scene.name == ("train/119" if where == "root" else "119")
-    assert (scene.shape, scene.crs, scene.group) == ((2448, 2448), None, "")
+    assert (scene.shape, scene.crs, scene.group) == ((edge, edge), None, "")
     assert source.legend == legend("deepglobe")
-    windows = [Window(y, x, 612, 612) for y in (0, 1836) for x in (612, 0)]
+    size = edge // 4
+    windows = [Window(y, x, size, size) for y in (0, 3 * size) for x in (size, 0)]
     arrays = source.cut(0, windows)
     truth = np.where(classes[119] == 6, IGNORE, classes[119])
     shown = np.asarray(Image.open(tmp_path / "train" / "119_sat.jpg"))
     for patch, label, (y, x, _, _) in zip(arrays["image"], arrays["label"], windows, strict=True):
-        np.testing.assert_array_equal(label, truth[y : y + 612, x : x + 612])
-        apart = patch.astype(int) - np.moveaxis(shown, -1, 0)[:, y : y + 612, x : x + 612]
+        np.testing.assert_array_equal(label, truth[y : y + size, x : x + size])
+        apart = patch.astype(int) - np.moveaxis(shown, -1, 0)[:, y : y + size, x : x + size]
         assert np.abs(apart).max() <= 2
     (given,) = source.inputs
     assert (given.bands, given.dtype, given.fill) == (("red", "green", "blue"), "uint8", None)
