@@ -205,6 +205,11 @@ def test_alpha_is_no_band(tmp_path):
     arrays = source.cut(0, [Window(0, 0, 9, 9)])
     np.testing.assert_array_equal(arrays["image"][0], np.moveaxis(rgba[..., :3], -1, 0))
     assert (arrays["label"] == 0).all()
+    names = ["red", "green", "blue", "nir"]
+    whole = open_folder("images", tmp_path, legend=WALL, bands=names)
+    assert len(whole.scenes) == 1
+    found = whole.cut(0, [Window(0, 0, 9, 9)])["image"][0]
+    np.testing.assert_array_equal(found, np.moveaxis(rgba, -1, 0))
 
 
 def test_the_legend_is_that_of_the_colour_table(tmp_path):
