@@ -1,16 +1,15 @@
 """Features burned into cells: GDAL's rules, whatever the tile.
 
 Pixels are computed in cells of 512 that are anchored to the product's upper-left corner. A cell
-sees the features near it in the product's pixel coordinates less the cell's corner, which is an
-exact subtraction, so a pixel never depends on tile, block, order or worker, and the centre rule is
-GDAL's own of one call for the whole product. So is the all-touched rule but for outlines through
-the very corner of pixels: there GDAL's walk along a line falls to either side by its rounding, which
-depends on where the raster begins.
+sees the features near it in the product's pixel coordinates less the cell's corner, so a pixel
+never depends on tile, block, order or worker. Both rules are GDAL's own of one call for the whole
+product, but for ties: where an outline runs through the very centre of a pixel (all touched:
+through its corner), rounding decides in GDAL, and that depends on where its raster begins.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -23,6 +22,7 @@ from rasterio.features import rasterize as gdal_rasterize
 
 from lcengine.errors import InputError
 from lcengine.grid import Grid
+from lcengine.legends import Legend
 
 Conflict = Literal["ignore", "error", "last"]
 CONFLICTS: tuple[Conflict, ...] = ("ignore", "error", "last")
@@ -36,6 +36,9 @@ _LARGE = 256
 _NONE = -1
 
 Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+Shapes = npt.NDArray[Any]
+"""Geometries."""
 
 
 @dataclass
@@ -50,34 +53,33 @@ class Burner:
     """Features on a grid, found by place.
 
     `features`: in the grid's CRS, single parts, with `code`, `priority`, `order` (of burning among
-    equal priorities), `touched` (the all-touched rule) and `name` (for messages). `nodata`: of
-    pixels without a feature, and of those whose features disagree.
+    equal priorities), `touched` (the all-touched rule), and `layer` and `feature` (for messages).
+    Pixels without a feature, and those whose features disagree, have the legend's nodata.
     """
 
     def __init__(
-        self, features: gpd.GeoDataFrame, grid: Grid, nodata: int, conflict: Conflict = "ignore"
+        self, features: gpd.GeoDataFrame, grid: Grid, legend: Legend, conflict: Conflict = "ignore"
     ) -> None:
         if conflict not in CONFLICTS:
             raise InputError(f"conflict is {conflict!r}, expected one of {', '.join(CONFLICTS)}")
         # Of equal order for every selection of the features, whatever order they come in.
         ordered = features.sort_values("order", kind="stable")
-        self.grid, self.nodata, self.conflict = grid, nodata, conflict
+        self.grid, self.legend, self.conflict = grid, legend, conflict
+        self.nodata = legend.nodata
         self.shapes = _in_pixels(ordered.geometry.to_numpy(), grid)
         self.boxes = shapely.bounds(self.shapes).reshape(-1, 4)
-        self.tree = shapely.STRtree(shapely.box(*self.boxes.T))
+        self.tree = shapely.STRtree(_boxes(self.boxes))
         self.code: Ints = ordered["code"].to_numpy(np.int64)
         self.priority: Ints = ordered["priority"].to_numpy(np.int64)
-        self.touched: npt.NDArray[np.bool_] = ordered["touched"].to_numpy(np.bool_)
-        self.name: Sequence[Any] = ordered["name"].tolist()
+        self.touched: Bools = ordered["touched"].to_numpy(np.bool_)
+        self.feature, self.layer = ordered["feature"].to_numpy(), ordered["layer"].to_numpy()
 
-    def window(
-        self, y0: int, x0: int, height: int, width: int, dtype: npt.DTypeLike
-    ) -> tuple[npt.NDArray[Any], Counts]:
-        """Codes of a window, `dtype` (height, width), and their count; `nodata` outside the AOI.
+    def window(self, y0: int, x0: int, height: int, width: int) -> tuple[npt.NDArray[Any], Counts]:
+        """Codes of a window (height, width) in the legend's dtype, and their count.
 
-        Raises `InputError` where features of equal priority disagree and that is an error.
+        Pixels outside the AOI are nodata. Raises `InputError` where features of equal priority disagree and that is an error.
         """
-        codes = np.full((height, width), self.nodata, dtype)
+        codes = np.full((height, width), self.nodata, self.legend.dtype)
         counts = Counts()
         inside = self.grid.inside(y0, x0, height, width)
         for row in range(y0 // CELL * CELL, y0 + height, CELL):
@@ -108,13 +110,9 @@ class Burner:
         box = shapely.box(col - _MARGIN, row - _MARGIN, col + reach, row + reach)
         return np.sort(self.tree.query(box))
 
-    def _cell(
-        self, members: Ints, row: int, col: int
-    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_]]:
+    def _cell(self, members: Ints, row: int, col: int) -> tuple[npt.NDArray[np.int32], Bools]:
         """Codes of one cell, and where features disagree."""
         shapes = _thinned(shapely.transform(self.shapes[members], lambda xy: xy - [col, row]))
-        there = ~shapely.is_empty(shapes)
-        members, shapes = members[there], shapes[there]
         codes = np.full((CELL, CELL), self.nodata, np.int32)
         clash = np.zeros((CELL, CELL), np.bool_)
         for level in np.unique(self.priority[members]):
@@ -126,9 +124,7 @@ class Burner:
             codes[burned & differ] = self.nodata
         return codes, clash
 
-    def _level(
-        self, shapes: npt.NDArray[Any], members: Ints
-    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_]]:
+    def _level(self, shapes: Shapes, members: Ints) -> tuple[npt.NDArray[np.int32], Bools]:
         """Codes of features of equal priority, and where they disagree.
 
         The greatest code of a pixel comes of burning in the order of codes, the least of burning in
@@ -150,13 +146,13 @@ class Burner:
         least = _greatest(shapes[falling], top - code[falling], touched[falling])
         return most, (least != _NONE) & (top - least != most)
 
-    def _crossing(self, members: Ints, code: Ints) -> npt.NDArray[np.bool_]:
+    def _crossing(self, members: Ints, code: Ints) -> Bools:
         """Which features may share a pixel with one of another code, by their boxes."""
         crossing = np.zeros(len(members), np.bool_)
         if (code == code[0]).all():
             return crossing
         boxes = self.boxes[members] + np.array([-1.0, -1.0, 1.0, 1.0])
-        grown = shapely.box(*boxes.T)
+        grown = _boxes(boxes)
         one, other = shapely.STRtree(grown).query(grown)
         crossing[one[code[one] != code[other]]] = True
         return crossing
@@ -166,21 +162,29 @@ class Burner:
         shapes = _thinned(shapely.transform(self.shapes[members], lambda xy: xy - [col, row]))
         there = [
             member
-            for shape, member in zip(shapes, members.tolist(), strict=True)
-            if not shape.is_empty and _burned([shape], [0], self.touched[[member]])[y, x] != _NONE
+            for i, member in enumerate(members.tolist())
+            if _burned(shapes[[i]], self.code[[member]], self.touched[[member]])[y, x] != _NONE
         ]
         highest = max(self.priority[there])
         first, *others = (member for member in there if self.priority[member] == highest)
         other = next(member for member in others if self.code[member] != self.code[first])
         place = f"{self.grid.x(col + x):.10g}, {self.grid.y(row + y):.10g}"
         raise InputError(
-            f"{self.name[first]} (code {self.code[first]}) and {self.name[other]} (code "
-            f"{self.code[other]}) overlap at {place} with equal priority; give one a higher "
-            "priority, or take conflict=ignore or last"
+            f"{self._called(first)} and {self._called(other)} overlap at {place} with equal "
+            "priority; give one a higher priority, or take conflict=ignore or last"
         )
 
+    def _called(self, member: int) -> str:
+        entry = self.legend.entry(int(self.code[member]))
+        return f"feature {self.feature[member]} of {self.layer[member]} ({entry.name})"
 
-def _in_pixels(shapes: npt.NDArray[Any], grid: Grid) -> npt.NDArray[Any]:
+
+def _boxes(bounds: npt.NDArray[np.float64]) -> Shapes:
+    """Boxes of bounds (feature, 4)."""
+    return np.asarray(shapely.box(bounds[:, 0], bounds[:, 1], bounds[:, 2], bounds[:, 3]))
+
+
+def _in_pixels(shapes: Shapes, grid: Grid) -> npt.NDArray[Any]:
     """Geometries in columns and rows of the product, float64."""
     left, top = grid.transform.c, grid.transform.f
 
@@ -190,26 +194,26 @@ def _in_pixels(shapes: npt.NDArray[Any], grid: Grid) -> npt.NDArray[Any]:
     return np.asarray(shapely.transform(shapes, move))
 
 
-def _greatest(
-    shapes: Sequence[Any], values: Sequence[int], touched: npt.NDArray[np.bool_]
-) -> npt.NDArray[np.int32]:
+def _greatest(shapes: Shapes, values: Ints, touched: Bools) -> npt.NDArray[np.int32]:
     """The greatest value of each pixel, of shapes in rising order of their values."""
     made = [_burned(shapes[own], values[own], touched[own]) for own in (touched, ~touched)]
     return np.maximum(*made)
 
 
-def _burned(
-    shapes: Sequence[Any], values: Sequence[int], touched: Sequence[bool]
-) -> npt.NDArray[np.int32]:
+def _burned(shapes: Shapes, values: Ints, touched: Bools) -> npt.NDArray[np.int32]:
     """One cell of values, int32, the last shape on top; -1 where there is none."""
     made = np.full((CELL, CELL), _NONE, np.int32)
     for rule, run in _runs(touched):
-        pairs = zip(shapes[run], values[run], strict=True)
+        pairs = [
+            (shape, value)
+            for shape, value in zip(shapes[run], values[run].tolist(), strict=True)
+            if not shape.is_empty
+        ]
         gdal_rasterize(pairs, out=made, transform=Affine.identity(), all_touched=rule)
     return made
 
 
-def _runs(touched: Sequence[bool]) -> Iterator[tuple[bool, slice]]:
+def _runs(touched: Bools) -> Iterator[tuple[bool, slice]]:
     """Stretches of equal rule."""
     start = 0
     for stop in range(1, len(touched) + 1):
@@ -218,7 +222,7 @@ def _runs(touched: Sequence[bool]) -> Iterator[tuple[bool, slice]]:
             start = stop
 
 
-def _thinned(shapes: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def _thinned(shapes: Shapes) -> Shapes:
     """Shapes in a cell's pixels, the large ones without the corners that the cell cannot see.
 
     A stretch of an outline that lies wholly to the left of the cell (or right, above, below)
@@ -233,8 +237,11 @@ def _thinned(shapes: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return shapes
 
 
-def _without_far(shapes: npt.NDArray[Any], areal: bool) -> npt.NDArray[Any]:
-    lines, owner = shapely.get_rings(shapes, return_index=True) if areal else (shapes, None)
+def _without_far(shapes: Shapes, areal: bool) -> npt.NDArray[Any]:
+    lines: Shapes = shapes
+    owner: Ints | None = None
+    if areal:
+        lines, owner = shapely.get_rings(shapes, return_index=True)
     xy, line = shapely.get_coordinates(lines, return_index=True)
     side = np.select(
         [
@@ -257,7 +264,7 @@ def _without_far(shapes: npt.NDArray[Any], areal: bool) -> npt.NDArray[Any]:
     made = np.full(len(shapes), shapely.Polygon(), dtype=object)
     if kept.any():
         number = np.cumsum(enough) - 1
-        rings = shapely.linearrings(xy[kept], indices=number[line[kept]])
+        rings = np.asarray(shapely.linearrings(xy[kept], indices=number[line[kept]]))
         there, place = np.unique(owner[enough], return_inverse=True)
         made[there] = shapely.polygons(rings, indices=place)
     return made

@@ -62,9 +62,9 @@ def rasterize(
     for features that cannot become labels; see `Rule`, `read_vectors` and `place`.
     """
     features, found, facts = prepare(_layers(layers, rule), grid, legend=legend)
-    burner = Burner(features, grid, found.nodata, conflict)
+    burner = Burner(features, grid, found, conflict)
     if lazy:
-        values: Any = _by_tile(burner, found.dtype)
+        values: Any = _by_tile(burner)
     else:
         if grid.shape[0] * grid.shape[1] > EAGER_PIXELS:
             raise InputError(
@@ -72,7 +72,7 @@ def rasterize(
                 f"{EAGER_PIXELS:.0e} at once; take lazy=True, or write a product with "
                 "`lcengine labels rasterize`"
             )
-        values, counts = burner.window(0, 0, *grid.shape, found.dtype)
+        values, counts = burner.window(0, 0, *grid.shape)
         facts |= described(counts, found)
     return _dataset(values, grid, found, facts)
 
@@ -84,13 +84,13 @@ def prepare(
     checked = [_checked(layer) for layer in layers]
     found = legend or legend_of(name, [(layer.frame, layer.rule) for layer in checked])
     parts, report = [], []
-    for number, layer in enumerate(checked):
+    for layer in checked:
         frame, rule = layer.frame, layer.rule
         codes = codes_of(frame, rule, found)
         priority = priorities_of(frame, rule, found, codes)
         columns = {"code": codes, "priority": priority, "touched": rule.all_touched}
         ours = gpd.GeoDataFrame(
-            {"feature": frame.index, **columns, "layer": number},
+            {"feature": frame.index, **columns, "layer": layer.name},
             geometry=frame.geometry.to_numpy(),
             crs=frame.crs,
         )
@@ -109,8 +109,6 @@ def prepare(
     features = features.set_crs(grid.crs_wkt, allow_override=True)
     features["order"] = np.arange(len(features))
     features["priority"] = np.unique(features["priority"], return_inverse=True)[1]
-    names = features["layer"].map(lambda n: layers[n].name)
-    features["name"] = "feature " + features["feature"].astype(str) + " of " + names
     return features, found, {"layers": report}
 
 
@@ -153,9 +151,9 @@ def _told(frame: gpd.GeoDataFrame) -> dict[str, int]:
     return {key: int(frame.attrs[key]) for key in counted if frame.attrs.get(key) is not None}
 
 
-def _by_tile(burner: Burner, dtype: np.dtype[Any]) -> da.Array:
+def _by_tile(burner: Burner) -> da.Array:
     """The raster as a dask array with one chunk for each tile."""
-    grid = burner.grid
+    grid, dtype = burner.grid, burner.legend.dtype
     edges = [range(0, size, grid.tile) for size in grid.shape]
     chunks = tuple(
         tuple(min(grid.tile, size - start) for start in starts)
@@ -164,13 +162,15 @@ def _by_tile(burner: Burner, dtype: np.dtype[Any]) -> da.Array:
 
     def tile(block_info: Any = None) -> npt.NDArray[Any]:
         (y0, y1), (x0, x1) = block_info[None]["array-location"]
-        return burner.window(y0, x0, y1 - y0, x1 - x0, dtype)[0]
+        return burner.window(y0, x0, y1 - y0, x1 - x0)[0]
 
-    return da.map_blocks(tile, chunks=chunks, dtype=dtype, meta=np.empty((0, 0), dtype))
+    made: da.Array = da.map_blocks(tile, chunks=chunks, dtype=dtype, meta=np.empty((0, 0), dtype))
+    return made
 
 
 def _dataset(values: Any, grid: Grid, legend: Legend, facts: dict[str, Any]) -> xr.Dataset:
     height, width = grid.shape
     coords = {"y": grid.y(np.arange(height)), "x": grid.x(np.arange(width))}
     label = xr.DataArray(values, dims=("y", "x"), coords=coords, attrs=legend.attributes())
-    return label.to_dataset(name="label").assign_attrs(facts).rio.write_crs(grid.crs_wkt)
+    out: xr.Dataset = label.to_dataset(name="label").assign_attrs(facts)
+    return out.rio.write_crs(grid.crs_wkt)  # type: ignore[no-any-return]

@@ -12,6 +12,7 @@ from typing import Any
 import geopandas as gpd
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from lcengine.errors import InputError
 from lcengine.legends import Entry, Legend
@@ -213,7 +214,7 @@ def _column(frame: gpd.GeoDataFrame, column: str, what: str) -> Any:
 
 def _plain(value: Any) -> Class | None:
     """An attribute as integer or text, None for a missing one."""
-    if value is None or value != value or str(value) == "<NA>":
+    if pd.isna(value):
         return None
     if _is_number(value) and float(value).is_integer():
         return int(value)
