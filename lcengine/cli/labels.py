@@ -24,16 +24,14 @@ Vectors = Annotated[
 ]
 Rules = Annotated[
     Path | None,
-    typer.Option("--rules", help="Several layers: a TOML file with one [[layer]] for each."),
+    typer.Option("--rules", help="Several layers: a TOML file (docs/labels.md)."),
 ]
 LayerName = Annotated[str | None, typer.Option("--layer", help="Layer of the file.")]
 FileCrs = Annotated[
     str | None,
     typer.Option("--file-crs", help="CRS of the file's coordinates, if it says none or a wrong."),
 ]
-Where = Annotated[
-    str | None, typer.Option("--where", help="Which features, in SQL: \"area > 500\".")
-]
+Where = Annotated[str | None, typer.Option("--where", help='Which features, in SQL: "area > 500".')]
 Encoding = Annotated[
     str | None, typer.Option("--encoding", help="Of a shapefile's attributes, e.g. cp1252.")
 ]
@@ -80,7 +78,8 @@ def _grid(
     crs: options.Crs = None,
     resolution: options.Resolution = None,
     tile: options.TileSize = None,
-) -> Grid:
+) -> Any:
+    """The grid of the labels."""
     return options.grid(like, bbox, aoi, crs, resolution, tile)
 
 
@@ -97,8 +96,8 @@ def _rule(
     """The members of a rule that were given."""
     given = {
         "attribute": attribute,
-        "value": one_class,
-        "other": other,
+        "value": _class(one_class),
+        "other": _class(other),
         "classes": _pairs(mapping) if mapping else None,
         "buffer": buffer or None,
         "erode": erode or None,
@@ -124,7 +123,7 @@ def _source(
 @app.command("rasterize")
 @takes(_grid, _source, _rule)
 def rasterize(
-    grid: Grid,
+    grid: Any,
     source: dict[str, Any],
     rule: dict[str, Any],
     *,
@@ -163,14 +162,13 @@ def rasterize(
             policy=Policy(retries=retries),
             listener=listener,
         )
-    shown = picture or Path(Path(output).stem + ".png")
     if picture is not None:
         from lcengine.quicklook import draw
 
         draw(path, picture)
     emit({**summary(path), **({"picture": str(picture)} if picture else {})}, json)
-    next_step = f"look at {picture}" if picture else f"next: lcengine quicklook {output} -o {shown}"
-    say(next_step)
+    draws = f"next: lcengine quicklook {output} -o {Path(output).stem}.png"
+    say(f"look at {picture}" if picture else draws)
 
 
 def _request(
@@ -195,8 +193,8 @@ def _request(
         if source or rule:
             raise InputError(f"--rules says how layers are read; leave {_given(source, rule)} out")
         found = read_rules(rules, grid)
-        changed = {"conflict": conflict} if conflict != "ignore" else {}
-        return replace(found, **changed, **({"legend": legend} if legend else {}))
+        chosen = found.conflict if conflict == "ignore" else conflict
+        return replace(found, conflict=chosen, legend=legend or found.legend)
     assert vectors is not None
     if isinstance(rule.get("priority"), str) and "," in rule["priority"]:
         rule = {**rule, "priority": _names(rule["priority"])}
@@ -209,14 +207,19 @@ def _given(source: dict[str, Any], rule: dict[str, Any]) -> str:
     return ", ".join(f"--{name}" for name in names)
 
 
-def _pairs(text: str) -> dict[str, str]:
+def _pairs(text: str) -> dict[str, int | str | None]:
     """`a=1,b=2`; `InputError` for what is none."""
     from lcengine.errors import InputError
 
     pairs = [part.rpartition("=") for part in text.split(",")]
     if not all(value.strip() and target.strip() for value, _, target in pairs):
         raise InputError(f"--map is {text!r}, expected value=class pairs: 'maize=1200,rye=1300'")
-    return {value.strip(): target.strip() for value, _, target in pairs}
+    return {value.strip(): _class(target.strip()) for value, _, target in pairs}
+
+
+def _class(text: str | None) -> int | str | None:
+    """A class as a code or a name."""
+    return int(text) if text is not None and text.strip().isdecimal() else text
 
 
 def _names(text: str) -> list[str]:

@@ -77,7 +77,8 @@ class Burner:
     def window(self, y0: int, x0: int, height: int, width: int) -> tuple[npt.NDArray[Any], Counts]:
         """Codes of a window (height, width) in the legend's dtype, and their count.
 
-        Pixels outside the AOI are nodata. Raises `InputError` where features of equal priority disagree and that is an error.
+        Pixels outside the AOI are nodata. Raises `InputError` where features of equal priority
+        disagree and that is an error.
         """
         codes = np.full((height, width), self.nodata, self.legend.dtype)
         counts = Counts()

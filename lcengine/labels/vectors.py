@@ -74,7 +74,7 @@ def sound(frame: gpd.GeoDataFrame, name: str, invalid: Invalid = "repair") -> gp
     """`frame` with valid, two-dimensional geometries only; see `read_vectors`."""
     if frame.crs is None:
         raise InputError(
-            f"{name} states no CRS; say what its coordinates are in with --crs, as EPSG:4326 (crs=)"
+            f"{name} states no CRS; say what its coordinates are in with --file-crs, as EPSG:4326 (crs=)"
         )
     shapes: NDArray[Any] = shapely.force_2d(frame.geometry.to_numpy())
     present = ~(shapely.is_missing(shapes) | shapely.is_empty(shapes))
@@ -218,7 +218,7 @@ def _check_near(
         f"{name} does not meet the grid: the grid is {bounds_text(grid.bounds)} in "
         f"{crs_name(grid.crs)} and the layer {where} (its own coordinates are "
         f"{bounds_text((stated[0], stated[1], stated[2], stated[3]))} in {frame.crs.name}); say "
-        "with --crs (crs=) what they are in if that is wrong, or take another area"
+        "with --file-crs (crs=) what they are in if that is wrong, or take another area"
     )
 
 
@@ -265,7 +265,7 @@ def _shaped_in_zones(
     lon, lat = (box[:, 0] + box[:, 2]) / 2, (box[:, 1] + box[:, 3]) / 2
     if not (np.isfinite(box).all() and (np.abs(lat) <= 90).all()):
         raise InputError(
-            "features have no finite longitude and latitude, so no metres; say with --crs (crs=) "
+            "features have no finite longitude and latitude, so no metres; say with --file-crs (crs=) "
             "what their coordinates are in"
         )
     zone = np.clip(np.floor((lon + 180) / 6).astype(int) + 1, 1, 60)
