@@ -50,9 +50,10 @@ class Rule:
 
     def __post_init__(self) -> None:
         if (self.attribute is None) == (self.value is None):
+            given = "both are given" if self.value is not None else "neither is given"
             raise InputError(
-                f"attribute is {self.attribute!r} and the class {self.value!r}; expected one of "
-                "them: the column that says the class, or one class for all features"
+                "features get their class from a column (--attribute), or all of them one class "
+                f"(--class, value=); {given}, expected one of the two"
             )
         if self.value is not None and (self.classes or self.other is not None):
             raise InputError("classes and other need an attribute; leave them out with one class")

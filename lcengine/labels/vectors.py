@@ -74,7 +74,8 @@ def sound(frame: gpd.GeoDataFrame, name: str, invalid: Invalid = "repair") -> gp
     """`frame` with valid, two-dimensional geometries only; see `read_vectors`."""
     if frame.crs is None:
         raise InputError(
-            f"{name} states no CRS; say what its coordinates are in with --file-crs, as EPSG:4326 (crs=)"
+            f"{name} states no CRS; say with --file-crs (crs=) what its coordinates are in, as "
+            "EPSG:4326"
         )
     shapes: NDArray[Any] = shapely.force_2d(frame.geometry.to_numpy())
     present = ~(shapely.is_missing(shapes) | shapely.is_empty(shapes))
@@ -265,8 +266,8 @@ def _shaped_in_zones(
     lon, lat = (box[:, 0] + box[:, 2]) / 2, (box[:, 1] + box[:, 3]) / 2
     if not (np.isfinite(box).all() and (np.abs(lat) <= 90).all()):
         raise InputError(
-            "features have no finite longitude and latitude, so no metres; say with --file-crs (crs=) "
-            "what their coordinates are in"
+            "features have no finite longitude and latitude, so no metres; say with --file-crs "
+            "(crs=) what their coordinates are in"
         )
     zone = np.clip(np.floor((lon + 180) / 6).astype(int) + 1, 1, 60)
     code = np.where(lat < 0, 32700, 32600) + zone
