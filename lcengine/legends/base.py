@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -151,12 +151,18 @@ class Legend:
         colours = np.array([*(entry.rgb for entry in self.entries), (0, 0, 0)], dtype=np.uint8)
         return colours[rows]
 
-    def from_rgb(self, rgb: npt.ArrayLike, tolerance: int = 0) -> Codes:
+    def from_rgb(
+        self,
+        rgb: npt.ArrayLike,
+        tolerance: int = 0,
+        unknown: Literal["error", "ignore"] = "error",
+    ) -> Codes:
         """Colours, uint8 (…, 3), as codes of `dtype`.
 
         A pixel gets the code whose colour is nearest by its greatest difference of a channel, at
         most `tolerance`; 127 is the threshold at 128 that compressed masks of pure colours want.
-        Raises `InputError` for other colours, and where codes share a colour.
+        Other colours become nodata where `unknown` is "ignore". Raises `InputError` for them
+        otherwise, and where codes share a colour.
         """
         pixels = np.asarray(rgb)
         if pixels.dtype != np.uint8 or pixels.ndim < 1 or pixels.shape[-1] != 3:
@@ -174,14 +180,15 @@ class Legend:
         channels = (distinct[:, None] >> np.array([16, 8, 0], dtype=np.uint32) & 255).astype("i2")
         apart = np.stack([np.abs(channels - colour).max(axis=1) for colour in known], axis=1)
         far = apart.min(axis=1, initial=256) > tolerance
-        if far.any():
+        if far.any() and unknown == "error":
             strange = ", ".join(f"#{colour:06x}" for colour in distinct[far][:5])
             raise InputError(
                 f"{int(far.sum())} colours are not of legend {self.name}: {strange}; "
-                "give a tolerance (127 for masks of pure colours) or another legend"
+                "give a tolerance (127 for masks of pure colours), another legend, or ignore them"
             )
         codes: Codes = np.array([entry.code for entry in self.entries], dtype=self.dtype)
-        found: Codes = codes[apart.argmin(axis=1)][place.reshape(packed.shape)]
+        nearest = np.where(far, self.nodata, codes[apart.argmin(axis=1)]).astype(self.dtype)
+        found: Codes = nearest[place.reshape(packed.shape)]
         return found
 
     def colormap(self) -> dict[int, tuple[int, int, int, int]]:
