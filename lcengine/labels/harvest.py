@@ -5,8 +5,10 @@ from __future__ import annotations
 import calendar
 import csv
 import datetime as dt
+import json
 import math
 import os
+import re
 import unicodedata
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,7 +26,7 @@ from openpyxl.utils.exceptions import InvalidFileException
 from lcengine.errors import InputError
 from lcengine.labels.colors import named_classes
 from lcengine.legends import Legend
-from lcengine.periods import Period, from_json
+from lcengine.periods import Period, from_json, to_json
 
 WINDOWS, BEFORE = 6, 1
 """Monthly windows, the last of which ends a month before the harvest (CropMapping)."""
@@ -151,6 +153,66 @@ def read_harvests(path: str | os.PathLike[str], layout: Table) -> list[Harvest]:
     return found
 
 
+def read_fields(
+    path: str | os.PathLike[str], *, layer: str | None = None, encoding: str | None = None
+) -> gpd.GeoDataFrame:
+    """The features of a vector file; `InputError` for what is none, is empty or has no CRS."""
+    try:
+        if Path(path).suffix.lower() == ".parquet":
+            frame = gpd.read_parquet(path)
+        else:
+            frame = pyogrio.read_dataframe(path, layer=layer, encoding=encoding)
+    except (
+        pyogrio.errors.DataSourceError,
+        pyogrio.errors.DataLayerError,
+        OSError,
+        ValueError,
+    ) as error:
+        raise InputError(
+            f"{path} cannot be read as fields ({error}); expected polygons, and for text that is "
+            "not UTF-8 an encoding"
+        ) from error
+    if not isinstance(frame, gpd.GeoDataFrame) or frame.empty:
+        raise InputError(f"{path} has no fields; expected polygons")
+    if frame.crs is None:
+        raise InputError(f"{path} states no CRS; write it beside as .prj, e.g. with ogr2ogr -a_srs")
+    return frame
+
+
+def save_fields(crops: Crops, path: str | os.PathLike[str]) -> None:
+    """Write the fields as GeoPackage, GeoJSON or GeoParquet, by the suffix."""
+    target = Path(path)
+    if not target.absolute().parent.is_dir():
+        raise InputError(f"folder {target.absolute().parent} does not exist; create it")
+    match target.suffix.lower():
+        case ".parquet":
+            crops.fields.to_parquet(target)
+        case ".gpkg":
+            target.unlink(missing_ok=True)
+            crops.fields.to_file(target, layer="fields", driver="GPKG", engine="pyogrio")
+        case ".geojson":
+            crops.fields.to_file(target, driver="GeoJSON", engine="pyogrio")
+        case _:
+            raise InputError(f"{target} is no file of fields; give .gpkg, .geojson or .parquet")
+
+
+def save_windows(
+    spans: Mapping[str, Sequence[Period]], folder: str | os.PathLike[str]
+) -> dict[str, Path]:
+    """Write the windows of each region as a file for `--period`: by region, or `all.json`."""
+    place = Path(folder)
+    place.mkdir(parents=True, exist_ok=True)
+    written: dict[str, Path] = {}
+    for region, periods in spans.items():
+        name = re.sub(r"[^\w-]+", "_", region) or "all"
+        path = place / f"{name}.json"
+        if path in written.values():
+            raise InputError(f"two regions would have the windows {path}; rename one")
+        path.write_text(json.dumps(to_json(periods)), encoding="utf-8")
+        written[region] = path
+    return written
+
+
 def fold(name: str) -> str:
     """A name as names are compared: composed accents, no case, `_` as a space, single spaces."""
     text = unicodedata.normalize("NFC", name).casefold().replace("_", " ")
@@ -174,20 +236,7 @@ def _files(folder: Path) -> list[tuple[str, Path]]:
 
 def _part(crop: str, path: Path, region: str | None, encoding: str | None) -> gpd.GeoDataFrame:
     """Geometry, crop, region and source of a file."""
-    try:
-        if path.suffix.lower() == ".parquet":
-            frame = gpd.read_parquet(path)
-        else:
-            frame = pyogrio.read_dataframe(path, encoding=encoding)
-    except (pyogrio.errors.DataSourceError, UnicodeDecodeError, OSError, ValueError) as error:
-        raise InputError(
-            f"{path} cannot be read as fields ({error}); expected polygons, and for text that is "
-            "not UTF-8 an encoding"
-        ) from error
-    if not isinstance(frame, gpd.GeoDataFrame) or frame.empty:
-        raise InputError(f"{path} has no fields; expected polygons")
-    if frame.crs is None:
-        raise InputError(f"{path} states no CRS; write it beside as .prj, e.g. with ogr2ogr -a_srs")
+    frame = read_fields(path, encoding=encoding)
     if region is not None and region not in frame.columns:
         there = ", ".join(str(c) for c in frame.columns if c != frame.geometry.name)
         raise InputError(f"{path} has no attribute {region!r}; it has {there or 'none'}")
@@ -234,13 +283,8 @@ def _code(crop: str, legend: Legend, mapping: Mapping[str, int] | None) -> int:
         if fold(crop) not in folded:
             raise InputError(f"crop {crop!r} is not in the mapping; it has {', '.join(mapping)}")
         return legend.entry(folded[fold(crop)]).code
-    for entry in legend.entries:
-        if fold(entry.name) == fold(crop):
-            return entry.code
-    raise InputError(
-        f"crop {crop!r} is no class of legend {legend.name}; give a mapping, or one of "
-        f"{', '.join(legend.names[:20])}"
-    )
+    folded = {fold(entry.name): entry.code for entry in legend.entries}
+    return folded[fold(crop)] if fold(crop) in folded else legend.find(crop).code
 
 
 def _excel_cells(path: Path, sheet: str | None) -> Iterator[tuple[str, Sequence[Any]]]:

@@ -35,6 +35,7 @@ from lcengine.plan import product_lattice
 from lcengine.regrid import POINTS, reaches, source_grid
 
 Method = Literal["majority", "nearest", "fractions"]
+METHODS: tuple[Method, ...] = ("majority", "nearest", "fractions")
 
 _LEAST = 4
 """Samples per axis where pixels of the map and of the grid do not lie in each other."""
@@ -93,28 +94,19 @@ def resample(
     Raises `InputError` for a map that does not reach the grid or is no raster of integers, and at
     computing for codes that the legend does not have.
     """
-    if method not in ("majority", "nearest", "fractions"):
-        raise InputError(f"method {method!r} is unknown; expected majority, nearest or fractions")
-    if codes.dims != ("y", "x") or codes.dtype.kind not in "iu":
-        raise InputError(
-            f"the map is {codes.dtype} with dimensions {codes.dims}, expected integers (y, x)"
-        )
     if chunks < 1:
         raise InputError(f"chunks is {chunks}, expected pixels along an edge, such as 512")
-    source = source_grid(codes.to_dataset(name="codes"), "the map")
-    if not reaches(source, grid):
-        raise InputError("the map does not reach the grid; check the CRS of both, and the area")
-    product = product_lattice(grid)
-    samples = 1 if method == "nearest" else _samples(product, source, grid.shape)
-    missing = codes.attrs.get("_FillValue", codes.encoding.get("_FillValue"))
-    job = _Job(legend, grid, product, source, _whole(missing), method, samples)
+    job = Votes.of(codes, legend, grid, method)
     data = codes.data if isinstance(codes.data, da.Array) else da.from_array(codes.data)
     return _dataset(_lazily(data, job, chunks), job)
 
 
 @dataclass(frozen=True)
-class _Job:
-    """What every chunk knows. `missing`: nodata of the map. `samples`: points per axis."""
+class Votes:
+    """How pixels of a grid are made of a map.
+
+    `missing`: nodata of the map. `samples`: points per axis of a pixel.
+    """
 
     legend: Legend
     grid: Grid
@@ -124,6 +116,30 @@ class _Job:
     method: Method
     samples: int
 
+    @classmethod
+    def of(cls, codes: xr.DataArray, legend: Legend, grid: Grid, method: Method) -> Votes:
+        """Arguments and errors as `resample`."""
+        if method not in METHODS:
+            raise InputError(f"method {method!r} is unknown; expected {', '.join(METHODS)}")
+        if codes.dims != ("y", "x") or codes.dtype.kind not in "iu":
+            raise InputError(
+                f"the map is {codes.dtype} with dimensions {codes.dims}, expected integers (y, x)"
+            )
+        source = source_grid(codes.to_dataset(name="codes"), "the map")
+        if not reaches(source, grid):
+            raise InputError("the map does not reach the grid; check the CRS of both, and the area")
+        product = product_lattice(grid)
+        samples = 1 if method == "nearest" else _samples(product, source, grid.shape)
+        missing = codes.attrs.get("_FillValue", codes.encoding.get("_FillValue"))
+        return cls(legend, grid, product, source, _whole(missing), method, samples)
+
+    def window(self, codes: xr.DataArray, window: Window) -> npt.NDArray[Any]:
+        """The pixels ([class,] y, x) of a window inside the grid, at once."""
+        area = _area(self, window)
+        if area is None:
+            return np.full((*self.lead, window.height, window.width), self.fill, self.dtype)
+        return _vote(codes[_slices(area)].values, self, window, area)
+
     @property
     def lead(self) -> tuple[int, ...]:
         """Shape before (y, x)."""
@@ -131,10 +147,12 @@ class _Job:
 
     @property
     def dtype(self) -> np.dtype[Any]:
+        """Of the result."""
         return np.dtype(np.float32) if self.method == "fractions" else self.legend.dtype
 
     @property
     def fill(self) -> float:
+        """Of pixels that no sample voted about."""
         return math.nan if self.method == "fractions" else self.legend.nodata
 
 
@@ -167,7 +185,7 @@ def _nested(own: float, other: float, step: float, size: float) -> bool:
     return all(abs(value - round(value)) < _ALIGNED for value in (ratio, offset))
 
 
-def _lazily(data: da.Array, job: _Job, chunks: int) -> da.Array:
+def _lazily(data: da.Array, job: Votes, chunks: int) -> da.Array:
     height, width = job.grid.shape
     rows = [
         da.concatenate(
@@ -183,16 +201,14 @@ def _lazily(data: da.Array, job: _Job, chunks: int) -> da.Array:
     return whole
 
 
-def _piece(data: da.Array, job: _Job, window: Window) -> da.Array:
+def _piece(data: da.Array, job: Votes, window: Window) -> da.Array:
     """One chunk: of the map only the pixels under it are touched."""
-    # A pixel more on every side: samples lie beyond the centres of border pixels.
-    y0, x0, height, width = window
-    grown = Window(y0 - 1, x0 - 1, height + 2, width + 2)
-    area = window_bounds(job.product, grown, job.source, 2)
+    area = _area(job, window)
+    height, width = window.height, window.width
     if area is None:
         empty: da.Array = da.full((*job.lead, height, width), job.fill, job.dtype, chunks=-1)
         return empty
-    under = data[area.y0 : area.y0 + area.height, area.x0 : area.x0 + area.width].rechunk(-1)
+    under = data[_slices(area)].rechunk(-1)
     axis = [0] if job.lead else None
     piece: da.Array = under.map_blocks(
         _vote,
@@ -207,7 +223,19 @@ def _piece(data: da.Array, job: _Job, window: Window) -> da.Array:
     return piece
 
 
-def _vote(codes: npt.NDArray[Any], job: _Job, window: Window, area: Window) -> npt.NDArray[Any]:
+def _area(job: Votes, window: Window) -> Window | None:
+    """The part of the map under a window, None where there is none."""
+    # A pixel more on every side: samples lie beyond the centres of border pixels.
+    y0, x0, height, width = window
+    grown = Window(y0 - 1, x0 - 1, height + 2, width + 2)
+    return window_bounds(job.product, grown, job.source, 2)
+
+
+def _slices(area: Window) -> tuple[slice, slice]:
+    return slice(area.y0, area.y0 + area.height), slice(area.x0, area.x0 + area.width)
+
+
+def _vote(codes: npt.NDArray[Any], job: Votes, window: Window, area: Window) -> npt.NDArray[Any]:
     """The map's part `area` -> ([class,] y, x) of `window`, in blocks that bound the memory."""
     stored = job.legend.stored(codes, job.missing)
     indices = np.ascontiguousarray(job.legend.encode(stored))
@@ -235,7 +263,7 @@ def _count(
     indices: npt.NDArray[np.uint8],
     footing: Footing,
     area: Window,
-    job: _Job,
+    job: Votes,
     out: npt.NDArray[Any],
 ) -> None:
     rows, cols = footing.row_index - np.int32(area.y0), footing.col_index - np.int32(area.x0)
@@ -248,7 +276,7 @@ def _count(
         votes.majority(indices, rows, cols, job.samples, len(job.legend.classes), out)
 
 
-def _check_inside(footing: Footing, area: Window, job: _Job) -> None:
+def _check_inside(footing: Footing, area: Window, job: Votes) -> None:
     """`InputError` where the outline of a chunk did not tell which pixels lie under it."""
     found = footing.bounds(job.source.shape)
     if found is None:
@@ -261,7 +289,7 @@ def _check_inside(footing: Footing, area: Window, job: _Job) -> None:
         )
 
 
-def _dataset(data: da.Array, job: _Job) -> xr.Dataset:
+def _dataset(data: da.Array, job: Votes) -> xr.Dataset:
     height, width = job.grid.shape
     coords: dict[str, Any] = {
         "y": job.grid.y(np.arange(height)),

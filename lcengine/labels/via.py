@@ -108,11 +108,14 @@ class Drawing:
                 f"{region.where} has {self.attribute} {value!r}, which the mapping lacks; it has "
                 f"{', '.join(self.mapping)}"
             )
-        return _class(value, self.legend, region.where)
+        try:
+            return self.legend.find(value).code
+        except InputError as error:
+            raise InputError(f"{region.where}: {error}; or give a mapping") from error
 
     def rank(self, code: int) -> int:
         """Place in the priority, 0 the highest; classes that are not named come last."""
-        named = [_class(str(entry), self.legend, "priority") for entry in self.priority]
+        named = [self.legend.find(str(entry)).code for entry in self.priority]
         return named.index(code) if code in named else len(named)
 
 
@@ -326,17 +329,6 @@ def _value(region: Region, attribute: str) -> str:
             "all regions one class"
         )
     return str(value).strip()
-
-
-def _class(value: str, legend: Legend, where: str) -> int:
-    """The code of a class by its name, whatever the case, or by its code."""
-    for entry in legend.entries:
-        if value.casefold() == entry.name.casefold() or value == str(entry.code):
-            return entry.code
-    names = ", ".join(legend.names[:20])
-    raise InputError(
-        f"{where}: {value!r} is no class of legend {legend.name}; give a mapping, or one of {names}"
-    )
 
 
 def _image(folder: Path, filename: str) -> Path:

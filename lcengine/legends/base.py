@@ -113,6 +113,15 @@ class Legend:
                 return entry
         raise InputError(f"legend {self.name} has no code {code}; it has {self._listed()}")
 
+    def find(self, text: str) -> Entry:
+        """The entry of a name, whatever the case, or of a code as text, or `InputError`."""
+        wanted = text.strip().casefold()
+        for entry in self.entries:
+            if wanted in (entry.name.casefold(), str(entry.code)):
+                return entry
+        names = ", ".join([*self.names[:20], *(["…"] if len(self.names) > 20 else [])])
+        raise InputError(f"{text!r} is no class of legend {self.name}; it has {names}")
+
     def stored(self, codes: npt.ArrayLike, missing: int | None = None) -> Codes:
         """Codes of any integer type as `dtype`; `missing` (the source's nodata) becomes `nodata`.
 
