@@ -170,7 +170,7 @@ def crops(
     found = read_crops(
         folder,
         table,
-        layout=Table(sheet, *headings[:3], date=date),
+        layout=Table(sheet, headings[0], headings[1], headings[2], date),
         region=region,
         legend=known,
         mapping=None if known is None or mapping is None else _pairs(mapping, known),
@@ -199,6 +199,10 @@ def regions(
         Path, typer.Option("--output", "-o", help="GeoJSON, or a folder for a file each.")
     ],
     layer: Annotated[str | None, typer.Option("--layer", help="Layer of the file.")] = None,
+    file_crs: Annotated[
+        str | None,
+        typer.Option("--file-crs", help="CRS of the file's coordinates, if it says none or wrong."),
+    ] = None,
     attribute: Annotated[
         str | None, typer.Option("--attribute", help="Column with the class, to list them.")
     ] = None,
@@ -219,10 +223,10 @@ def regions(
     """Cluster labels into regions of interest: boxes on the pixel grid, to be used as --aoi."""
     from lcengine.errors import InputError
     from lcengine.labels import regions as clusters
-    from lcengine.labels.harvest import read_fields
     from lcengine.labels.picture import draw_fields
+    from lcengine.labels.vectors import read_vectors
 
-    frame = read_fields(labels, layer=layer)
+    frame = read_vectors(labels, layer, crs=file_crs)
     if like is not None and (crs is not None or resolution is not None):
         raise InputError("--like says which pixels; leave out --crs and --resolution")
     if like is not None:

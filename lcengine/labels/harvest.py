@@ -19,12 +19,12 @@ from typing import Any
 import geopandas as gpd
 import openpyxl
 import pandas as pd
-import pyogrio
 from openpyxl.utils import get_column_letter
 from openpyxl.utils.exceptions import InvalidFileException
 
 from lcengine.errors import InputError
 from lcengine.labels.colors import named_classes
+from lcengine.labels.vectors import read_vectors
 from lcengine.legends import Legend
 from lcengine.periods import Period, from_json, to_json
 
@@ -153,32 +153,6 @@ def read_harvests(path: str | os.PathLike[str], layout: Table) -> list[Harvest]:
     return found
 
 
-def read_fields(
-    path: str | os.PathLike[str], *, layer: str | None = None, encoding: str | None = None
-) -> gpd.GeoDataFrame:
-    """The features of a vector file; `InputError` for what is none, is empty or has no CRS."""
-    try:
-        if Path(path).suffix.lower() == ".parquet":
-            frame = gpd.read_parquet(path)
-        else:
-            frame = pyogrio.read_dataframe(path, layer=layer, encoding=encoding)
-    except (
-        pyogrio.errors.DataSourceError,
-        pyogrio.errors.DataLayerError,
-        OSError,
-        ValueError,
-    ) as error:
-        raise InputError(
-            f"{path} cannot be read as fields ({error}); expected polygons, and for text that is "
-            "not UTF-8 an encoding"
-        ) from error
-    if not isinstance(frame, gpd.GeoDataFrame) or frame.empty:
-        raise InputError(f"{path} has no fields; expected polygons")
-    if frame.crs is None:
-        raise InputError(f"{path} states no CRS; write it beside as .prj, e.g. with ogr2ogr -a_srs")
-    return frame
-
-
 def save_fields(crops: Crops, path: str | os.PathLike[str]) -> None:
     """Write the fields as GeoPackage, GeoJSON or GeoParquet, by the suffix."""
     target = Path(path)
@@ -236,7 +210,7 @@ def _files(folder: Path) -> list[tuple[str, Path]]:
 
 def _part(crop: str, path: Path, region: str | None, encoding: str | None) -> gpd.GeoDataFrame:
     """Geometry, crop, region and source of a file."""
-    frame = read_fields(path, encoding=encoding)
+    frame = read_vectors(path, encoding=encoding)
     if region is not None and region not in frame.columns:
         there = ", ".join(str(c) for c in frame.columns if c != frame.geometry.name)
         raise InputError(f"{path} has no attribute {region!r}; it has {there or 'none'}")
