@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import rioxarray  # noqa: F401 - gives xarray objects `.rio`
 import xarray as xr
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyproj import Transformer
 
@@ -110,6 +110,7 @@ def test_majority_and_fractions_are_counts_of_points(name):
     assert np.array_equal(nearest.values, winner(counted(codes, grid, 1)))
 
 
+@settings(max_examples=20)
 @given(data=st.data())
 def test_chunks_change_nothing(data):
     codes, grid, _ = placed(data.draw(st.sampled_from(sorted(CASES))))

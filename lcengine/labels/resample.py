@@ -23,6 +23,7 @@ from lcengine.imagefile import driver_of, header
 from lcengine.kernels import votes
 from lcengine.legends import IGNORE, Legend
 from lcengine.locate import (
+    FLOAT,
     Footing,
     Lattice,
     Locator,
@@ -248,7 +249,7 @@ def _vote(codes: npt.NDArray[Any], job: Votes, window: Window, area: Window) -> 
         for x in range(0, window.width, width):
             size = min(height, window.height - y), min(width, window.width - x)
             block = Window(window.y0 + y, window.x0 + x, *size)
-            footing = Locator(job.product, block).footing(job.source.lattice, k)
+            footing = _footing(job, block)
             _check_inside(footing, area, job)
             part = np.empty((*job.lead, *size), dtype)
             _count(indices, footing, area, job, part)
@@ -257,6 +258,37 @@ def _vote(codes: npt.NDArray[Any], job: Votes, window: Window, area: Window) -> 
     if inside is not None:
         out[..., ~inside] = np.nan if job.lead else IGNORE
     return out if job.lead else job.legend.decode(out)
+
+
+def _footing(job: Votes, window: Window) -> Footing:
+    """Where the k x k points of every pixel lie in the map.
+
+    Between CRSs the corners of pixels are projected and the points interpolated between them: a
+    millionth of a pixel at 10 m, and k * k times faster. The centres of "nearest" are projected.
+    """
+    k, lattice = job.samples, job.source.lattice
+    if job.method == "nearest" or job.product.crs == lattice.crs:
+        return Locator(job.product, window).footing(lattice, k)
+    x, y = np.broadcast_arrays(
+        job.product.x(np.arange(window.x0, window.x0 + window.width + 1, dtype=np.float64)),
+        job.product.y(np.arange(window.y0, window.y0 + window.height + 1, dtype=np.float64))[
+            :, None
+        ],
+    )
+    x, y = transformer(job.product.crs, lattice.crs).transform(x, y)
+    return Footing(
+        _between((lattice.top - y) / lattice.dy, k), _between((x - lattice.left) / lattice.dx, k)
+    )
+
+
+def _between(corners: FLOAT, k: int) -> FLOAT:
+    """Values at the k x k points of pixels from those at their corners (y + 1, x + 1)."""
+    t = (np.arange(k) + 0.5) / k
+    with np.errstate(invalid="ignore"):  # corners where the CRS is not defined are infinite
+        down = corners[:-1, None] * (1 - t)[:, None] + corners[1:, None] * t[:, None]
+        down = down.reshape(-1, corners.shape[1])
+        both = down[:, :-1, None] * (1 - t) + down[:, 1:, None] * t
+    return np.asarray(both.reshape(len(down), -1))
 
 
 def _count(
