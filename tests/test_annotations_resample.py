@@ -14,7 +14,7 @@ from lcengine.classmap import save_classes
 from lcengine.errors import InputError
 from lcengine.grid import Grid
 from lcengine.labels.resample import open_classes, resample
-from lcengine.legends import legend
+from lcengine.legends import Entry, Legend, legend
 
 KNOWN = legend("worldcover")
 EVERY = np.array([*KNOWN.codes, *KNOWN.ignored, KNOWN.nodata], np.uint8)
@@ -189,3 +189,28 @@ def test_what_cannot_be_resampled_is_named():
         resample(codes.drop_vars("spatial_ref"), KNOWN, grid)
     with pytest.raises(InputError, match="have a code that legend worldcover has not: 77"):
         resample(codes.where(codes != KNOWN.codes[0], 77), KNOWN, grid).compute()
+
+
+def test_crop_types_of_flanders_at_sixty_metres(shared_data):
+    """Codes that need uint16, nodata 0: 6 x 6 pixels vote."""
+    path = shared_data / "flanders-2018" / "labels_ct.tif"
+    known = Legend(
+        "types",
+        "types",
+        tuple(Entry(c, f"type {c}", f"#{c:06x}") for c in (1200, 2130, 5100, 7900, 9120)),
+        "labels_ct.tif",
+    )
+    codes, _ = open_classes(path, known)
+    left, _, _, top = codes.rio.bounds()
+    height, width = (size // 6 for size in codes.shape)
+    grid = Grid.from_pixels(str(codes.rio.crs), (60, 0, left, 0, -60, top), (height, width))
+    seen = codes.values[: height * 6, : width * 6].reshape(height, 6, width, 6)
+    votes = np.array([(seen == code).sum(axis=(1, 3)) for code in known.codes])
+    expected = np.array(known.codes, known.dtype)[votes.argmax(axis=0)]
+    expected[votes.sum(axis=0) == 0] = known.nodata
+    label = resample(codes, known, grid).label
+    assert label.dtype == np.uint16
+    assert np.array_equal(label.values, expected)
+    found = resample(codes, known, grid, "fractions").fraction.values
+    valid = votes.sum(axis=0) > 0
+    assert np.allclose(found[:, valid].sum(axis=0), 1)
