@@ -119,9 +119,11 @@ def read_classes(
             return legend.stored(file.read(1), _whole(file.nodata))
         if file.count in (3, 4) and set(file.dtypes) == {"uint8"}:
             bands = file.read()
-            clear = bands[3] == 0 if file.count == 4 else np.zeros(bands.shape[1:], np.bool_)
-            codes = np.full(clear.shape, legend.nodata, legend.dtype)
-            codes[~clear] = legend.from_rgb(bands[:3, ~clear].T, tolerance, unknown)
+            seen = bands[3:].all(axis=0)  # of no alpha band at all: everywhere
+            if seen.all():
+                return legend.from_rgb(np.moveaxis(bands[:3], 0, -1), tolerance, unknown)
+            codes = np.full(seen.shape, legend.nodata, legend.dtype)
+            codes[seen] = legend.from_rgb(bands[:3, seen].T, tolerance, unknown)
             return codes
         raise InputError(
             f"{path} has {file.count} bands of {', '.join(sorted(set(file.dtypes)))}; expected one "

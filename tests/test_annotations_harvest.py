@@ -14,7 +14,10 @@ from hypothesis import strategies as st
 from shapely import Point, box
 
 from lcengine.errors import InputError
+from lcengine.grid import Grid
 from lcengine.labels.harvest import Table, read_crops, read_harvests, windows
+from lcengine.labels.rasterize import Layer, rasterize
+from lcengine.labels.rules import Rule
 from lcengine.legends import legend
 from lcengine.periods import PeriodRule, to_json
 
@@ -89,6 +92,16 @@ def test_fields_get_code_region_and_harvest(folder, table):
         "east": (dt.date(2019, 12, 10), dt.date(2020, 6, 10)),
         "south": (dt.date(2020, 2, 15), dt.date(2020, 8, 15)),
     }
+
+
+def test_fields_become_a_label_raster(folder, table):
+    crops = read_crops(folder, table(), layout=DATES, region="région")
+    fields = crops.fields[crops.fields["source"] == "a.shp"]
+    grid = Grid.from_bounds(0, 0, 200, 60, 32631, 10.0)
+    layer = Layer(fields, Rule(attribute="code"), "crops")
+    found = rasterize(layer, grid, legend=crops.legend).label.values
+    assert (found == 1).sum() == 2 * 25
+    assert (found == crops.legend.nodata).sum() == found.size - 50
 
 
 def test_a_crop_with_one_row_needs_no_region(folder, table):
