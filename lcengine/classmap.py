@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import rasterio
 import rasterio.shutil
+import rasterio.windows
 from rasterio.errors import RasterioError
 from rasterio.io import MemoryFile
 
@@ -19,6 +20,7 @@ from lcengine.errors import InputError
 from lcengine.imagefile import driver_of, gdal, unplaced
 from lcengine.legends import Entry, Legend
 from lcengine.legends.base import Codes
+from lcengine.locate import Window
 
 
 def save_classes(
@@ -72,18 +74,27 @@ def save_classes(
         raise InputError(f"{path} cannot be written: {error.strerror}; check the path") from error
 
 
-def read_classes(path: str | os.PathLike[str], legend: Legend, *, tolerance: int = 0) -> Codes:
-    """The codes (y, x) of a class map in the legend's type and nodata.
+def read_classes(
+    path: str | os.PathLike[str],
+    legend: Legend,
+    *,
+    tolerance: int = 0,
+    window: Window | None = None,
+) -> Codes:
+    """The codes (y, x) of a class map, or of a window inside it, in the legend's type and nodata.
 
     A GeoTIFF, PNG or JPEG with one band of codes, or three (or four) of uint8 that are colours of
     the legend; `tolerance` as in `Legend.from_rgb`. The file's own nodata becomes the legend's.
     Raises `InputError` for what is neither, and for codes or colours the legend does not have.
     """
+    part = None
+    if window is not None:
+        part = rasterio.windows.Window(window.x0, window.y0, window.width, window.height)
     with _opened(path) as file:
         if file.count == 1:
-            return legend.stored(file.read(1), _whole(file.nodata))
+            return legend.stored(file.read(1, window=part), _whole(file.nodata))
         if file.count in (3, 4) and set(file.dtypes) == {"uint8"}:
-            return legend.from_rgb(np.moveaxis(file.read((1, 2, 3)), 0, -1), tolerance)
+            return legend.from_rgb(np.moveaxis(file.read((1, 2, 3), window=part), 0, -1), tolerance)
         raise InputError(
             f"{path} has {file.count} bands of {', '.join(sorted(set(file.dtypes)))}; expected one "
             "band of codes or three of uint8 colours"
