@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -124,7 +125,7 @@ def test_balance():
     ]
     np.testing.assert_allclose(share[0], 1 / 3, atol=0.07)
     np.testing.assert_allclose(share[1], [0.78, 0.2, 0.02], atol=0.05)
-    one = draw(found, SampleSpec(4, strategy="balanced", samples=len(found) * 9))
+    one = draw(found, replace(spec, samples=len(found) * 9))
     assert len(one) == len(found)
 
 
