@@ -196,9 +196,7 @@ class _Job:
     samples: int
 
 
-def _job(
-    variable: xr.DataArray, source: SourceGrid, grid: Grid, resampling: Resampling
-) -> _Job:
+def _job(variable: xr.DataArray, source: SourceGrid, grid: Grid, resampling: Resampling) -> _Job:
     pixels = Pixels.of(variable)
     how = resampling if pixels.smooth else "nearest"
     product = product_lattice(grid)

@@ -17,7 +17,8 @@ LEGEND = Legend(
 
 def scene(height, width, *, top=0, left=0, size=10.0, name="a", crs="EPSG:32631", group=""):
     """A raster whose corner is `top` pixels south and `left` east of the origin of the CRS."""
-    return Scene(name, (height, width), crs, (size, 0.0, left * size, 0.0, -size, -top * size), group)
+    transform = (size, 0.0, left * size, 0.0, -size, -top * size)
+    return Scene(name, (height, width), crs, transform, group)
 
 
 class Plain:
@@ -34,14 +35,14 @@ class Plain:
             rng.choice(np.array([0, 1, 2, 255], np.uint8), s.shape, p=[0.5, 0.3, 0.1, 0.1])
             for s in scenes
         ]
-        self.pixels = [
-            rng.integers(-100, 4000, (bands, *s.shape)).astype(dtype) for s in scenes
-        ]
+        self.pixels = [rng.integers(-100, 4000, (bands, *s.shape)).astype(dtype) for s in scenes]
 
     def labels(self, scene, window):
         y, x, height, width = window
         found = self.given[scene]
-        assert y >= 0 and x >= 0 and y + height <= found.shape[0] and x + width <= found.shape[1]
+        assert min(y, x) >= 0
+        assert y + height <= found.shape[0]
+        assert x + width <= found.shape[1]
         return found[y : y + height, x : x + width]
 
     def cut(self, scene, windows):

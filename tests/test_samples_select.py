@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from plain_source import Plain, scene
 
 from lcengine.errors import InputError
 from lcengine.samples.select import candidates, draw, shares
 from lcengine.samples.source import Input
 from lcengine.samples.spec import SampleSpec
 from lcengine.samples.statistics import Moments, statistics, sums
-from plain_source import Plain, scene
 
 
 def sparse(shape, share, seed=0):
@@ -158,9 +159,7 @@ def test_an_empty_split_is_named():
     assert len(drawn(spec, (32, 32))[1]) == 9
 
 
-@given(
-    st.integers(1, 1000), st.lists(st.integers(0, 50), min_size=3, max_size=3).filter(any)
-)
+@given(st.integers(1, 1000), st.lists(st.integers(0, 50), min_size=3, max_size=3).filter(any))
 def test_shares_add_up(samples, parts):
     exact = np.array(parts) / sum(parts) * samples
     got = shares(samples, [part / sum(parts) for part in parts])
@@ -193,7 +192,7 @@ def merged(arrays, cuts):
     ends = [0, *cuts, len(arrays["s2"])]
     parts = [
         sums(INPUTS, {name: values[a:b] for name, values in arrays.items()})
-        for a, b in zip(ends, ends[1:], strict=False)
+        for a, b in pairwise(ends)
     ]
     return statistics(INPUTS, json.loads(json.dumps(parts)))
 

@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ import lcengine
 from lcengine.legends import Entry, Legend
 from lcengine.legends.base import IGNORE
 from lcengine.locate import Window
+from lcengine.periods import Period
 from lcengine.samples import stack_source
 from lcengine.samples.select import Candidates, candidates, draw
 from lcengine.samples.source import LABEL, Source
@@ -41,11 +42,11 @@ TASKS = 16
 class SamplePlan:
     """Patches of a source: `table` has a row for each, in the order in which they are stored.
 
-    Columns: `sample` its number; `scene`, `row`, `col` where its upper-left pixel lies; `x`, `y`
-    its centre in the scene's CRS, null without one; `split`; `block` row/column of its block in
-    the CRS grid, or the group or scene that goes into one split as a whole; `labelled` pixels with
-    a class; `centre` the training index of its middle pixel (255: none); `pixels_<code>` pixels of
-    each class.
+    Columns: `sample` its number; `scene`, `scene_index`, `row`, `col` where its upper-left pixel
+    lies; `x`, `y` its centre in the scene's CRS, null without one; `split`; `block` row/column of
+    its block in the CRS grid, or the group or scene that goes into one split as a whole;
+    `labelled` pixels with a class; `centre` the training index of its middle pixel (255: none);
+    `pixels_<code>` pixels of each class.
     """
 
     source: Source
@@ -53,18 +54,16 @@ class SamplePlan:
     table: pa.Table
     tiles: Sequence[int]
 
-    kind = "samples"
-    time_axis: tuple[()] = ()
+    kind: ClassVar[str] = "samples"
+    time_axis: ClassVar[tuple[Period, ...]] = ()
 
     @cached_property
     def layout(self) -> Rows:
-        """Samples, and how many of them go into a part."""
+        """Samples, and how many of them go into a part: a power of two, for any size of chunks."""
         count = self.table.num_rows
-        bytes_each = sum(
-            np.dtype(v.dtype).itemsize * math.prod(v.shape) for v in self.variables()
-        )
-        wanted = max(-(-count // TASKS), LEAST // bytes_each)
-        return Rows(count, max(1, min(wanted, PART // bytes_each)))
+        bytes_each = sum(np.dtype(v.dtype).itemsize * math.prod(v.shape) for v in self.variables())
+        wanted = min(max(-(-count // TASKS), LEAST // bytes_each), PART // bytes_each)
+        return Rows(count, 2 ** (max(1, wanted).bit_length() - 1))
 
     @cached_property
     def run_id(self) -> str:
@@ -98,12 +97,11 @@ class SamplePlan:
         """The patches of a part: scene by scene, in the order of the table."""
         part = self.layout.tile_at(number)
         rows = self.table.slice(part.start, part.stop - part.start)
-        names = {scene.name: i for i, scene in enumerate(self.source.scenes)}
         out: list[tuple[int, list[Window]]] = []
-        columns = (rows[name].to_pylist() for name in ("scene", "row", "col"))
-        for name, row, col in zip(*columns, strict=True):
-            if not out or out[-1][0] != names[name]:
-                out.append((names[name], []))
+        columns = (rows[name].to_pylist() for name in ("scene_index", "row", "col"))
+        for scene, row, col in zip(*columns, strict=True):
+            if not out or out[-1][0] != scene:
+                out.append((scene, []))
             out[-1][1].append(Window(row, col, self.spec.patch, self.spec.patch))
         return out
 
@@ -195,9 +193,9 @@ def source_of(data: Mapping[str, Any]) -> Source:
     """A source from its JSON."""
     if data["kind"] == stack_source.KIND:
         return StackSource.from_json(data)
-    from lcengine.samples import folders  # noqa: PLC0415 (workers of stacks do without)
+    from lcengine.samples import folders  # noqa: PLC0415 (stacks do without)
 
-    return folders.source_of(data)
+    return folders.LAYOUTS[data["kind"]].from_json(data)
 
 
 def table_of(found: Candidates, source: Source, spec: SampleSpec) -> pa.Table:
@@ -212,6 +210,7 @@ def table_of(found: Candidates, source: Source, spec: SampleSpec) -> pa.Table:
         {
             "sample": np.arange(len(found), dtype=np.int64),
             "scene": _names(found.scene, [scene.name for scene in scenes]),
+            "scene_index": found.scene,
             "row": found.row,
             "col": found.col,
             "x": pa.array(left + (found.col + half) * a, mask=~placed),
@@ -233,9 +232,7 @@ def _names(numbers: npt.NDArray[Any], names: Sequence[str]) -> pa.Array:
 def _blocks(found: Candidates, source: Source, spec: SampleSpec) -> list[str]:
     if spec.split == "random":
         return [""] * len(found)
-    whole = [
-        scene.group or (scene.name if scene.crs is None else None) for scene in source.scenes
-    ]
+    whole = [scene.group or (scene.name if scene.crs is None else None) for scene in source.scenes]
     return [
         f"{row}/{col}" if name is None else name
         for name, (row, col) in zip(

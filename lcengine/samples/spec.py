@@ -78,7 +78,7 @@ class SampleSpec:
                     f"{name} is {getattr(self, name)!r}, expected one of {', '.join(known)}"
                 )
         usable = all(math.isfinite(f) and f >= 0 for f in self.fractions)
-        if len(self.fractions) != 3 or not usable or abs(sum(self.fractions) - 1) > 1e-6:
+        if not usable or abs(sum(self.fractions) - 1) > 1e-6:
             raise InputError(
                 f"fractions are {self.fractions}, expected three shares for train, val and test "
                 "that add up to 1, such as 0.7,0.15,0.15"

@@ -283,7 +283,7 @@ def _input(name: str, layer: Layer, data: xr.Dataset) -> Input:
         )
     first = variables[bands[0]]
     fill = Pixels.of(first).fill
-    times = ()
+    times: tuple[str, ...] = ()
     if "time" in first.dims:
         times = tuple(map(str, data["time"].attrs["period_names"]))
     return Input(

@@ -141,5 +141,3 @@ def statistics(inputs: Sequence[Input], parts: Iterable[Sums]) -> dict[str, Any]
         }
         for entry in inputs
     }
-
-
