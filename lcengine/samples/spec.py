@@ -125,7 +125,7 @@ class SampleSpec:
 
     def to_json(self) -> dict[str, Any]:
         """JSON values; `from_json` gives an equal spec back."""
-        return asdict(self)
+        return {**asdict(self), "fractions": list(self.fractions)}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> SampleSpec:

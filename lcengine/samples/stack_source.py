@@ -44,13 +44,22 @@ _NAME = re.compile(r"[A-Za-z]\w*")
 class Layer:
     """One product of a stack: what is asked of it, and which version was planned with.
 
-    `bands`: names of its variables, empty for all bands. `run_id`: empty for whatever lies there.
+    `bands`: names of its variables, empty for all bands. `run_id`: of a product; images have none.
     """
 
     path: str
     bands: tuple[str, ...] = ()
     resampling: Resampling = "nearest"
     run_id: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values."""
+        return {**asdict(self), "bands": list(self.bands)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Layer:
+        """Inverse of `to_json`."""
+        return cls(**{**data, "bands": tuple(data["bands"])})
 
 
 @dataclass(frozen=True)
@@ -92,7 +101,7 @@ class StackSource:
     @cached_property
     def _labels(self) -> _Labels:
         layer = self._labels_layer
-        if Path(layer.path).suffix.lower() in DRIVERS or Path(layer.path).is_file():
+        if _is_image(layer.path):
             return _Raster(layer.path, self._given)
         if self._given is not None:
             raise InputError(f"{layer.path} is a product with a legend of its own; give none")
@@ -155,17 +164,10 @@ class StackSource:
 
     def to_json(self) -> dict[str, Any]:
         """Paths, and the versions of the products that lie there."""
-        pinned = {
-            name: asdict(_pinned(layer, self._opened[number].input.bands))
-            for number, (name, layer) in enumerate(self._layers.items())
-        }
-        labels = self._labels_layer
-        if isinstance(self._labels, _Product):
-            labels = _pinned(labels, ())
         return {
             "kind": self.kind,
-            "layers": pinned,
-            "labels": asdict(labels),
+            "layers": {name: layer.to_json() for name, layer in self._layers.items()},
+            "labels": self._labels_layer.to_json(),
             "legend": None if self._given is None else self._given.to_json(),
         }
 
@@ -174,8 +176,8 @@ class StackSource:
         """Inverse of `to_json`; `InputError`, when read, where a product was made anew since."""
         legend = data["legend"]
         return cls(
-            {name: _layer(layer) for name, layer in data["layers"].items()},
-            _layer(data["labels"]),
+            {name: Layer.from_json(layer) for name, layer in data["layers"].items()},
+            Layer.from_json(data["labels"]),
             None if legend is None else Legend.from_json(legend),
         )
 
@@ -214,14 +216,11 @@ def open_stack(
     if unknown:
         raise InputError(f"bands or resampling name {unknown}; sources are {', '.join(sources)}")
     layers = {
-        name: Layer(
-            _address(path),
-            tuple(chosen.get(name, ())),
-            check_resampling(how.get(name, "nearest")),
-        )
+        name: _pinned(path, tuple(chosen.get(name, ())), how.get(name, "nearest"))
         for name, path in sources.items()
     }
-    made = StackSource(layers, Layer(_address(labels)), legend)
+    image = _is_image(os.fspath(labels))
+    made = StackSource(layers, Layer(_address(labels)) if image else _pinned(labels), legend)
     if not made.inputs:  # opens everything, so that what is wrong is said now
         raise InputError("there are no bands")
     return made
@@ -233,18 +232,21 @@ def _address(path: str | os.PathLike[str]) -> str:
     return text if "://" in text else os.path.abspath(text)
 
 
-def _layer(data: Mapping[str, Any]) -> Layer:
-    return Layer(**{**data, "bands": tuple(data["bands"])})
+def _pinned(
+    path: str | os.PathLike[str], bands: tuple[str, ...] = (), resampling: str = "nearest"
+) -> Layer:
+    """The version of a product that lies there now."""
+    found = store.provenance(path)["run_id"]
+    return Layer(_address(path), bands, check_resampling(resampling), found)
 
 
-def _pinned(layer: Layer, bands: tuple[str, ...]) -> Layer:
-    found = layer.run_id or store.provenance(layer.path)["run_id"]
-    return Layer(layer.path, bands, layer.resampling, found)
+def _is_image(path: str) -> bool:
+    return Path(path).suffix.lower() in DRIVERS or Path(path).is_file()
 
 
 def _check_version(layer: Layer) -> None:
     found = store.provenance(layer.path)["run_id"]
-    if layer.run_id and found != layer.run_id:
+    if found != layer.run_id:
         raise InputError(
             f"{layer.path} was made anew since the samples were planned ({layer.run_id}, now "
             f"{found}); begin again with --restart"
