@@ -192,10 +192,10 @@ def _shares(text: str) -> tuple[float, float, float]:
     return train, val, test
 
 
-@takes(_source, _spec)
+@takes(_spec, _source)
 def samples(
-    source: Source,
     spec: SampleSpec,
+    source: Source,
     *,
     output: Annotated[
         str,
@@ -213,10 +213,12 @@ def samples(
     """Cut patches of images and labels, split by space. The same command resumes."""
     from lcengine import jobs
     from lcengine.engine import Policy
-    from lcengine.samples.picture import draw
+    from lcengine.samples.picture import check, draw
     from lcengine.samples.plan import plan_samples
     from lcengine.store import provenance
 
+    if picture is not None:
+        check(picture)
     client = options.connector(cluster)
     with options.terminable(), progress(json) as listener:
         path = jobs.run(

@@ -41,8 +41,7 @@ def draw(
     The first input of the store is drawn, at its middle time: red, green and blue where it has
     them, else its first band. Below each patch are its labels in the colours of the legend.
     """
-    if not Path(picture).absolute().parent.is_dir():
-        raise InputError(f"folder {Path(picture).absolute().parent} does not exist; create it")
+    check(picture)
     provenance = store.provenance(product)
     if provenance.get("kind") != "samples":
         raise InputError(f"{product} holds no samples; draw rasters with `lcengine quicklook`")
@@ -55,6 +54,13 @@ def draw(
     sheet = _sheet([_framed(*patch) for patch in zip(images, labels, frames, strict=True)])
     imsave(picture, sheet, format="png")
     return sheet.shape[0], sheet.shape[1]
+
+
+def check(picture: str | os.PathLike[str]) -> None:
+    """`InputError` where a picture cannot be written for want of a folder."""
+    folder = Path(picture).absolute().parent
+    if not folder.is_dir():
+        raise InputError(f"folder {folder} does not exist; create it")
 
 
 def _splits(product: str | os.PathLike[str]) -> list[str]:
