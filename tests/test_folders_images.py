@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +13,7 @@ from source_contract import SourceContract
 
 from lcengine.classmap import save_classes
 from lcengine.errors import InputError
+from lcengine.imagefile import unplaced
 from lcengine.legends import IGNORE, Entry, Legend, legend
 from lcengine.locate import Window
 from lcengine.samples import folders
@@ -41,9 +42,9 @@ def noise(*shape, seed=0):
     return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
 
 
-def picture(path, values):
+def picture(path, values, **options):
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(values).save(path)
+    Image.fromarray(values).save(path, **options)
 
 
 def tiff(path, values, crs=None, transform=None, **options):
@@ -52,7 +53,8 @@ def tiff(path, values, crs=None, transform=None, **options):
     place = {"crs": crs, "transform": transform} if crs else {}
     profile = {"driver": "GTiff", "height": height, "width": width, "count": bands}
     names = options.pop("names", ())
-    with rasterio.open(path, "w", **profile, dtype=values.dtype, **place, **options) as file:
+    profile |= {"dtype": values.dtype, **place, **options}
+    with unplaced(), rasterio.open(path, "w", **profile) as file:
         file.write(values)
         for number, name in enumerate(names, 1):
             file.set_band_description(number, name)
@@ -64,7 +66,8 @@ def deepglobe(root, edge, ids=(119, 606), folder="train"):
     classes = {}
     for i in ids:
         classes[i] = np.random.default_rng(i).integers(0, 7, (edge, edge))
-        picture(root / folder / f"{i}_sat.jpg", noise(edge, edge, 3, seed=i))
+        # Without subsampled colours, which decoders of JPEG interpolate in their own ways.
+        picture(root / folder / f"{i}_sat.jpg", noise(edge, edge, 3, seed=i), subsampling=0)
         picture(root / folder / f"{i}_mask.png", colours[classes[i]])
     return classes
 
@@ -96,9 +99,9 @@ class TestImageContract(SourceContract):
         return open_folder("images", tmp_path, legend=WALL)
 
 
-@pytest.mark.parametrize("where", ["root", "train"])
-def test_deepglobe_in_its_published_size_colours_and_folders(tmp_path, where):
-    classes = deepglobe(tmp_path, 2448, ids=(119,))
+@pytest.mark.parametrize(("where", "edge"), [("root", 2448), ("train", 100)])
+def test_deepglobe_in_its_published_size_colours_and_folders(tmp_path, where, edge):
+    classes = deepglobe(tmp_path, edge, ids=(119,))
     picture(tmp_path / "valid" / "4_sat.jpg", noise(8, 8, 3))
     picture(tmp_path / "test" / "5_sat.jpg", noise(8, 8, 3))
     (tmp_path / "class_dict.csv").write_text("name,r,g,b\n")
@@ -106,16 +109,17 @@ def test_deepglobe_in_its_published_size_colours_and_folders(tmp_path, where):
     source = open_folder("deepglobe", tmp_path if where == "root" else tmp_path / "train")
     (scene,) = source.scenes
     assert scene.name == ("train/119" if where == "root" else "119")
-    assert (scene.shape, scene.crs, scene.group) == ((2448, 2448), None, "")
+    assert (scene.shape, scene.crs, scene.group) == ((edge, edge), None, "")
     assert source.legend == legend("deepglobe")
-    windows = [Window(y, x, 612, 612) for y in (0, 1836) for x in (612, 0)]
+    size = edge // 4
+    windows = [Window(y, x, size, size) for y in (0, 3 * size) for x in (size, 0)]
     arrays = source.cut(0, windows)
     truth = np.where(classes[119] == 6, IGNORE, classes[119])
     shown = np.asarray(Image.open(tmp_path / "train" / "119_sat.jpg"))
     for patch, label, (y, x, _, _) in zip(arrays["image"], arrays["label"], windows, strict=True):
-        np.testing.assert_array_equal(label, truth[y : y + 612, x : x + 612])
-        apart = patch.astype(int) - np.moveaxis(shown, -1, 0)[:, y : y + 612, x : x + 612]
-        assert np.abs(apart).max() <= 2  # two decoders of JPEG
+        np.testing.assert_array_equal(label, truth[y : y + size, x : x + size])
+        apart = patch.astype(int) - np.moveaxis(shown, -1, 0)[:, y : y + size, x : x + size]
+        assert np.abs(apart).max() <= 2
     (given,) = source.inputs
     assert (given.bands, given.dtype, given.fill) == (("red", "green", "blue"), "uint8", None)
 
@@ -201,13 +205,20 @@ def test_alpha_is_no_band(tmp_path):
     arrays = source.cut(0, [Window(0, 0, 9, 9)])
     np.testing.assert_array_equal(arrays["image"][0], np.moveaxis(rgba[..., :3], -1, 0))
     assert (arrays["label"] == 0).all()
+    names = ["red", "green", "blue", "nir"]
+    whole = open_folder("images", tmp_path, legend=WALL, bands=names)
+    assert len(whole.scenes) == 1
+    found = whole.cut(0, [Window(0, 0, 9, 9)])["image"][0]
+    np.testing.assert_array_equal(found, np.moveaxis(rgba, -1, 0))
 
 
 def test_the_legend_is_that_of_the_colour_table(tmp_path):
-    codes = np.array([[0, 7], [9, 255]], np.uint8)
+    codes = np.array([[3, 7], [9, 255]], np.uint8)
+    entries = (Entry(3, "none", "#808080"), *WALL.classes)
     tiff(tmp_path / "images" / "a.tif", noise(3, 2, 2))
     (tmp_path / "masks").mkdir()
-    save_classes(tmp_path / "masks" / "a.tif", codes, WALL)
+    grey = replace(WALL, entries=entries, ignored=(3,))
+    save_classes(tmp_path / "masks" / "a.tif", codes, grey)
     source = open_folder("images", tmp_path)
     assert source.legend.codes == (7, 9)
     found = source.labels(0, Window(0, 0, 2, 2))
@@ -354,8 +365,9 @@ def test_a_file_that_is_no_image_is_named(tmp_path):
     source = open_folder("deepglobe", tmp_path)
     with pytest.raises(InputError, match=r"119_sat\.jpg cannot be read as an image"):
         _ = source.scenes
-    os.remove(tmp_path / "train" / "606_sat.jpg")
-    with pytest.raises(InputError, match=r"606_sat\.jpg cannot be read as an image"):
+    deepglobe(tmp_path, 8)
+    (tmp_path / "train" / "606_mask.png").unlink()
+    with pytest.raises(InputError, match=r"606_mask\.png cannot be read as an image"):
         source.cut(1, [Window(0, 0, 4, 4)])
 
 

@@ -34,7 +34,8 @@ class ImageFolder(FolderSource):
     `{}_sat.jpg` and `{}_mask.png` side by side. A mask has one band of codes (a palette is not
     looked at), or colours of the legend, exact or within `tolerance` (see `Legend.from_rgb`).
     `legend`: a legend, its name or its JSON; by default the colour table of the first mask.
-    `bands`: names of the images' bands, by default as the files describe them.
+    `bands`: names of the images' bands, by default as the files describe them and without alpha;
+    naming all of them keeps one that is called alpha and is none, such as a near infrared.
 
     Images are stored as they are, nodata of integers as the fill and of floats as NaN. They are
     scenes without a group. `skip_unpaired` leaves out images without mask and masks without image,
@@ -80,9 +81,9 @@ class ImageFolder(FolderSource):
         found = pixels.header(path)
         names = self._bands or found.names or NAMES.get(found.bands)
         names = names or tuple(f"b{number}" for number in range(1, found.bands + 1))
-        if len(names) != found.bands:
+        if len(names) not in (found.bands, found.stored):
             raise InputError(
-                f"{path} has {found.bands} bands, expected {len(names)} ({', '.join(names)}); "
+                f"{path} has {found.stored} bands, expected {len(names)} ({', '.join(names)}); "
                 "name every band"
             )
         return (Input(IMAGE, names, found.dtype, _fill(path, found)),)
@@ -102,7 +103,8 @@ class ImageFolder(FolderSource):
                 )
             return
         (given,) = self.inputs
-        seen = (found.bands, found.dtype, _fill(path, found))
+        count = found.stored if len(given.bands) == found.stored else found.bands
+        seen = (count, found.dtype, _fill(path, found))
         expected = (len(given.bands), given.dtype, given.fill)
         if seen != expected:
             raise InputError(

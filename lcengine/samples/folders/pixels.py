@@ -35,7 +35,7 @@ SQUARE = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What an image says of itself; `bands` are those that measure something, so no alpha.
+    """What an image says of itself: `bands` that measure something, `stored` ones with alpha.
 
     `crs`: None without a place on Earth, `transform` is then `IDENTITY`. `names`: the bands'
     descriptions, empty unless every band has one of its own.
@@ -43,6 +43,7 @@ class Header:
 
     shape: tuple[int, int]
     bands: int
+    stored: int
     dtype: str
     nodata: float | None
     crs: str | None
@@ -105,6 +106,7 @@ def _quiet_header(path: Path) -> Header:
         return Header(
             shape=(file.height, file.width),
             bands=len(bands),
+            stored=file.count,
             dtype=file.dtypes[0],
             nodata=file.nodata,
             crs=crs,
