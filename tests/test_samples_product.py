@@ -56,6 +56,8 @@ def made(tmp_path_factory):
     optical[Variable("count", "uint16", 65535, "observations")] = np.ones(
         (3, *wide.shape), np.uint16
     )
+    for values in optical.values():
+        values[:, 150:200] = np.iinfo(values.dtype).min  # a gap in all months
     radar = grid_of(174_800, 5_609_200, 160, 150, 20.0, "EPSG:32632")
     backscatter = bands(("vv", "vh"), radar.shape, seed=5, scale=0.01, units="dB")
     return {
@@ -275,6 +277,8 @@ def test_facts(product, plan):
     splits = plan.table["split"].to_pylist()
     for name in ("train", "val", "test"):
         assert facts["splits"][name]["samples"] == splits.count(name)
+    values = store.stored(product)["s2"].values
+    assert facts["empty"]["s2"] == (values == -32768).all(axis=(1, 2, 3, 4)).sum() > 0
     pixels = sum(part["pixels"]["80"] for part in facts["splits"].values())
     assert pixels == sum(plan.table["pixels_80"].to_pylist())
 

@@ -158,7 +158,9 @@ def test_density():
 
 
 def test_an_empty_split_is_named():
-    with pytest.raises(InputError, match="is empty: there are 9 candidates in 1 blocks"):
+    with pytest.raises(
+        InputError, match="is empty: there are 9 candidates in 1 block; take a block below 32 or"
+    ):
         drawn(SampleSpec(8), (32, 32))
     with pytest.raises(InputError, match="split val gets none of 1 samples"):
         drawn(SampleSpec(8, strategy="random", samples=1))

@@ -231,7 +231,11 @@ def samples(
             policy=Policy(retries=retries, patience=patience, worker_timeout=worker_timeout),
             listener=listener,
         )
-    emit(_summary(path, provenance(path), json), json)
+    facts = provenance(path)
+    emit(_summary(path, facts, json), json)
+    for name, number in facts["empty"].items():
+        if number:
+            say(f"{number} patches have no valid pixel of {name}")
     if picture is not None:
         draw(path, picture)
         say(f"wrote {picture}")
@@ -247,7 +251,7 @@ def _summary(path: str, facts: dict[str, Any], as_json: bool) -> dict[str, Any]:
         "run_id": facts["run_id"],
     }
     if as_json:
-        return {**head, "splits": facts["splits"]}
+        return {**head, "splits": facts["splits"], "empty": facts["empty"]}
     splits = {}
     for name, split in facts["splits"].items():
         total = max(sum(split["pixels"].values()), 1)

@@ -38,8 +38,9 @@ def draw(
 ) -> tuple[int, int]:
     """Write a PNG of samples, evenly from those of each split; returns (height, width).
 
-    The first input of the store is drawn, at its middle time: red, green and blue where it has
-    them, else its first band. Below each patch are its labels in the colours of the legend.
+    The first input of the store is drawn, at the time with the most pixels: red, green and blue
+    where it has them, else its first band. Below each patch are its labels in the colours of the
+    legend.
     """
     check(picture)
     provenance = store.provenance(product)
@@ -86,7 +87,9 @@ def _images(data: xr.Dataset, entry: dict[str, Any], chosen: list[int]) -> list[
     name, bands = entry["name"], list(entry["bands"])
     values = data[name].isel(sample=chosen)
     if entry["times"]:
-        values = values.isel({f"time_{name}": len(entry["times"]) // 2})
+        first = values.isel({f"band_{name}": 0})
+        valid = first.notnull().sum([dim for dim in first.dims if dim != f"time_{name}"])
+        values = values.isel({f"time_{name}": int(valid.values.argmax())})
     drawn = [bands.index(band) for band in natural(bands) or bands[:1]]
     pixels = values.isel({f"band_{name}": drawn}).values.astype(np.float32)
     number, height = pixels.shape[0], pixels.shape[2]

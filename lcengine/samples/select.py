@@ -251,15 +251,14 @@ def shares(samples: int, fractions: Sequence[float]) -> list[int]:
 def _empty(found: Candidates, spec: SampleSpec, split: int) -> str:
     name = SPLITS[split]
     if spec.samples is not None and (found.split == split).any():
-        return (
-            f"split {name} gets none of {spec.samples} samples; draw more, or give it a share of 0"
-        )
+        return f"split {name} gets none of {spec.samples} samples; draw more"
     if spec.split == "random":
         where, remedy = "", "take a smaller stride"
     else:
         blocks = len(np.unique(np.column_stack([found.scene, found.block]), axis=0))
-        where, remedy = f" in {blocks} blocks", f"take a block below {spec.edge}"
+        places = "1 block" if blocks == 1 else f"{blocks} blocks"
+        where, remedy = f" in {places}", f"take a block below {spec.edge}"
+    remedies = [remedy, "another seed"] + ([f"a share of 0 for {name}"] if split != TRAIN else [])
     return (
-        f"split {name} is empty: there are {len(found)} candidates{where}; {remedy}, another seed, "
-        f"or give {name} a share of 0"
+        f"split {name} is empty: there are {len(found)} candidates{where}; {' or '.join(remedies)}"
     )

@@ -7,12 +7,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from lcengine import engine, jobs
 from lcengine.errors import InputError
 from lcengine.legends.base import IGNORE
 from lcengine.samples.plan import TABLE, SamplePlan
-from lcengine.samples.source import LABEL, Arrays
+from lcengine.samples.source import LABEL, Arrays, Input
 from lcengine.samples.statistics import Sums, statistics, sums
 
 STATISTICS = "statistics.json"
@@ -44,9 +45,15 @@ def compute(plan: SamplePlan, number: int, _attempt: int) -> tuple[jobs.Arrays, 
         "tile": number,
         "pixels": int(arrays[LABEL].size),
         "statistics": sums(inputs, kept),
+        "empty": {entry.name: _empty(entry, arrays[entry.name]) for entry in inputs},
         "spent": {"bytes_read": sum(values.nbytes for values in arrays.values())},
     }
     return arrays, receipt
+
+
+def _empty(entry: Input, values: npt.NDArray[Any]) -> int:
+    """How many patches have no valid pixel."""
+    return sum(not entry.valid(patch).any() for patch in values)
 
 
 def _cut(plan: SamplePlan, number: int) -> Arrays:
@@ -59,8 +66,13 @@ def _cut(plan: SamplePlan, number: int) -> Arrays:
 
 def finish(plan: SamplePlan, receipts: jobs.Receipts) -> tuple[dict[str, Any], dict[str, bytes]]:
     """What is said of the samples, their table, and the statistics of training patches."""
-    found = statistics(plan.source.inputs, _sums(receipts))
-    return plan.facts(), {**plan.files(), STATISTICS: json.dumps(found, indent=1).encode()}
+    inputs = plan.source.inputs
+    found = statistics(inputs, _sums(receipts))
+    empty = {entry.name: 0 for entry in inputs}
+    for receipt in receipts():
+        empty = {name: number + receipt["empty"][name] for name, number in empty.items()}
+    facts = {**plan.facts(), "empty": empty}
+    return facts, {**plan.files(), STATISTICS: json.dumps(found, indent=1).encode()}
 
 
 def _sums(receipts: jobs.Receipts) -> Iterator[Sums]:
