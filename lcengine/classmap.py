@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import rasterio
 import rasterio.shutil
+import rasterio.windows
 from rasterio.errors import RasterioError
 from rasterio.io import MemoryFile
 
@@ -19,6 +20,7 @@ from lcengine.errors import InputError
 from lcengine.imagefile import driver_of, gdal, unplaced
 from lcengine.legends import Entry, Legend
 from lcengine.legends.base import Codes
+from lcengine.locate import Window
 
 
 def save_classes(
@@ -106,19 +108,23 @@ def read_classes(
     *,
     tolerance: int = 0,
     unknown: Literal["error", "ignore"] = "error",
+    window: Window | None = None,
 ) -> Codes:
-    """The codes (y, x) of a class map in the legend's type and nodata.
+    """The codes (y, x) of a class map, or of a window inside it, in the legend's type and nodata.
 
     A GeoTIFF, PNG or JPEG with one band of codes, or three (or four) of uint8 that are colours of
     the legend; `tolerance` and `unknown` as in `Legend.from_rgb`. The file's own nodata becomes the
     legend's, and so do colours of alpha 0. Raises `InputError` for what is neither, and for codes
     or colours the legend does not have.
     """
+    part = None
+    if window is not None:
+        part = rasterio.windows.Window(window.x0, window.y0, window.width, window.height)
     with _opened(path) as file:
         if file.count == 1:
-            return legend.stored(file.read(1), _whole(file.nodata))
+            return legend.stored(file.read(1, window=part), _whole(file.nodata))
         if file.count in (3, 4) and set(file.dtypes) == {"uint8"}:
-            bands = file.read()
+            bands = file.read(window=part)
             seen = bands[3:].all(axis=0)  # of no alpha band at all: everywhere
             if seen.all():
                 return legend.from_rgb(np.moveaxis(bands[:3], 0, -1), tolerance, unknown)
