@@ -75,7 +75,7 @@ def readers(path: str | os.PathLike[str]) -> dict[str, RowReader]:
 
 def direct(found: Found, array: Array) -> bool:
     """Whether `ShardRows` can read an array: local files, laid out as lcengine writes them."""
-    codecs = getattr(array.metadata, "codecs", ())
+    codecs: Sequence[Any] = getattr(array.metadata, "codecs", ())
     if not isinstance(found.store, LocalStore) or sys.byteorder != "little" or len(codecs) != 1:
         return False
     sharding = codecs[0]
