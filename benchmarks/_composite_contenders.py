@@ -80,7 +80,7 @@ def cluster(schedule: str) -> Iterator[Any]:
 @contextlib.contextmanager
 def lcengine(job: Job) -> Iterator[Runner]:
     """Search the items file, plan, run, publish the Zarr product: everything but the imports."""
-    from lcengine import CompositeSpec, Grid, plan_composite, run_composite, search
+    from lcengine import CompositeSpec, Grid, plan_composite, run, search
 
     spec = CompositeSpec(bands=job.bands, mask=job.mask, outliers="none")
 
@@ -95,9 +95,7 @@ def lcengine(job: Job) -> Iterator[Runner]:
         def run(items: Path, out: Path) -> Result:
             found = search(items, allow_hosts=["127.0.0.1"])
             grid = Grid.from_bounds(*job.bounds, f"EPSG:{job.epsg}", 10.0)
-            product = run_composite(
-                plan_composite(found, grid, spec), out / "a.zarr", client=client
-            )
+            product = run(plan_composite(found, grid, spec), out / "a.zarr", client=client)
             return partial(fetch, product)
 
         yield run

@@ -26,9 +26,10 @@ from typing import Any
 
 from _composite_archive import BANDS, EPSG, Archive, make_archive
 
+from lcengine import jobs
 from lcengine.catalog import search
 from lcengine.cluster import connect
-from lcengine.composite import CompositePlan, CompositeSpec, plan_composite, run_composite
+from lcengine.composite import CompositePlan, CompositeSpec, plan_composite
 from lcengine.composite.calibration import calibrate
 from lcengine.composite.pricing import predicted_seconds
 from lcengine.grid import Grid
@@ -132,7 +133,7 @@ def _once(archive: Archive, workload: Workload, client: Any, name: str) -> float
     """Seconds of a composite; a warm-up does two tiles per worker only."""
     with _planned(archive, workload, name) as plan:
         began = time.perf_counter()
-        run_composite(plan, archive.root / f"{workload.name}-{name}.zarr", client=client)
+        jobs.run(plan, archive.root / f"{workload.name}-{name}.zarr", client=client)
         return time.perf_counter() - began
 
 

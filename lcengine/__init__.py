@@ -17,12 +17,12 @@ if TYPE_CHECKING:  # the same names for type checkers and editors
     from lcengine.composite import CompositeSpec as CompositeSpec
     from lcengine.composite import composite as composite
     from lcengine.composite import plan_composite as plan_composite
-    from lcengine.composite import run_composite as run_composite
     from lcengine.cube import load as load
     from lcengine.grid import Grid as Grid
     from lcengine.items import Asset as Asset
     from lcengine.items import Item as Item
     from lcengine.items import Items as Items
+    from lcengine.jobs import run as run
     from lcengine.legends import Legend as Legend
     from lcengine.legends import crosswalk as crosswalk
     from lcengine.legends import legend as legend
@@ -45,7 +45,7 @@ _HOMES: Final = {
     "load": "lcengine.cube",
     "open": "lcengine.store",
     "plan_composite": "lcengine.composite",
-    "run_composite": "lcengine.composite",
+    "run": "lcengine.jobs",
     "search": "lcengine.catalog",
     "stack": "lcengine.stack",
 }

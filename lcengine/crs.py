@@ -79,6 +79,12 @@ def auto_crs(aoi_bounds: Bounds, item_epsgs: Sequence[int]) -> int:
     return int(min(counts, key=lambda code: (-counts[code], code)))
 
 
+def utm_of(bounds: Bounds) -> str:
+    """The UTM zone (WGS 84) of the middle of an area, as `EPSG:…`; bounds in degrees."""
+    west, south, east, north = bounds
+    return f"EPSG:{CRS.utm((west + east) / 2, (south + north) / 2).to_epsg()}"
+
+
 def check_utm_latitude(bounds: Bounds, crs: CRS) -> None:
     """`AoiError` where lon/lat bounds leave the latitudes that UTM is defined for."""
     if crs.proj.utm_zone and (bounds[3] > _UTM_NORTH or bounds[1] < _UTM_SOUTH):

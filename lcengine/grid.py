@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -67,6 +67,11 @@ class Tile(NamedTuple):
     def slices(self) -> tuple[slice, slice]:
         """(rows, columns) in an array of the product's shape; for windows inside the product."""
         return slice(self.y0, self.y0 + self.height), slice(self.x0, self.x0 + self.width)
+
+    @property
+    def selection(self) -> tuple[Any, ...]:
+        """Its place in an array ([time,] y, x) of the product."""
+        return (..., *self.slices)
 
 
 @dataclass(frozen=True)
@@ -163,8 +168,22 @@ class Grid:
 
         The way to images without a place on Earth, whose CRS is their own pixels.
         """
-        geobox = GeoBox(asset.shape, Affine(*asset.transform), resolve_crs(asset.crs))
-        return cls(geobox, auto_tile(asset.shape) if tile is None else tile)
+        return cls.from_pixels(asset.crs, asset.transform, asset.shape, tile)
+
+    @classmethod
+    def from_pixels(
+        cls,
+        crs: int | str,
+        transform: Sequence[float],
+        shape: tuple[int, int],
+        tile: int | None = None,
+    ) -> Grid:
+        """The pixels of a raster: its (a, b, c, d, e, f) and (height, width).
+
+        `InputError` where they are not square or not north up.
+        """
+        geobox = GeoBox(shape, Affine(*transform), resolve_crs(crs))
+        return cls(geobox, auto_tile(shape) if tile is None else tile)
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -31,10 +32,12 @@ def draw(
 
     The product is thinned to at most `size` pixels on its longest edge. Default: red, green, blue
     where the product has them, else its first variable. `time`: which period to draw of a product
-    that has several, by name.
+    that has several, by name. Classes are drawn in the colours of their legend.
     """
     dataset = store.pick(store.open(product), time)
-    names = [str(name) for name in dataset.data_vars]
+    names = [str(name) for name, raster in dataset.items() if {"y", "x"} <= set(raster.coords)]
+    if not names:
+        raise InputError(f"{product} is no raster; a quicklook takes composites and labels")
     chosen = list(bands or natural(names) or names[:1])
     unknown = [name for name in chosen if name not in dataset.data_vars]
     if unknown or len(chosen) not in (1, 3):
@@ -48,9 +51,22 @@ def draw(
         raise InputError(f"size is {size}, expected at least 1 pixel")
     step = max(1, -(-max(dataset.sizes["y"], dataset.sizes["x"]) // size))
     thin = dataset.isel(y=slice(None, None, step), x=slice(None, None, step))
-    stack = np.stack([thin[name].values.astype(np.float32) for name in chosen])
-    imsave(picture, colour(stack), format="png")
-    return stack.shape[1], stack.shape[2]
+    first = thin[chosen[0]]
+    if len(chosen) == 1 and "flag_colors" in first.attrs:
+        imsave(picture, classes(first.values, first.attrs), format="png")
+    else:
+        stack = np.stack([thin[name].values.astype(np.float32) for name in chosen])
+        imsave(picture, colour(stack), format="png")
+    return first.shape[-2], first.shape[-1]
+
+
+def classes(codes: npt.NDArray[Any], attributes: Mapping[str, Any]) -> npt.NDArray[np.uint8]:
+    """Codes (y, x) -> (y, x, 4) uint8 in the colours of `flag_colors`; all others transparent."""
+    table = np.zeros((65536, 4), dtype=np.uint8)
+    colours = [bytes.fromhex(text[1:]) for text in str(attributes["flag_colors"]).split()]
+    table[np.atleast_1d(attributes["flag_values"]), :3] = [list(rgb) for rgb in colours]
+    table[np.atleast_1d(attributes["flag_values"]), 3] = 255
+    return table[codes.astype(np.uint16)]
 
 
 def natural(names: Sequence[str]) -> list[str]:

@@ -18,7 +18,7 @@ import xarray as xr
 from PIL import Image
 
 import lcengine
-from lcengine import catalog, cli, errors
+from lcengine import catalog, cli, errors, jobs
 from lcengine.cluster import connect
 from lcengine.periods import PeriodRule
 from lcengine.simulate import FileServer, SimulationOptions, items_collection, simulate
@@ -244,8 +244,7 @@ class TestErrors:
 
         monkeypatch.setattr(catalog, "search_query", interrupt)
         assert run("search", world.catalog) == (130, "", "error: interrupted\n")
-        module = sys.modules["lcengine.composite"]
-        monkeypatch.setattr(module, "run_composite", interrupt)
+        monkeypatch.setattr(jobs, "run", interrupt)
         code, out, err = run("composite", world.catalog, *OPTIONS, "-o", tmp_path / "out.zarr")
         assert (code, out) == (130, "")
         assert one_line(err).endswith(

@@ -10,7 +10,7 @@ import archives
 import numpy as np
 import pytest
 
-from lcengine import store
+from lcengine import jobs, store
 from lcengine.cluster import connect
 from lcengine.simulate import SimulationOptions, simulate
 
@@ -173,12 +173,11 @@ def test_where_nothing_is(run, tmp_path, command, code, place):
 @pytest.fixture(scope="module")
 def whole(world, cluster, tmp_path_factory):
     """A product of nine tiles."""
-    from lcengine.composite import run_composite
 
     output = tmp_path_factory.mktemp("whole") / "out.zarr"
     plan = archives.request(world.catalog, tile=32).plan()
     with connect(cluster[1]) as client:
-        run_composite(plan, output, client=client)
+        jobs.run(plan, output, client=client)
     return output
 
 

@@ -24,8 +24,9 @@ from pyproj import Transformer
 from rough import assemble, differing
 
 import lcengine
+from lcengine import jobs
 from lcengine.catalog import Query
-from lcengine.composite import CompositeRequest, CompositeSpec, plan_composite, run_composite
+from lcengine.composite import CompositeRequest, CompositeSpec, plan_composite
 from lcengine.composite import request as requests
 from lcengine.grid import Grid
 from lcengine.items import Access, Items
@@ -334,7 +335,7 @@ def test_workers_threads_and_processes_change_nothing(hard, untiled, tmp_path, w
         ) as cluster,
         distributed.Client(cluster) as client,
     ):
-        path = run_composite(plan, tmp_path / "out.zarr", client=client)
+        path = jobs.run(plan, tmp_path / "out.zarr", client=client)
     product = xr.open_zarr(path, mask_and_scale=False, consolidated=True).load()
     want = untiled("hard", "other-zone", spec)
     assert differing(product, want) == {}

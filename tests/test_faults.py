@@ -14,10 +14,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from lcengine import masks, reader
+from lcengine import jobs, masks, reader
 from lcengine.catalog import search
 from lcengine.cluster import connect
-from lcengine.composite import CompositeSpec, plan_composite, run_composite
+from lcengine.composite import CompositeSpec, plan_composite
 from lcengine.errors import (
     ContractError,
     HrefError,
@@ -159,7 +159,7 @@ class TestUnreadable:
         archives.corrupt(archives.asset_file(catalog, victim, "blue"))
         archives.missing(archives.asset_file(catalog, victim, "scl"))
         plan = archives.request(catalog, max_lost=0.4).plan()
-        product = Path(run_composite(plan, tmp_path / "out.zarr", client=client))
+        product = Path(jobs.run(plan, tmp_path / "out.zarr", client=client))
         ledger = pq.read_table(product / "failures.parquet").to_pylist()
         assert set(ledger[0]) == {"tile", "item", "band", "href", "error", "attempts"}
         assert {row["href"].rpartition("/")[2] for row in ledger} == {"scl.tif"}
@@ -172,7 +172,7 @@ class TestUnreadable:
 
     def test_above_max_lost_the_run_fails_and_resumes(self, world, tmp_path, victim, client):
         catalog = archives.copied(world, tmp_path / "sim")
-        undisturbed = run_composite(
+        undisturbed = jobs.run(
             archives.request(catalog, max_lost=0.0).plan(), tmp_path / "good.zarr", client=client
         )
         broken = archives.asset_file(catalog, victim, "blue")
@@ -181,13 +181,13 @@ class TestUnreadable:
         plan = archives.request(catalog, max_lost=0.0).plan()
         output = tmp_path / "out.zarr"
         with pytest.raises(RunError, match=rf"--max-lost 0\.0.*{victim} blue: .*run the same com"):
-            run_composite(plan, output, client=client)
+            jobs.run(plan, output, client=client)
         assert not output.exists()
         finished = len(list((tmp_path / ".out.zarr.lcengine").glob("*.work/tiles/*.json")))
         assert 0 < finished < len(plan.reads.tiles)
         broken.write_bytes(content)
         resumed = []
-        run_composite(plan, output, client=client, listener=lambda p: resumed.append(p.resumed))
+        jobs.run(plan, output, client=client, listener=lambda p: resumed.append(p.resumed))
         assert set(resumed) == {finished}
         assert archives.tree(output) == archives.tree(undisturbed)
 
@@ -206,7 +206,7 @@ class TestNames:
         plan = plan_composite(replace(items, items=named), grid, spec)
         inner = tmp_path / "a" / "b" / "c" / "d"
         inner.mkdir(parents=True)
-        run_composite(plan, inner / "out.zarr", client=client)
+        jobs.run(plan, inner / "out.zarr", client=client)
         assert sorted(path.name for path in inner.iterdir()) == [".out.zarr.lcengine", "out.zarr"]
         outside = [p for p in tmp_path.rglob("*") if p.is_file() and inner not in p.parents]
         assert outside == [document]

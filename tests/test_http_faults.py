@@ -22,11 +22,11 @@ import pyarrow.parquet as pq
 import pytest
 import rasterio
 
-from lcengine import reader
+from lcengine import jobs, reader
 from lcengine.addresses import check_host
 from lcengine.aoi import Aoi
 from lcengine.cluster import connect
-from lcengine.composite import plan_composite, run_composite
+from lcengine.composite import plan_composite
 from lcengine.composite.tile import compute_tile
 from lcengine.errors import HrefError, InputError, ReadError, RunError
 from lcengine.items import Access, Items
@@ -438,7 +438,7 @@ class TestCatalogueChanges:
             request = replace(whole, aoi=Aoi.from_bbox(local.grid.lonlat_bounds()))
 
             def run(output):
-                return run_composite(request.plan, output, client=client, request=request.to_json())
+                return jobs.run(request.plan, output, client=client, request=request.to_json())
 
             server.fault(f"{victim}/scl", faults.status(404))
             with pytest.raises(RunError, match="could not be read"):

@@ -22,8 +22,8 @@ from pyproj import Transformer
 from rough import assemble, differing
 
 import lcengine
-from lcengine import reader
-from lcengine.composite import CompositeSpec, plan_composite, run_composite
+from lcengine import jobs, reader
+from lcengine.composite import CompositeSpec, plan_composite
 from lcengine.composite.spec import EXTRAS, NO_DATE, NO_ITEM
 from lcengine.errors import InputError
 from lcengine.grid import Grid
@@ -245,7 +245,7 @@ def test_workers_change_nothing_of_a_rich_product(archive, tmp_path, workers):
         ) as cluster,
         distributed.Client(cluster) as client,
     ):
-        path = run_composite(plan, tmp_path / "out.zarr", client=client)
+        path = jobs.run(plan, tmp_path / "out.zarr", client=client)
     found = archives.arrays(path)
     assert found.keys() == want.keys()
     assert differing(found, want) == {}
@@ -427,7 +427,7 @@ def run_in_process(plan, output):
         ) as cluster,
         distributed.Client(cluster) as client,
     ):
-        return run_composite(plan, output, client=client)
+        return jobs.run(plan, output, client=client)
 
 
 # ------------------------------------------------------------------------------- damaged sources

@@ -20,9 +20,9 @@ from rough import assemble, differing
 from shapely.affinity import translate
 
 import lcengine
-from lcengine import reader
+from lcengine import jobs, reader
 from lcengine.catalog import Query
-from lcengine.composite import CompositeRequest, CompositeSpec, plan_composite, run_composite
+from lcengine.composite import CompositeRequest, CompositeSpec, plan_composite
 from lcengine.composite import task as running
 from lcengine.errors import InputError, RunError, StoreError
 from lcengine.grid import Grid
@@ -486,7 +486,7 @@ def product(archive, client, tmp_path_factory):
     """A monthly product of December to May, with an empty March: (request, path)."""
     asked = request(archive[0], "month", min_clear=2)
     output = tmp_path_factory.mktemp("product") / "out.zarr"
-    run_composite(asked.plan, output, client=client, request=asked.to_json())
+    jobs.run(asked.plan, output, client=client, request=asked.to_json())
     return asked, output
 
 
@@ -549,10 +549,10 @@ def test_an_interrupted_run_resumes(archive, product, client, tmp_path, monkeypa
     output = tmp_path / "out.zarr"
     monkeypatch.setattr(running, "compute_tile", fails)
     with pytest.raises(RunError, match="no power"):
-        run_composite(asked.plan, output, client=client, request=asked.to_json())
+        jobs.run(asked.plan, output, client=client, request=asked.to_json())
     assert not output.exists()
     monkeypatch.setattr(running, "compute_tile", counts)
-    run_composite(asked.plan, output, client=client, request=asked.to_json())
+    jobs.run(asked.plan, output, client=client, request=asked.to_json())
     assert computed == [1]
     assert differing(archives.arrays(output), archives.arrays(path)) == {}
 
@@ -575,19 +575,19 @@ class TestListedPeriods:
         with monkeypatch.context() as patched:
             patched.setattr(running, "compute_tile", fails)
             with pytest.raises(RunError, match="no power"):
-                run_composite(asked.plan, output, client=client, request=asked.to_json())
+                jobs.run(asked.plan, output, client=client, request=asked.to_json())
         other = self.asked(archive, tmp_path / "b", [*LISTED[:3], {**LISTED[3], "name": "x"}])
         with pytest.raises(StoreError, match=r"different request \(period: .*--restart"):
-            run_composite(other.plan, output, client=client, request=other.to_json())
+            jobs.run(other.plan, output, client=client, request=other.to_json())
         (tmp_path / "a" / "custom.json").unlink()
         same = self.asked(archive, tmp_path / "c", LISTED[::-1])
-        run_composite(self.unplanned, output, client=client, request=same.to_json())
+        jobs.run(self.unplanned, output, client=client, request=same.to_json())
         want, _ = archives.in_process(same.plan())
         assert differing(archives.arrays(output), want) == {}
         assert lcengine.open(output)["period"].values.tolist() == [p[0] for p in listed_spans()]
-        run_composite(self.unplanned, output, client=client, request=asked.to_json())
+        jobs.run(self.unplanned, output, client=client, request=asked.to_json())
         with pytest.raises(StoreError, match=r"different request \(period: .*--restart"):
-            run_composite(self.unplanned, output, client=client, request=other.to_json())
+            jobs.run(self.unplanned, output, client=client, request=other.to_json())
 
     def unplanned(self):
         raise AssertionError("an equal request plans nothing anew")

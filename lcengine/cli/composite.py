@@ -192,20 +192,18 @@ def composite(
     retries: options.Retries = 2,
     patience: options.Patience = 3600.0,
     worker_timeout: options.WorkerTimeout = 120.0,
-    restart: Annotated[
-        bool, typer.Option("--restart", help="Discard unfinished work or replace the product.")
-    ] = False,
+    restart: options.Restart = False,
     json: options.AsJson = False,
 ) -> None:
     """Make a cloud-free composite. Interrupted, the same command goes on where it stopped."""
+    from lcengine import jobs
     from lcengine.cli.product import summary
-    from lcengine.composite import run_composite
     from lcengine.engine import Policy
 
     client = options.connector(cluster)
     priced = budget.on(_machines(None, None))
     with options.terminable(), progress(json, budget.prices.core_hour) as listener:
-        path = run_composite(
+        path = jobs.run(
             request.plan,
             output,
             client=client,

@@ -15,6 +15,7 @@ import typer
 if TYPE_CHECKING:
     from lcengine.aoi import Aoi
     from lcengine.catalog import Query
+    from lcengine.grid import Grid
 
 Source = Annotated[
     str,
@@ -90,6 +91,23 @@ WorkerTimeout = Annotated[
     float,
     typer.Option("--worker-timeout", help="Seconds without any worker before the run gives up."),
 ]
+Like = Annotated[
+    str | None,
+    typer.Option("--like", help="Take the pixels of this product, GeoTIFF, PNG or JPEG."),
+]
+Crs = Annotated[
+    str | None, typer.Option("--crs", help="CRS of the pixels, e.g. EPSG:32631 (default: UTM).")
+]
+Resolution = Annotated[
+    float | None, typer.Option("--resolution", help="Pixel size in units of the CRS.")
+]
+TileSize = Annotated[
+    int | None, typer.Option("--tile", help="Tile edge in pixels, a multiple of 16.")
+]
+Picture = Annotated[Path | None, typer.Option("--picture", help="Also draw it into this PNG.")]
+Restart = Annotated[
+    bool, typer.Option("--restart", help="Discard unfinished work or replace the product.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout, for machines.")]
 
 
@@ -164,6 +182,51 @@ def area(bbox: str | None, aoi: Path | None) -> Aoi | None:
     if bbox is not None:
         return Aoi.from_bbox(bbox)
     return Aoi.from_file(aoi) if aoi is not None else None
+
+
+def grid(
+    like: str | None,
+    bbox: str | None,
+    aoi: Path | None,
+    crs: str | None,
+    resolution: float | None,
+    tile: int | None,
+) -> Grid:
+    """The pixels of a product to make: those of another, or an area with CRS and pixel size."""
+    from lcengine.crs import utm_of
+    from lcengine.errors import InputError
+    from lcengine.grid import Grid
+
+    where = area(bbox, aoi)
+    if like is not None:
+        if where is not None or crs is not None or resolution is not None:
+            raise InputError(
+                "--like says which pixels; leave out --bbox, --aoi, --crs and --resolution"
+            )
+        return _grid_like(like, tile)
+    if where is None or resolution is None:
+        raise InputError(
+            "nothing says which pixels; give --like PRODUCT, or --bbox or --aoi with --resolution"
+        )
+    return Grid.from_aoi(where, crs=crs or utm_of(where.bounds), resolution=resolution, tile=tile)
+
+
+def _grid_like(path: str, tile: int | None) -> Grid:
+    """The grid of a product, or the pixels of a local image."""
+    from dataclasses import replace
+
+    from lcengine import store
+    from lcengine.addresses import DRIVERS
+    from lcengine.crs import pixel_crs
+    from lcengine.grid import Grid
+    from lcengine.imagefile import header
+
+    if Path(path).suffix.lower() in DRIVERS:
+        found = header(path)
+        crs = found.crs or pixel_crs(Path(path).name)
+        return Grid.from_pixels(crs, found.transform, found.shape, tile)
+    own = store.grid_of(path)
+    return own if tile is None else replace(own, tile=tile)
 
 
 def query_of(

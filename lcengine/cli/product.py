@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lcengine.cli import options
 from lcengine.cli.output import emit, say
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 Product = Annotated[str, typer.Argument(help="A product: out.zarr or s3://bucket/out.zarr.")]
 
@@ -27,6 +30,8 @@ def summary(path: Path | str) -> dict[str, Any]:
 
     product = lcengine.open(path)
     provenance = json.loads(product.attrs["lcengine"])
+    if provenance.get("kind", "composite") != "composite":
+        return _described(path, product, provenance)
     request = provenance["request"]
     recipe = provenance.get("recipe", request)
     known = {quantity.units for quantity in QUANTITIES.values()}
@@ -49,6 +54,31 @@ def summary(path: Path | str) -> dict[str, Any]:
         "datetime": request.get("datetime"),
         "items": provenance["items"],
         "failed_reads": provenance["failed_reads"],
+        "run_id": provenance["run_id"],
+        "package": provenance["package"],
+    }
+
+
+def _described(path: Path | str, product: xr.Dataset, provenance: dict[str, Any]) -> dict[str, Any]:
+    """What a product of labels or samples is."""
+    from lcengine import store
+
+    legend = provenance.get("legend") or {}
+    raster = "spatial:transform" in product.attrs
+    place = {
+        "shape": [product.sizes["y"], product.sizes["x"]],
+        "crs": product.attrs.get("proj:code", product.attrs["proj:wkt2"]),
+        "resolution": product.attrs["spatial:transform"][0],
+    }
+    internal = {"package", "run_id", "request", "grid", "variables", "kind", "legend"}
+    return {
+        "product": str(path),
+        "files": store.place(path),
+        "kind": provenance["kind"],
+        "variables": [str(name) for name in product.data_vars],
+        **(place if raster else {"samples": product.sizes["sample"]}),
+        "classes": [entry["name"] for entry in legend.get("entries", ())],
+        **{name: fact for name, fact in provenance.items() if name not in internal},
         "run_id": provenance["run_id"],
         "package": provenance["package"],
     }

@@ -22,7 +22,7 @@ Listener = Callable[["Progress"], None]
 
 @contextmanager
 def progress(as_json: bool, price: float | None = None) -> Iterator[Listener]:
-    """A listener for `run_composite`; all it shows goes to stderr.
+    """A listener for `jobs.run`; all it shows goes to stderr.
 
     `price`: of a core-hour, for the cost so far.
     """

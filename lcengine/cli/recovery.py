@@ -20,9 +20,9 @@ SHOWN = 20
 
 def status(output: Output, json: options.AsJson = False) -> None:
     """Say how far a run has come: tiles done, failed and remaining, and why they failed."""
-    from lcengine.composite import run_status
+    from lcengine import jobs
 
-    facts = dict(run_status(output))
+    facts = dict(jobs.status(output))
     failed = facts.pop("failed_tiles")
     if json:
         emit({**facts, "failed_tiles": failed}, json)
@@ -47,13 +47,13 @@ def retry(
     json: options.AsJson = False,
 ) -> None:
     """Go on with an unfinished run, the failed tiles included, on its frozen plan."""
+    from lcengine import jobs
     from lcengine.cli.product import summary
-    from lcengine.composite import resume_composite
     from lcengine.engine import Policy
 
     client = options.connector(cluster)
     with options.terminable(), progress(json) as listener:
-        path = resume_composite(
+        path = jobs.resume(
             output,
             client=client,
             policy=Policy(retries=retries, patience=patience, worker_timeout=worker_timeout),

@@ -5,7 +5,6 @@ from __future__ import annotations
 from lcengine.composite.cube import composite
 from lcengine.composite.planning import CompositePlan, plan_composite
 from lcengine.composite.request import CompositeRequest
-from lcengine.composite.run import resume_composite, run_composite, run_status
 from lcengine.composite.spec import CompositeSpec
 
 __all__ = [
@@ -14,7 +13,4 @@ __all__ = [
     "CompositeSpec",
     "composite",
     "plan_composite",
-    "resume_composite",
-    "run_composite",
-    "run_status",
 ]

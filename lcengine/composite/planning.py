@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
-import hashlib
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +26,7 @@ from lcengine.periods import Period, neighbours, select
 from lcengine.plan import BLOCKS, ReadPlan, describe, plan_reads, product_lattice
 from lcengine.sensors import Sensor, sensor
 from lcengine.sensors.base import Quantity
-from lcengine.store import Variable
+from lcengine.store import Variable, digest
 
 MAX_OUTPUT = 2**31
 """Bytes of results that a tile may take, all periods together."""
@@ -48,10 +46,26 @@ class CompositePlan:
     sensor: Sensor
     interval: Interval
 
+    kind: ClassVar[str] = "composite"
+
     @property
     def grid(self) -> Grid:
         """The product's grid."""
         return self.reads.grid
+
+    @property
+    def layout(self) -> Grid:
+        """The same, as what is cut into tiles."""
+        return self.grid
+
+    @property
+    def tiles(self) -> tuple[int, ...]:
+        """The tiles that the area of interest touches."""
+        return tuple(map(int, self.reads.tiles))
+
+    def files(self) -> dict[str, bytes]:
+        """All of the plan is in its JSON."""
+        return {}
 
     @property
     def items(self) -> Items:
@@ -113,6 +127,11 @@ class CompositePlan:
         return int(len(self.periods) * pixel)
 
     @cached_property
+    def _fitted(self) -> dict[tuple[int | None, int], CompositePlan]:
+        """What `fitting` answered: every tile of a worker asks."""
+        return {}
+
+    @cached_property
     def run_id(self) -> str:
         """Identity of the result: frozen items, grid, recipe and package version."""
         return digest(self.to_json())
@@ -124,12 +143,16 @@ class CompositePlan:
         Pixels do not depend on the block. Where not even the smallest fits, it is tried.
         """
         largest = min(self.reads.block, self.grid.tile, max(self.grid.shape))
+        known = self._fitted.get((memory, attempt))
+        if known is not None:
+            return known
         edges = [self.reads.block, *(edge for edge in BLOCKS if edge < largest)]
         for edge in edges[attempt:] or edges[-1:]:
             reads = replace(self.reads, block=edge)
             if memory is None or reads.memory(self.output_bytes, read_threads()) <= memory:
                 break
-        return replace(self, reads=reads)
+        fitted = self._fitted[memory, attempt] = replace(self, reads=reads)
+        return fitted
 
     def variables(self) -> tuple[Variable, ...]:
         """The product's variables in writing order."""
@@ -274,12 +297,6 @@ def _check_series(plan: CompositePlan) -> None:
 def read_threads() -> int:
     """Reads that a process has in flight; `LCENGINE_READ_THREADS` in the environment sets it."""
     return int(os.environ.get("LCENGINE_READ_THREADS", "0")) or min(32, 4 * usable_cpus())
-
-
-def digest(data: Mapping[str, Any]) -> str:
-    """A short SHA-256 of canonical JSON."""
-    text = json.dumps(data, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _only(item: Item, bands: set[str], recipe: MaskRecipe | None) -> Item:

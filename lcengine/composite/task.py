@@ -2,44 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
-from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
-from lcengine import engine
+from lcengine import engine, jobs
 from lcengine.composite.block import Block, Series, reduce_block
 from lcengine.composite.planning import CompositePlan
+from lcengine.composite.provenance import items_table, ledger_table
 from lcengine.composite.tile import compute_tile
 from lcengine.items import uncollected
 from lcengine.kernels.methods import DISTANCE
-from lcengine.store import Staging
 
 WARM_ITEMS, WARM_EDGE = 3, 16
 """Observations and pixels of the block that a worker warms up on."""
 
 
-@lru_cache(maxsize=2)
-def load_plan(staging: Staging) -> CompositePlan:
-    """A frozen plan, read once per process."""
+def load(data: Mapping[str, Any], _file: jobs.File) -> CompositePlan:
+    """A frozen plan from its JSON."""
     with uncollected():
-        return CompositePlan.from_json(staging.plan())
+        return CompositePlan.from_json(data)
 
 
-@lru_cache(maxsize=16)
-def _fitting(staging: Staging, memory: int | None, attempt: int) -> CompositePlan:
-    return load_plan(staging).fitting(memory, attempt)
-
-
-def run_tile(staging: Staging, number: int, attempt: int = 0) -> engine.Receipt:
-    """The tile task: compute, write, verify, mark; a late or repeated run is harmless.
+def compute(plan: CompositePlan, number: int, attempt: int) -> tuple[jobs.Arrays, engine.Receipt]:
+    """A tile and its receipt.
 
     Blocks are as large as this worker's memory allows, and smaller with every further `attempt`.
     """
-    plan = _fitting(staging, engine.task_memory(), attempt)
-    result = compute_tile(plan, number)
+    result = compute_tile(plan.fitting(engine.task_memory(), attempt), number)
     tile = plan.grid.tile_at(number)
-    staging.write(tile, result.arrays)
     receipt = {
         "tile": number,
         "pixels": tile.height * tile.width,
@@ -49,12 +42,23 @@ def run_tile(staging: Staging, number: int, attempt: int = 0) -> engine.Receipt:
         # Smaller blocks meet fewer clear pixels of an item, and read less.
         "spent": {"bytes_read": result.bytes_read},
     }
-    return staging.mark(number, receipt)
+    return result.arrays, receipt
 
 
-def warm_up(staging: Staging) -> None:
-    """Load the plan and compile its kernels on a few made-up pixels."""
-    plan = load_plan(staging)
+def finish(plan: CompositePlan, receipts: jobs.Receipts) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """What is said of the product, and the tables of its assets and of its failed reads."""
+    count, ledger = ledger_table(receipts())
+    facts = {
+        "sensor": plan.sensor.name,
+        "recipe": plan.spec.to_json(),
+        "items": len(plan.items),
+        "failed_reads": count,
+    }
+    return facts, {"items.parquet": items_table(plan), "failures.parquet": ledger}
+
+
+def warm_up(plan: CompositePlan) -> None:
+    """Compile a plan's kernels on a few made-up pixels."""
     bands = (*plan.reads.bands, *([DISTANCE] if plan.reads.beyond else []))
     shape = (WARM_ITEMS, len(bands), WARM_EDGE, WARM_EDGE)
     numbers = np.arange(WARM_ITEMS)
@@ -64,3 +68,6 @@ def warm_up(staging: Staging) -> None:
     block = Block(values, clear, Series(numbers, days, numbers), bands, plan.quantity)
     for _ in reduce_block(plan.spec, plan.periods, block, None):
         pass
+
+
+KIND = jobs.Kind(load, compute, finish, warm_up)

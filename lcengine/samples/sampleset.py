@@ -19,7 +19,7 @@ from lcengine import store
 from lcengine.errors import InputError
 from lcengine.legends import Legend
 from lcengine.samples.source import LABEL, Arrays, Input
-from lcengine.store.rows import RowReader, readers
+from lcengine.store.patches import RowReader, readers
 
 if TYPE_CHECKING:
     from lcengine.samples.loader import Loader

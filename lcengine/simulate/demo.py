@@ -23,11 +23,11 @@ import rasterio.warp
 import xarray as xr
 from matplotlib.figure import Figure
 
-from lcengine import reader, store
+from lcengine import jobs, reader, store
 from lcengine.aoi import Aoi
 from lcengine.catalog import Query
 from lcengine.cluster import connect
-from lcengine.composite import CompositeRequest, CompositeSpec, run_composite
+from lcengine.composite import CompositeRequest, CompositeSpec
 from lcengine.grid import Grid
 from lcengine.items import Item, Items
 from lcengine.locate import Lattice, Locator, Window
@@ -146,7 +146,7 @@ def run(
         for name, (collection, spec) in PRODUCTS.items():
             request = _request(world, api.url, collection, spec)
             path, asked = folder / f"{name}.zarr", request.to_json()
-            run_composite(request.plan, path, client=client, request=asked, restart=True)
+            jobs.run(request.plan, path, client=client, request=asked, restart=True)
             made.append(Product(path, request.items_and_grid()[0], world))
         seconds = time.monotonic() - clock
         say("4/4 comparing with the truth ...")

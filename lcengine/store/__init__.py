@@ -12,21 +12,46 @@ from typing import Any
 
 from lcengine.errors import InputError, StoreError
 from lcengine.store.local import LocalStaging, LocalTarget
-from lcengine.store.product import is_repository, locate, open, pick, sidecar, stored
-from lcengine.store.protocol import Receipt, Staging, Target, bucket_of, differences, require
+from lcengine.store.product import (
+    grid_of,
+    is_repository,
+    legend_of,
+    locate,
+    open,
+    pick,
+    sidecar,
+    stored,
+)
+from lcengine.store.protocol import (
+    Receipt,
+    Staging,
+    Target,
+    bucket_of,
+    differences,
+    digest,
+    require,
+)
+from lcengine.store.rows import Layout, Part, Rows, layout_of
 from lcengine.store.template import Variable
 from lcengine.store.verification import Fault, Verification, verify
 
 __all__ = [
     "Fault",
+    "Layout",
     "LocalStaging",
     "LocalTarget",
+    "Part",
     "Receipt",
+    "Rows",
     "Staging",
     "Target",
     "Variable",
     "Verification",
     "differences",
+    "digest",
+    "grid_of",
+    "layout_of",
+    "legend_of",
     "open",
     "pick",
     "place",

@@ -40,6 +40,7 @@ from lcengine.grid import Tile
 from lcengine.store.area import Area, Folder
 from lcengine.store.objects import Prefix
 from lcengine.store.protocol import Receipt, bucket_of
+from lcengine.store.rows import Part
 from lcengine.store.staged import NOTE, NotedStaging, NotedTarget, refuse_missing
 from lcengine.store.template import CODEC, PROVENANCE
 from lcengine.store.tiles import Written, write_tile
@@ -163,7 +164,7 @@ class IcechunkStaging(NotedStaging):
 
     # --------------------------------------------------------------------------------- the worker
 
-    def write(self, tile: Tile, arrays: Mapping[str, npt.NDArray[Any]]) -> str:
+    def write(self, tile: Tile | Part, arrays: Mapping[str, npt.NDArray[Any]]) -> str:
         """Write a tile's arrays into a fork, read them back, and return their content hash."""
         with self.errors():
             self.refuse_zombie(tile.index)

@@ -12,9 +12,10 @@ import numpy.typing as npt
 import zarr
 from zarr.abc.store import Store
 
-from lcengine.grid import Grid, Tile
+from lcengine.grid import Tile
 from lcengine.store.area import Area
 from lcengine.store.protocol import Receipt
+from lcengine.store.rows import Part, layout_of
 from lcengine.store.staged import NotedStaging, refuse_missing
 from lcengine.store.tiles import Survey, Written, survey, write_tile
 
@@ -44,7 +45,7 @@ class MarkedStaging(NotedStaging):
 
     # --------------------------------------------------------------------------------- the worker
 
-    def write(self, tile: Tile, arrays: Mapping[str, npt.NDArray[Any]]) -> str:
+    def write(self, tile: Tile | Part, arrays: Mapping[str, npt.NDArray[Any]]) -> str:
         """Write a tile's arrays, read them back, and return their content hash.
 
         A late task of a run that was discarded or published writes nothing.
@@ -102,8 +103,7 @@ class MarkedStaging(NotedStaging):
     def survey(self) -> Survey:
         """Markers against what lies in the store."""
         found = self.provenance(self.store())
-        cols = Grid.from_dict(found["grid"]).tile_cols
-        return survey(self.done(), found["variables"], cols, self.listing)
+        return survey(self.done(), found["variables"], layout_of(found), self.listing)
 
     def check_complete(self, tiles: set[int]) -> None:
         """`StoreError` unless every tile is marked and whole; foreign shards are removed.

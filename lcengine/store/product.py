@@ -18,7 +18,10 @@ from zarr.core.sync import sync
 from zarr.storage import LocalStore
 
 from lcengine.errors import InputError
+from lcengine.grid import Grid
+from lcengine.legends import Legend
 from lcengine.store.protocol import bucket_of, require
+from lcengine.store.rows import layout_of
 from lcengine.store.staged import NOTE
 from lcengine.store.template import PROVENANCE
 
@@ -134,6 +137,24 @@ def _locate_snapshot(address: str) -> Found:
     return Found(store, address, consolidated=False)
 
 
+def grid_of(path: str | os.PathLike[str]) -> Grid:
+    """The grid of a product; `InputError` for what is none, or has none."""
+    layout = layout_of(locate(path).provenance())
+    if not isinstance(layout, Grid):
+        raise InputError(f"{path} holds samples, which have no grid; give a raster product")
+    return layout
+
+
+def legend_of(path: str | os.PathLike[str]) -> Legend:
+    """The legend of a product of classes; `InputError` for any other."""
+    found = locate(path).provenance().get("legend")
+    if found is None:
+        raise InputError(
+            f"{path} states no legend, so it holds no classes; make one with `lcengine labels`"
+        )
+    return Legend.from_json(found)
+
+
 def sidecar(path: str | os.PathLike[str], name: str) -> bytes:
     """A file laid beside the arrays, e.g. `items.parquet`; `InputError` where there is none."""
     content = read_sidecar(locate(path), name)
@@ -183,7 +204,7 @@ def open(path: str | os.PathLike[str]) -> xr.Dataset:
     provenance = raw.attrs[PROVENANCE]
     names = list(provenance["variables"])
     out = raw[names].assign({name: _decode(raw[name].variable) for name in names})
-    if "time" in raw.dims:
+    if "time_bnds" in raw.variables:
         out = _with_times(out, raw)
     # What the files look like is of no use to a copy, which has chunks and fills of its own.
     return out.assign_attrs(lcengine=json.dumps(provenance)).drop_encoding()

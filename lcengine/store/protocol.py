@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,8 +15,9 @@ from typing import Any, Protocol, runtime_checkable
 import numpy.typing as npt
 
 from lcengine.errors import InputError
-from lcengine.grid import Grid, Tile
+from lcengine.grid import Tile
 from lcengine.periods import Period
+from lcengine.store.rows import Layout, Part
 from lcengine.store.template import Variable
 
 Receipt = dict[str, Any]
@@ -42,7 +45,11 @@ class Staging(Protocol):
         """The frozen plan."""
         ...
 
-    def write(self, tile: Tile, arrays: Mapping[str, npt.NDArray[Any]]) -> str:
+    def file(self, name: str) -> bytes:
+        """A large part of the frozen plan, kept as a file beside it."""
+        ...
+
+    def write(self, tile: Tile | Part, arrays: Mapping[str, npt.NDArray[Any]]) -> str:
         """Write a tile's arrays, read them back, and return the SHA-256 of their pixels.
 
         Raises `StoreError` when an array is not one whole tile or does not read back equal.
@@ -127,13 +134,15 @@ class Target(Protocol):
         request: Mapping[str, Any],
         run_id: str,
         plan: Mapping[str, Any],
-        grid: Grid,
+        layout: Layout,
         variables: Sequence[Variable],
         periods: Sequence[Period] = (),
+        files: Mapping[str, bytes] | None = None,
     ) -> Staging:
         """Lay out fresh work, discarding older; the note that makes it count is written last.
 
-        Variables are (y, x), or (time, y, x) where `periods` are given.
+        Variables on a grid are (y, x), or (time, y, x) where `periods` are given; of samples
+        (sample, *their shape). `files` are large parts of the plan.
         """
         ...
 
@@ -165,6 +174,15 @@ def differences(new: Any, old: Any, path: str = "") -> list[str]:
             found += differences(new.get(key), old.get(key), name)
         return found
     return [] if new == old else [f"{path}: {old!r} -> {new!r}"]
+
+
+def digest(data: Mapping[str, Any], files: Mapping[str, bytes] | None = None) -> str:
+    """A short SHA-256 of JSON values and files: the identity of a plan."""
+    text = json.dumps(data, sort_keys=True, separators=(",", ":"))
+    found = hashlib.sha256(text.encode())
+    for name, content in sorted((files or {}).items()):
+        found.update(name.encode() + hashlib.sha256(content).digest())
+    return found.hexdigest()[:16]
 
 
 def require(module: str, extra: str) -> ModuleType:

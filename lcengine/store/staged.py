@@ -15,10 +15,11 @@ from zarr.abc.store import Store
 
 import lcengine
 from lcengine.errors import StoreError
-from lcengine.grid import Grid, Tile
+from lcengine.grid import Tile
 from lcengine.periods import Period
 from lcengine.store.area import Area
 from lcengine.store.protocol import Receipt, differences
+from lcengine.store.rows import Layout, Part
 from lcengine.store.template import PROVENANCE, Variable, consolidate, create_template
 from lcengine.store.tiles import tile_table
 
@@ -65,7 +66,7 @@ class NotedStaging(ABC):
         """The staged group, writable."""
 
     @abstractmethod
-    def write(self, tile: Tile, arrays: Mapping[str, npt.NDArray[Any]]) -> str:
+    def write(self, tile: Tile | Part, arrays: Mapping[str, npt.NDArray[Any]]) -> str:
         """Write a tile's arrays, read them back, and return their content hash."""
 
     @abstractmethod
@@ -142,12 +143,16 @@ class NotedStaging(ABC):
 
     def plan(self) -> dict[str, Any]:
         """The frozen plan."""
+        plan: dict[str, Any] = json.loads(self.file(PLAN))
+        return plan
+
+    def file(self, name: str) -> bytes:
+        """A large part of the frozen plan."""
         with self.errors():
-            content = self.area.read(f"{self.work}/{PLAN}")
+            content = self.area.read(f"{self.work}/{name}")
         if content is None:
             raise StoreError(f"the work {self.version} at {self.output} was discarded or published")
-        plan: dict[str, Any] = json.loads(content)
-        return plan
+        return content
 
     def fail(self, tile: int, failure: Mapping[str, Any]) -> None:
         """Note a tile that was given up."""
@@ -262,9 +267,10 @@ class NotedTarget(ABC):
         request: Mapping[str, Any],
         run_id: str,
         plan: Mapping[str, Any],
-        grid: Grid,
+        layout: Layout,
         variables: Sequence[Variable],
         periods: Sequence[Period] = (),
+        files: Mapping[str, bytes] | None = None,
     ) -> NotedStaging:
         """Lay out fresh work, discarding older; the note that makes it count is written last.
 
@@ -280,16 +286,17 @@ class NotedTarget(ABC):
                 old.discard()
             staging = self.kind(self.output, f"{run_id}-{uuid.uuid4().hex[:8]}", self.area)
             staging.begin()
-            self.area.write(f"{staging.work}/{PLAN}", json.dumps(plan).encode())
+            for name, content in {**(files or {}), PLAN: json.dumps(plan).encode()}.items():
+                self.area.write(f"{staging.work}/{name}", content)
             provenance = {
                 "package": lcengine.__version__,
                 "run_id": run_id,
                 "request": dict(request),
-                "grid": grid.to_dict(),
+                "grid": layout.to_dict(),
                 "variables": [variable.name for variable in variables],
             }
             store = staging.store()
-            create_template(store, grid, variables, periods, provenance)
+            create_template(store, layout, variables, periods, provenance)
             staging.settle(store)
             note = {
                 "version": staging.version,

@@ -15,10 +15,15 @@ from zarr.abc.store import Store
 from zarr.codecs import ZstdCodec
 
 from lcengine.grid import Grid
+from lcengine.legends import Legend
 from lcengine.periods import Period
+from lcengine.store.rows import AXIS, Layout, Rows
 
 CHUNK = 512
 """Edge of a compressed chunk inside a shard; a shard is a tile, the unit of writing."""
+
+SAMPLE_CHUNK = 2**16
+"""Bytes of samples in a chunk at least: small ones share one, so that each can be compressed."""
 
 CODEC = ZstdCodec(level=1, checksum=True)
 """Of all that is stored: flipped bits are noticed when it is read."""
@@ -29,7 +34,11 @@ PROVENANCE = "lcengine"
 
 @dataclass(frozen=True, slots=True)
 class Variable:
-    """One array of a product, with an explicit fill that no valid pixel has; None is NaN."""
+    """One array of a product, with an explicit fill that no valid pixel has; None is NaN, or none.
+
+    `legend`: of classes. `dims`, `shape`: the axes of one sample, in products of samples; variables
+    share axes of one name, which must be equally long (so `band_s2` and `band_s1`, but `y`, `x`).
+    """
 
     name: str
     dtype: str
@@ -37,15 +46,24 @@ class Variable:
     long_name: str
     scale: float | None = None
     units: str | None = None
+    legend: Legend | None = None
+    dims: tuple[str, ...] = ()
+    shape: tuple[int, ...] = ()
 
     @property
     def missing(self) -> float:
-        """The fill as a number."""
-        return math.nan if self.fill is None else self.fill
+        """The fill as a number; 0 of integers that have none."""
+        if self.fill is None:
+            return math.nan if np.dtype(self.dtype).kind == "f" else 0
+        return self.fill
 
     def attributes(self) -> dict[str, Any]:
         """CF attributes."""
-        out: dict[str, Any] = {"long_name": self.long_name, "grid_mapping": "spatial_ref"}
+        out: dict[str, Any] = {"long_name": self.long_name}
+        if not self.dims:
+            out["grid_mapping"] = "spatial_ref"
+        if self.legend is not None:
+            out.update(self.legend.attributes())
         if self.fill is not None:
             out["_FillValue"] = self.fill
         if self.scale is not None:
@@ -58,15 +76,46 @@ class Variable:
 
 def create_template(
     store: Store,
-    grid: Grid,
+    layout: Layout,
     variables: Sequence[Variable],
     periods: Sequence[Period],
     provenance: Mapping[str, Any],
 ) -> None:
     """Create the group with all metadata and coordinates, and no pixel."""
+    group = zarr.open_group(store, mode="w", zarr_format=3)
+    group.attrs[PROVENANCE] = dict(provenance)
+    if isinstance(layout, Rows):
+        _samples(group, layout, variables)
+    else:
+        _raster(group, layout, variables, periods)
+
+
+def _samples(group: zarr.Group, rows: Rows, variables: Sequence[Variable]) -> None:
+    """One array per variable, (sample, …): a shard is a part."""
+    for variable in variables:
+        size = np.dtype(variable.dtype).itemsize * math.prod(variable.shape)
+        # Divisors of the part only: shards are made of whole chunks.
+        sizes = [n for n in range(1, rows.part + 1) if rows.part % n == 0]
+        chunk = next((n for n in sizes if n * size >= SAMPLE_CHUNK), rows.part)
+        group.create_array(
+            variable.name,
+            shape=(rows.count, *variable.shape),
+            dtype=variable.dtype,
+            chunks=(chunk, *variable.shape),
+            shards=(rows.part, *variable.shape),
+            fill_value=variable.missing,
+            compressors=[CODEC],
+            dimension_names=(AXIS, *variable.dims),
+            attributes=variable.attributes(),
+        )
+
+
+def _raster(
+    group: zarr.Group, grid: Grid, variables: Sequence[Variable], periods: Sequence[Period]
+) -> None:
+    """Coordinates and one array per variable, ([time,] y, x): a shard is a tile."""
     height, width = grid.shape
     transform = grid.transform
-    group = zarr.open_group(store, mode="w", zarr_format=3)
     group.attrs.update(
         {
             "Conventions": "CF-1.11",
@@ -74,7 +123,6 @@ def create_template(
             "proj:wkt2": grid.crs_wkt,
             "spatial:transform": list(transform)[:6],
             "spatial:shape": [height, width],
-            PROVENANCE: dict(provenance),
         }
     )
     _coordinate(group, "x", grid.x(np.arange(width)), "projection_x_coordinate")

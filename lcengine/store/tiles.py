@@ -7,7 +7,7 @@ import io
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import islice, product
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from zarr.core.sync import sync
 
 from lcengine.errors import StoreError
 from lcengine.grid import Tile
+from lcengine.store.rows import Layout, Part, tile_of
 
 Array = zarr.Array[Any]
 Listing = Callable[[str], Iterable[tuple[str, int]]]
@@ -50,7 +51,9 @@ class Survey:
     """Keys of shards that no marker speaks of."""
 
 
-def write_tile(group: zarr.Group, tile: Tile, arrays: Mapping[str, npt.NDArray[Any]]) -> Written:
+def write_tile(
+    group: zarr.Group, tile: Tile | Part, arrays: Mapping[str, npt.NDArray[Any]]
+) -> Written:
     """Write a tile's arrays and read them back; `StoreError` if they do not fit or differ."""
     total = hashlib.sha256()
     hashes, keys = {}, {}
@@ -58,10 +61,9 @@ def write_tile(group: zarr.Group, tile: Tile, arrays: Mapping[str, npt.NDArray[A
         # Per array: zarr's global setting would be shared by the tasks of all threads.
         target = member(group, name).with_config({"write_empty_chunks": True})
         check_fits(tile, name, pixels, target)
-        where = (..., *tile.slices)
         _replace(group, target, tile, pixels)
         nan = pixels.dtype.kind == "f"
-        if not np.array_equal(np.asarray(target[where]), pixels, equal_nan=nan):
+        if not np.array_equal(np.asarray(target[tile.selection]), pixels, equal_nan=nan):
             raise StoreError(
                 f"tile {tile.index} of {name} does not read back as written; "
                 f"check the storage under {group.store}"
@@ -73,16 +75,15 @@ def write_tile(group: zarr.Group, tile: Tile, arrays: Mapping[str, npt.NDArray[A
     return Written(total.hexdigest(), hashes, keys)
 
 
-def _replace(group: zarr.Group, array: Array, tile: Tile, pixels: npt.NDArray[Any]) -> None:
+def _replace(group: zarr.Group, array: Array, tile: Tile | Part, pixels: npt.NDArray[Any]) -> None:
     """Write a tile, also over what a power loss left of it."""
-    where = (..., *tile.slices)
     try:
-        array[where] = pixels
+        array[tile.selection] = pixels
     except (RuntimeError, ValueError):
         # zarr merges a cropped tile into the shard that lies there, which cannot be decoded.
         for key in shard_keys(array, tile):
             sync(group.store.delete(key))
-        array[where] = pixels
+        array[tile.selection] = pixels
 
 
 def member(group: zarr.Group, name: str) -> Array:
@@ -92,29 +93,40 @@ def member(group: zarr.Group, name: str) -> Array:
     return found
 
 
-def check_fits(tile: Tile, name: str, pixels: npt.NDArray[Any], array: Array) -> None:
+def check_fits(tile: Tile | Part, name: str, pixels: npt.NDArray[Any], array: Array) -> None:
     """`StoreError` unless the pixels are one whole shard: two tasks must never share one."""
-    edge = (array.shards or array.chunks)[-1]
-    *times, height, width = array.shape
-    y0, x0 = tile.row * edge, tile.col * edge
-    whole = (y0, x0, *times, min(edge, height - y0), min(edge, width - x0))
-    if (tile.y0, tile.x0, *pixels.shape) != whole or pixels.dtype != array.dtype:
+    edges = array.shards or array.chunks
+    shape, whole = [], True
+    for own, edge, size in zip(_ranges(array, tile), edges, array.shape, strict=True):
+        start, stop = (0, size) if own is None else (own.start, own.stop)
+        shape.append(stop - start)
+        whole &= own is None or (start % edge == 0 and stop == min(start + edge, size))
+    if not whole or pixels.shape != tuple(shape) or pixels.dtype != array.dtype:
         raise StoreError(
-            f"tile {tile.index} of {name} is {pixels.dtype} (y, x, *shape) "
-            f"{(tile.y0, tile.x0, *pixels.shape)}, expected {array.dtype} {whole}"
+            f"tile {tile.index} of {name} is {pixels.dtype} {pixels.shape} at {tile.selection}, "
+            f"expected {array.dtype} and one whole shard of {edges}"
         )
 
 
-def shard_keys(array: Array, tile: Tile) -> list[str]:
+def shard_keys(array: Array, tile: Tile | Part) -> list[str]:
     """Keys of a tile's shards: one, or one per period."""
-    place = f"{tile.row}/{tile.col}"
-    if array.ndim == 2:
-        return [f"{array.path}/c/{place}"]
-    return [f"{array.path}/c/{time}/{place}" for time in range(array.shape[0])]
+    edges = array.shards or array.chunks
+    places = (
+        range(-(-size // edge)) if own is None else [own.start // edge]
+        for own, edge, size in zip(_ranges(array, tile), edges, array.shape, strict=True)
+    )
+    return [f"{array.path}/c/{'/'.join(map(str, place))}" for place in product(*places)]
+
+
+def _ranges(array: Array, tile: Tile | Part) -> list[slice | None]:
+    """What a tile takes of each axis; None is all of it."""
+    given: list[slice | None] = [part for part in tile.selection if part is not Ellipsis]
+    others: list[slice | None] = [None] * (array.ndim - len(given))
+    return [*others, *given] if tile.selection[0] is Ellipsis else [*given, *others]
 
 
 def survey(
-    markers: Iterable[Mapping[str, Any]], names: Sequence[str], cols: int, listing: Listing
+    markers: Iterable[Mapping[str, Any]], names: Sequence[str], layout: Layout, listing: Listing
 ) -> Survey:
     """Hold the sizes in the markers against a listing of each variable.
 
@@ -132,7 +144,7 @@ def survey(
         expected = np.array(sizes[name]).reshape(len(tiles), -1) if tiles else np.zeros((0, 0))
         actual = np.zeros_like(expected)
         for key, size in listing(name):
-            place = _place(key, cols)
+            place = _place(key, layout)
             at = index.get(place[0]) if place else None
             if place is None or at is None or place[1] >= actual.shape[1]:
                 out.foreign.append(key)
@@ -143,13 +155,12 @@ def survey(
     return out
 
 
-def _place(key: str, cols: int) -> tuple[int, int] | None:
+def _place(key: str, layout: Layout) -> tuple[int, int] | None:
     """(tile, period) of a shard's key; None for what is no shard."""
     parts = key.split("/")[2:]
-    if len(parts) not in (2, 3) or not all(part.isdecimal() for part in parts):
+    if not parts or not all(part.isdecimal() for part in parts):
         return None
-    time, row, col = [0, *map(int, parts)][-3:]
-    return (row * cols + col, time) if col < cols else None
+    return tile_of(layout, [int(part) for part in parts])
 
 
 def tile_table(markers: Iterable[Mapping[str, Any]]) -> bytes:

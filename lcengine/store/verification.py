@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from lcengine.errors import InputError
-from lcengine.grid import Grid, Tile
+from lcengine.grid import Tile
 from lcengine.store.product import Found, locate, read_sidecar
+from lcengine.store.rows import Part, layout_of
 from lcengine.store.staged import TILES
 from lcengine.store.tiles import Array, member, shard_keys, tile_rows
 
@@ -57,13 +58,13 @@ def verify(path: str | os.PathLike[str]) -> Verification:
 
 def _faults(found: Found, rows: dict[int, dict[str, Any]]) -> Iterator[Fault]:
     provenance = found.provenance()
-    grid = Grid.from_dict(provenance["grid"])
+    layout = layout_of(provenance)
     group = found.group()
     for name in provenance["variables"]:
         array = member(group, name)
         lying = set(found.shards(name))
         for number, row in rows.items():
-            tile = grid.tile_at(number)
+            tile = layout.tile_at(number)
             keys = set(shard_keys(array, tile))
             reason = (
                 "a shard is missing"
@@ -77,10 +78,10 @@ def _faults(found: Found, rows: dict[int, dict[str, Any]]) -> Iterator[Fault]:
             yield Fault(None, name, f"{key} belongs to no tile")
 
 
-def _differs(array: Array, tile: Tile, expected: str) -> str | None:
+def _differs(array: Array, tile: Tile | Part, expected: str) -> str | None:
     """Why the pixels are not the ones written, None where they are."""
     try:
-        pixels = np.ascontiguousarray(array[(..., *tile.slices)])
+        pixels = np.ascontiguousarray(array[tile.selection])
     except (RuntimeError, ValueError, OSError) as error:
         return f"cannot be read: {str(error).splitlines()[0]}"
     seen = hashlib.sha256(pixels.data).hexdigest()

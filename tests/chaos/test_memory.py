@@ -5,8 +5,9 @@ from __future__ import annotations
 import archives
 import pytest
 
+from lcengine import jobs
 from lcengine.cluster import connect
-from lcengine.composite import plan_composite, run_composite
+from lcengine.composite import plan_composite
 from lcengine.composite.planning import read_threads
 from lcengine.grid import Grid
 
@@ -24,7 +25,7 @@ def test_a_tile_larger_than_its_worker(tmp_path):
     assert plan.reads.memory(plan.output_bytes, read_threads()) > 0.8 * LIMIT
     seen = []
     with connect(f"local:workers=1,threads=1,memory={LIMIT}B") as client:
-        output = run_composite(plan, tmp_path / "out.zarr", client=client, listener=seen.append)
+        output = jobs.run(plan, tmp_path / "out.zarr", client=client, listener=seen.append)
     assert seen[-1].retried == seen[-1].failed == 0
     expected, _ = archives.in_process(plan.fitting(None, 2))
     assert plan.fitting(None, 2).reads.block == SIZE // 4

@@ -13,7 +13,7 @@ import archives
 import numpy as np
 import pytest
 
-from lcengine.composite import run_composite
+from lcengine import jobs
 
 DEPLOYMENTS = Path(__file__).resolve().parents[2] / "cluster"
 TLS_VARIABLES = ("LCENGINE_TLS_CA", "LCENGINE_TLS_CERT", "LCENGINE_TLS_KEY")
@@ -92,7 +92,7 @@ def differing(client, plans, folder):
         expected, failures = archives.in_process(plan)
         assert failures == []
         assert len(plan.reads.tiles) > 4
-        output = run_composite(plan, folder / f"{number}.zarr", client=client)
+        output = jobs.run(plan, folder / f"{number}.zarr", client=client)
         product = archives.arrays(output)
         assert product.keys() == expected.keys()
         assert len(np.unique(product["blue"])) > 100

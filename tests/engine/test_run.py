@@ -13,8 +13,7 @@ import pytest
 import tasks
 from distributed.diagnostics.plugin import SchedulerPlugin
 
-from lcengine import engine
-from lcengine.composite import run_composite
+from lcengine import engine, jobs
 from lcengine.engine import Listener, Outcome, Policy
 from lcengine.errors import InputError, RunError, StoreError
 from lcengine.simulate import SimulationOptions, simulate
@@ -333,7 +332,7 @@ class TestComposite:
         plan = archives.request(world.catalog, "blue", "swir16", tile=16).plan()
         assert len(plan.reads.tiles) == 36
         with Census(client) as census:
-            run_composite(plan, tmp_path / "out.zarr", client=client)
+            jobs.run(plan, tmp_path / "out.zarr", client=client)
         assert len(census.seen) == 36
         assert 0 < census.most <= 12
 

@@ -1,4 +1,4 @@
-"""The store's promises through `run_composite`, with a cluster."""
+"""The store's promises through `jobs.run`, with a cluster."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ import xarray as xr
 from places import KINDS, backend_at
 
 import lcengine
-from lcengine import engine, store
+from lcengine import engine, jobs, store
 from lcengine.catalog import Query
 from lcengine.cluster import connect
-from lcengine.composite import CompositeRequest, plan_composite, run_composite
-from lcengine.composite.task import run_tile
+from lcengine.composite import CompositeRequest, plan_composite
 from lcengine.errors import RunError, StoreError
 from lcengine.grid import Grid
 from lcengine.simulate import SimulationOptions, simulate
@@ -46,7 +45,7 @@ def everywhere(plan, client, tmp_path_factory):
     made = {}
     for name in KINDS:
         made[name] = backend_at(name, tmp_path_factory.mktemp(name))
-        run_composite(plan, made[name].output, client=client, store=made[name].kind)
+        jobs.run(plan, made[name].output, client=client, store=made[name].kind)
     return made
 
 
@@ -95,7 +94,7 @@ class TestEverywhere:
         place = products[name]
         before = place.files()
         seen = []
-        run_composite(
+        jobs.run(
             plan_of(items), place.output, client=client, listener=seen.append, store=place.kind
         )
         assert seen == []
@@ -105,16 +104,16 @@ class TestEverywhere:
         place = products["s3"]
         before = place.files()
         with pytest.raises(StoreError, match=r"not overwritten.*--store icechunk"):
-            run_composite(plan_of(items), place.output, client=client, restart=True)
+            jobs.run(plan_of(items), place.output, client=client, restart=True)
         assert place.files() == before
 
 
 class TestRuns:
-    """The same promises through `run_composite`, with a cluster."""
+    """The same promises through `jobs.run`, with a cluster."""
 
     def test_the_arrays_are_those_of_the_tile_task(self, items, tmp_path, client):
         plan = plan_of(items)
-        output = run_composite(plan, tmp_path / "out.zarr", client=client)
+        output = jobs.run(plan, tmp_path / "out.zarr", client=client)
         expected, _ = archives.in_process(plan)
         stored = archives.arrays(output)
         assert set(stored) == set(expected)
@@ -122,10 +121,10 @@ class TestRuns:
             np.testing.assert_array_equal(stored[name], pixels)
 
     def test_a_published_request_is_not_run_again(self, items, tmp_path, client):
-        output = Path(run_composite(plan_of(items), tmp_path / "out.zarr", client=client))
+        output = Path(jobs.run(plan_of(items), tmp_path / "out.zarr", client=client))
         version = output.resolve()
         seen = []
-        run_composite(plan_of(items), output, client=client, listener=seen.append)
+        jobs.run(plan_of(items), output, client=client, listener=seen.append)
         assert seen == []
         assert output.resolve() == version
 
@@ -138,10 +137,8 @@ class TestRuns:
         receipts, tables = [], set()
         for attempt in range(3):
             place = store.target(tmp_path / f"{attempt}.zarr")
-            staging = place.create(
-                {}, plan.run_id, plan.to_json(), plan.grid, plan.variables(), plan.time_axis
-            )
-            receipts.append(run_tile(staging, 0, attempt))
+            staging = jobs.stage(place, {}, plan)
+            receipts.append(jobs.run_tile(staging, 0, attempt))
             output = staging.publish([0], {}, {})
             tables.add(store.sidecar(output, "tiles.parquet"))
         assert len({receipt["spent"]["bytes_read"] for receipt in receipts}) > 1
@@ -150,9 +147,7 @@ class TestRuns:
     def test_what_failed_before_comes_last(self, items, tmp_path, client, monkeypatch):
         plan = plan_of(items)
         place = store.target(tmp_path / "out.zarr")
-        staging = place.create(
-            {}, plan.run_id, plan.to_json(), plan.grid, plan.variables(), plan.time_axis
-        )
+        staging = jobs.stage(place, {}, plan)
         staging.fail(0, {"error": "no such file", "attempts": 3, "quarantined": False})
         order = []
         accept = store.LocalStaging.accept
@@ -161,7 +156,7 @@ class TestRuns:
             "accept",
             lambda self, receipt: (order.append(receipt["tile"]), accept(self, receipt)),
         )
-        run_composite(plan, place.output, client=client, request={}, policy=engine.Policy(window=1))
+        jobs.run(plan, place.output, client=client, request={}, policy=engine.Policy(window=1))
         assert order == [1, 2, 3, 0]
 
     def test_a_changed_request_is_refused_with_the_difference(self, items, tmp_path, client):
@@ -170,7 +165,7 @@ class TestRuns:
 
         def run(method, **options):
             plan = plan_of(items, method=method)
-            return run_composite(plan, output, client=client, request={"method": method}, **options)
+            return jobs.run(plan, output, client=client, request={"method": method}, **options)
 
         run("median")
         with pytest.raises(StoreError, match=r"method: 'median' -> 'mean'.*--restart"):
@@ -180,7 +175,7 @@ class TestRuns:
 
     def test_a_failed_restart_leaves_the_old_product(self, items, tmp_path, client):
         """FAULTS 32."""
-        output = run_composite(plan_of(items), tmp_path / "out.zarr", client=client)
+        output = jobs.run(plan_of(items), tmp_path / "out.zarr", client=client)
         content = archives.tree(output)
         broken = replace(
             items,
@@ -190,18 +185,18 @@ class TestRuns:
             ),
         )
         with pytest.raises(RunError, match="4 of 4 tiles failed"):
-            run_composite(plan_of(broken), output, client=client, restart=True)
+            jobs.run(plan_of(broken), output, client=client, restart=True)
         assert archives.tree(output) == content
         assert lcengine.open(output)["blue"].notnull().all()
-        run_composite(plan_of(items), output, client=client, restart=True)
+        jobs.run(plan_of(items), output, client=client, restart=True)
         replaced = archives.tree(output)
         assert replaced == content
 
     def test_a_reader_during_the_run_sees_the_old_product(self, items, tmp_path, client):
-        output = run_composite(plan_of(items), tmp_path / "out.zarr", client=client)
+        output = jobs.run(plan_of(items), tmp_path / "out.zarr", client=client)
         content = archives.tree(output)
         seen = []
-        run_composite(
+        jobs.run(
             plan_of(items, method="mean"),
             output,
             client=client,

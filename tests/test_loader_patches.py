@@ -13,8 +13,8 @@ from sample_stores import S1, S2, sample_arrays, write_samples
 from zarr.codecs import BytesCodec, ZstdCodec
 
 from lcengine.errors import InputError, StoreError
-from lcengine.store import rows as module
-from lcengine.store.rows import ShardRows, ZarrRows, readers
+from lcengine.store import patches as module
+from lcengine.store.patches import ShardRows, ZarrRows, readers
 
 COUNT = 21  # the last shard is not full
 

@@ -1,31 +1,114 @@
-"""From a plan to a published product: resume or stage, run the tiles, publish."""
+"""From a plan to a published product: resume or stage, run the tiles, publish.
+
+Whatever is made by tiles is made here. A kind of product is a module `lcengine.<kind>.task` with a
+`KIND`: how its frozen plan is read back, what a tile of it is, and what is said of the whole.
+"""
 
 from __future__ import annotations
 
 import functools
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from dataclasses import asdict
-from typing import Any
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from importlib import import_module
+from typing import Any, Protocol, Self
+
+import numpy.typing as npt
 
 from lcengine import cluster, engine
-from lcengine.composite.planning import CompositePlan
-from lcengine.composite.provenance import items_table, ledger_table
-from lcengine.composite.task import load_plan, run_tile, warm_up
 from lcengine.errors import InputError, RunError, StoreError
-from lcengine.grid import Grid
-from lcengine.store import Staging, Target, differences, provenance, target
+from lcengine.periods import Period
+from lcengine.store import (
+    Layout,
+    Staging,
+    Target,
+    Variable,
+    differences,
+    layout_of,
+    provenance,
+    target,
+)
 
-Planner = Callable[[], CompositePlan]
+KINDS = ("composite", "labels", "samples")
+
+File = Callable[[str], bytes]
+"""A large part of a frozen plan, by name."""
+Arrays = Mapping[str, npt.NDArray[Any]]
+Receipts = Callable[[], Iterator[engine.Receipt]]
+"""Receipts of all tiles, in no order; asked again, they come again."""
+
+
+class Plan(Protocol):
+    """Everything that the tasks of a product need, frozen and saved beside it."""
+
+    @property
+    def kind(self) -> str:
+        """One of `KINDS`."""
+        ...
+
+    @property
+    def layout(self) -> Layout:
+        """How the product is cut into tiles."""
+        ...
+
+    @property
+    def tiles(self) -> Sequence[int]:
+        """The tiles to make."""
+        ...
+
+    @property
+    def run_id(self) -> str:
+        """Identity of the result."""
+        ...
+
+    @property
+    def time_axis(self) -> Sequence[Period]:
+        """The periods along the product's time dimension; empty where it has none."""
+        ...
+
+    def variables(self) -> Sequence[Variable]:
+        """The product's variables in writing order."""
+        ...
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values that `Kind.load` makes the plan of again."""
+        ...
+
+    def files(self) -> Mapping[str, bytes]:
+        """Parts of the plan that are too large for JSON."""
+        ...
+
+    def only(self, tiles: Sequence[int]) -> Self:
+        """The plan of some of its tiles, for counting what is left."""
+        ...
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How the plans of a kind are carried out; all functions run on workers and in the driver.
+
+    `compute(plan, tile, attempt)`: arrays by variable and a receipt of JSON values, of which
+    `pixels`, `clear`, `observations`, `failures` (a list) and `spent` (what differs from run to
+    run, with `bytes_read`) are shown. `finish`: facts for the provenance, files beside the arrays.
+    """
+
+    load: Callable[[Mapping[str, Any], File], Any]
+    compute: Callable[[Any, int, int], tuple[Arrays, dict[str, Any]]]
+    finish: Callable[[Any, Receipts], tuple[dict[str, Any], dict[str, bytes]]]
+    warm_up: Callable[[Any], None] | None = None
+
+
+Planner = Callable[[], Plan]
 ClientSource = engine.Client | Callable[[], AbstractContextManager[engine.Client]]
 Watcher = Callable[[engine.Progress], None]
-Guard = Callable[[CompositePlan], None]
+Guard = Callable[[Any], None]
 
 
-def run_composite(  # noqa: PLR0913 - what, whereto, and how it is carried out
-    plan: CompositePlan | Planner,
+def run(  # noqa: PLR0913 - what, whereto, and how it is carried out
+    plan: Plan | Planner,
     output: str | os.PathLike[str],
     *,
     client: ClientSource | None = None,
@@ -36,7 +119,7 @@ def run_composite(  # noqa: PLR0913 - what, whereto, and how it is carried out
     policy: engine.Policy | None = None,
     listener: Watcher | None = None,
 ) -> str:
-    """Compute a composite into `output` (Zarr v3), resuming what an earlier run left unfinished.
+    """Make a product at `output` (Zarr v3), resuming what an earlier run left unfinished.
 
     `plan`: a plan, or a function that makes one, which is called only when there is nothing to
     resume. `output`: a local path or `s3://bucket/key`. `client`: any `distributed.Client`, or a
@@ -52,7 +135,7 @@ def run_composite(  # noqa: PLR0913 - what, whereto, and how it is carried out
     """
     place = target(output, store)
     if request is None:
-        if not isinstance(plan, CompositePlan):
+        if callable(plan):
             raise StoreError("a plan that is made on demand needs `request`, its identity")
         request = {"run_id": plan.run_id}
     request = json.loads(json.dumps(dict(request)))  # as its note will read
@@ -63,14 +146,14 @@ def run_composite(  # noqa: PLR0913 - what, whereto, and how it is carried out
             return place.output
         staging = None if restart else place.find(request)
         if staging is None:
-            made = plan if isinstance(plan, CompositePlan) else plan()
+            made = plan() if callable(plan) else plan
             if guard is not None:
                 guard(made)
-            staging, guard = _stage(place, request, made), None
+            staging, guard = stage(place, request, made), None
         return _finish(staging, client, policy, listener, guard)
 
 
-def resume_composite(
+def resume(
     output: str | os.PathLike[str],
     *,
     client: ClientSource | None = None,
@@ -79,7 +162,7 @@ def resume_composite(
 ) -> str:
     """Go on with unfinished work on its frozen plan: the failed tiles and those not begun.
 
-    `StoreError` where there is nothing unfinished. Otherwise as `run_composite`.
+    `StoreError` where there is nothing unfinished. Otherwise as `run`.
     """
     place = target(output)
     _asked(place)  # before a lock leaves its traces where there is nothing
@@ -98,7 +181,7 @@ def _asked(place: Target) -> dict[str, Any]:
     return dict(note["request"])
 
 
-def run_status(output: str | os.PathLike[str]) -> dict[str, Any]:
+def status(output: str | os.PathLike[str]) -> dict[str, Any]:
     """How far the work on an output has come, as JSON values.
 
     `state` is `unfinished` or `published`; `failed_tiles` says of each tile given up its error, how
@@ -116,8 +199,9 @@ def run_status(output: str | os.PathLike[str]) -> dict[str, Any]:
     lost = done = 0
     for receipt in staging.done():
         done += 1
-        lost += len(receipt["failures"])
-    tiles = len(load_plan(staging).reads.tiles)
+        lost += len(receipt.get("failures", ()))
+    _, plan = load(staging)
+    tiles = len(plan.tiles)
     failed = staging.failed()
     return {
         **facts,
@@ -140,7 +224,7 @@ def _copied(output: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def _published_facts(found: Mapping[str, Any]) -> dict[str, Any]:
-    tiles = Grid.from_dict(found["grid"]).n_tiles
+    tiles = layout_of(found).n_tiles
     return {
         "published": found["run_id"],
         "state": "published",
@@ -148,7 +232,7 @@ def _published_facts(found: Mapping[str, Any]) -> dict[str, Any]:
         "done": tiles,
         "failed": 0,
         "remaining": 0,
-        "failed_reads": found["failed_reads"],
+        "failed_reads": found.get("failed_reads", 0),
         "failed_tiles": [],
     }
 
@@ -167,9 +251,12 @@ def _is_published(place: Target, request: Mapping[str, Any]) -> bool:
     return True
 
 
-def _stage(place: Target, request: Mapping[str, Any], plan: CompositePlan) -> Staging:
+def stage(place: Target, request: Mapping[str, Any], plan: Plan) -> Staging:
+    """Lay out fresh work on a plan; the output must be held by this driver."""
+    frozen = {"kind": plan.kind, "plan": plan.to_json()}
+    variables = plan.variables()
     return place.create(
-        request, plan.run_id, plan.to_json(), plan.grid, plan.variables(), plan.time_axis
+        request, plan.run_id, frozen, plan.layout, variables, plan.time_axis, plan.files()
     )
 
 
@@ -181,8 +268,8 @@ def _finish(
     guard: Guard | None = None,
 ) -> str:
     """Run the tiles that are missing, unless `guard` objects, and publish."""
-    plan = load_plan(staging)
-    tiles = [int(number) for number in plan.reads.tiles]
+    kind, plan = load(staging)
+    tiles = [int(number) for number in plan.tiles]
     done = {receipt["tile"] for receipt in staging.done()}
     todo = [number for number in tiles if number not in done]
     if guard is not None:
@@ -195,15 +282,8 @@ def _finish(
     watcher(progress)
     if todo:
         _run_tiles(todo, staging, _opened(client), policy, _Hearing(staging, progress, watcher))
-    count, ledger = ledger_table(staging.done())
-    facts = {
-        "sensor": plan.sensor.name,
-        "recipe": plan.spec.to_json(),
-        "items": len(plan.items),
-        "failed_reads": count,
-    }
-    sidecars = {"items.parquet": items_table(plan), "failures.parquet": ledger}
-    return staging.publish(tiles, facts, sidecars)
+    facts, sidecars = kind.finish(plan, staging.done)
+    return staging.publish(tiles, {"kind": plan.kind, **facts}, sidecars)
 
 
 def _opened(client: ClientSource | None) -> AbstractContextManager[engine.Client]:
@@ -224,7 +304,7 @@ def _run_tiles(
             todo,
             functools.partial(run_tile, staging),
             client,
-            name=f"composite-{staging.version}",
+            name=f"tile-{staging.version}",
             policy=policy,
             warm_up=functools.partial(warm_up, staging),
             listener=hearing.listener(),
@@ -265,11 +345,11 @@ class _Hearing:
         self.staging.accept(receipt)
         state = self.progress
         state.done += 1
-        state.pixels += receipt["pixels"]
-        state.clear += receipt["clear"]
-        state.observations += receipt["observations"]
-        state.bytes_read += receipt["spent"]["bytes_read"]
-        state.failures += len(receipt["failures"])
+        state.pixels += receipt.get("pixels", 0)
+        state.clear += receipt.get("clear", 0)
+        state.observations += receipt.get("observations", 0)
+        state.bytes_read += receipt.get("spent", {}).get("bytes_read", 0)
+        state.failures += len(receipt.get("failures", ()))
         self.watcher(state)
 
     def failed(self, failure: engine.TileFailure) -> None:
@@ -283,3 +363,29 @@ class _Hearing:
 
     def staffed(self, workers: int, threads: int) -> None:
         self.progress.staff(workers, threads)
+
+
+# ------------------------------------------------------------------------------------- on a worker
+
+
+@lru_cache(maxsize=2)
+def load(staging: Staging) -> tuple[Kind, Any]:
+    """A frozen plan and its kind, read once per process."""
+    frozen = staging.plan()
+    kind: Kind = import_module(f"lcengine.{frozen['kind']}.task").KIND
+    return kind, kind.load(frozen["plan"], staging.file)
+
+
+def run_tile(staging: Staging, number: int, attempt: int = 0) -> engine.Receipt:
+    """The tile task: compute, write, verify, mark; a late or repeated run is harmless."""
+    kind, plan = load(staging)
+    arrays, receipt = kind.compute(plan, number, attempt)
+    staging.write(plan.layout.tile_at(number), arrays)
+    return staging.mark(number, receipt)
+
+
+def warm_up(staging: Staging) -> None:
+    """Load the plan and compile what it needs."""
+    kind, plan = load(staging)
+    if kind.warm_up is not None:
+        kind.warm_up(plan)
