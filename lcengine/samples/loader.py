@@ -76,8 +76,7 @@ class Loader:
         if self.normalize:
             for entry in self.samples.inputs:
                 self._scaling(entry)
-        if self.weights is not None:
-            self._shares  # noqa: B018 (checks them)
+        self.order(0)  # a split that is not there, weights that do not fit
 
     def __len__(self) -> int:
         """Batches in an epoch."""
