@@ -76,7 +76,7 @@ class Loader:
         if self.normalize:
             for entry in self.samples.inputs:
                 self._scaling(entry)
-        self.order(0)  # a split that is not there, weights that do not fit
+        _ = self._members, self._shares  # a split that is not there, weights that do not fit
 
     def __len__(self) -> int:
         """Batches in an epoch."""
