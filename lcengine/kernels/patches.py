@@ -36,6 +36,10 @@ class Views(NamedTuple):
     steps: FLOAT
     """Pixels of the source per pixel of the patch."""
 
+    def of(self, part: slice) -> Views:
+        """The views of some of the samples."""
+        return Views(self.turns[part], self.tops[part], self.lefts[part], self.steps[part])
+
 
 class Scaling(NamedTuple):
     """`(value - means) * gains` per layer of a source."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -26,6 +26,8 @@ from lcengine.samples.source import LABEL, Arrays, Input
 INDEX: Final = "index"
 """Name of the samples' numbers in a batch, int64 (sample,)."""
 TRAIN: Final = "train"
+SCRATCH: Final = 2**20
+"""Bytes of stored samples that are decoded before they are turned and normalised."""
 
 NUMBERS = npt.NDArray[np.int64]
 
@@ -160,43 +162,60 @@ class Loader:
         out[INDEX] = draws
         return out
 
-    def _read(self, name: str, draws: NUMBERS) -> npt.NDArray[Any]:
-        rows = self.samples.rows[name]
-        out = np.empty((len(draws), *rows.shape[1:]), rows.dtype)
-        rows.read(draws, out)
-        return out
-
-    def _shape(self, values: npt.NDArray[Any]) -> tuple[int, ...]:
-        size = self._views.size(self.samples.patch)
-        return (*values.shape[:-2], size, size)
-
     def _label(self, draws: NUMBERS, views: Views) -> npt.NDArray[Any]:
-        values = self._read(LABEL, draws)
-        if self._views == PLAIN:
-            return values
-        out = np.empty(self._shape(values), values.dtype)
-        layers, to = values[:, None], out[:, None]
-        if self._views.scales:
-            zoom_nearest(layers, views, to)
-        else:
-            turn(layers, views, _SAME, None, to)
-        return out
+        out = self._empty(LABEL, len(draws))
+
+        def show(values: npt.NDArray[Any], part: Views, to: npt.NDArray[Any]) -> None:
+            if self._views.scales:
+                zoom_nearest(values[:, None], part, to[:, None])
+            else:
+                turn(values[:, None], part, _SAME, None, to[:, None])
+
+        return self._shown(LABEL, draws, views, out, None if self._views == PLAIN else show)
 
     def _image(self, entry: Input, draws: NUMBERS, views: Views) -> npt.NDArray[Any]:
-        values = self._read(entry.name, draws)
-        if self._views == PLAIN and not self.normalize:
-            return values
+        out = self._empty(entry.name, len(draws), np.float32 if self.normalize else entry.dtype)
         scaling = self._scaling(entry)
-        dtype = np.dtype(np.float32) if self.normalize else values.dtype
-        out = np.empty(self._shape(values), dtype)
-        layers, to = (a.reshape(len(a), -1, *a.shape[-2:]) for a in (values, out))
-        missing = False if entry.fill is None else values.dtype.type(entry.fill)
-        if self._views.scales:
-            gone = 0 if self.normalize else np.nan if entry.fill is None else entry.fill
-            held = dtype.type(0 if dtype.kind in "iu" and entry.fill is None else gone)
-            zoom_bilinear(layers, views, scaling, missing, held, to)
-        else:
-            turn(layers, views, scaling, missing if self.normalize else None, to)
+        missing = False if entry.fill is None else np.dtype(entry.dtype).type(entry.fill)
+        gone = (
+            missing if out.dtype.kind in "iu" else out.dtype.type(0 if self.normalize else np.nan)
+        )
+
+        def show(values: npt.NDArray[Any], part: Views, to: npt.NDArray[Any]) -> None:
+            layers, shown = (a.reshape(len(a), -1, *a.shape[-2:]) for a in (values, to))
+            if self._views.scales:
+                zoom_bilinear(layers, part, scaling, missing, out.dtype.type(gone), shown)
+            else:
+                turn(layers, part, scaling, missing if self.normalize else None, shown)
+
+        plain = self._views == PLAIN and not self.normalize
+        return self._shown(entry.name, draws, views, out, None if plain else show)
+
+    def _empty(self, name: str, count: int, dtype: npt.DTypeLike | None = None) -> npt.NDArray[Any]:
+        rows = self.samples.rows[name]
+        size = self._views.size(self.samples.patch)
+        return np.empty((count, *rows.shape[1:-2], size, size), dtype or rows.dtype)
+
+    def _shown(
+        self,
+        name: str,
+        draws: NUMBERS,
+        views: Views,
+        out: npt.NDArray[Any],
+        show: Callable[[npt.NDArray[Any], Views, npt.NDArray[Any]], None] | None,
+    ) -> npt.NDArray[Any]:
+        """Samples read into `out`, by way of scratch that stays in the cache if they change."""
+        rows = self.samples.rows[name]
+        if show is None:
+            rows.read(draws, out)
+            return out
+        step = max(1, SCRATCH // (math.prod(rows.shape[1:]) * rows.dtype.itemsize))
+        scratch = np.empty((min(step, len(draws)), *rows.shape[1:]), rows.dtype)
+        for start in range(0, len(draws), step):
+            part = slice(start, start + step)
+            values = scratch[: len(draws[part])]
+            rows.read(draws[part], values)
+            show(values, views.of(part), out[part])
         return out
 
     def _scaling(self, entry: Input) -> Scaling:
