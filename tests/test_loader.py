@@ -69,8 +69,11 @@ def test_read_by_number(made, numbers, threads):
     assert not threads_left()
 
 
-def test_a_product_of_the_store(tmp_path):
+@pytest.mark.parametrize(("kind", "reader"), [("zarr", "ShardRows"), ("icechunk", "ZarrRows")])
+def test_a_product_of_the_store(tmp_path, kind, reader):
     """What the tile engine writes, and not only what these tests do."""
+    if kind == "icechunk":
+        pytest.importorskip("icechunk")
     arrays = sample_arrays(21, PATCH)
     kinds = {"s2": ("int16", S2.fill), "s1": ("float32", None), "label": ("uint8", 255)}
     variables = [
@@ -82,7 +85,7 @@ def test_a_product_of_the_store(tmp_path):
         for n in [len(shape)]
     ]
     rows = store.Rows(21, 8)
-    place = store.target(tmp_path / "samples.zarr")
+    place = store.target(tmp_path / "samples.zarr", kind)
     with place.exclusive():
         staging = place.create({}, "0" * 16, {}, rows, variables)
         for number in range(rows.n_tiles):
@@ -94,8 +97,9 @@ def test_a_product_of_the_store(tmp_path):
         facts = {name: store.provenance(made)[name] for name in ("inputs", "legend")}
         staging.publish(range(rows.n_tiles), facts, sidecars)
     found = sampleset.open(tmp_path / "samples.zarr")
-    assert {type(reader).__name__ for reader in found.rows.values()} == {"ShardRows"}
+    assert {type(rows).__name__ for rows in found.rows.values()} == {reader}
     assert found.rows["s2"].chunk == 8
+    assert len(list(found.loader("train", 4))) == 4
     order = np.random.default_rng(0).permutation(21)
     for name, values in found.read(order).items():
         np.testing.assert_array_equal(values, arrays[name][order])

@@ -9,10 +9,12 @@ For one patch of 82 kB that is the time of zstd; zarr-python takes ten times as 
 
 from __future__ import annotations
 
+import math
 import mmap
 import os
 import sys
 import threading
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
@@ -111,25 +113,6 @@ def _check(rows: ROWS, out: npt.NDArray[Any], shape: tuple[int, ...], dtype: np.
         )
 
 
-class ZarrRows:
-    """Samples through zarr: of object stores, Icechunk and foreign layouts."""
-
-    def __init__(self, array: Array) -> None:
-        self.shape = array.shape
-        self.dtype = np.dtype(array.dtype)
-        self.chunk = 1  # zarr keeps nothing, so grouping saves only what one batch shares
-        self.window = 1
-        self._array = array
-
-    def read(self, rows: ROWS, out: npt.NDArray[Any]) -> None:
-        """As the protocol says."""
-        _check(rows, out, self.shape, self.dtype)
-        if not len(rows):
-            return
-        distinct, place = np.unique(rows, return_inverse=True)
-        out[...] = np.asarray(self._array.oindex[distinct])[place]
-
-
 class Shard:
     """One mapped shard; the mapping goes with the last reader that holds it."""
 
@@ -179,40 +162,42 @@ class _Slot:
         self.values: npt.NDArray[Any] | None = None
 
 
-class ShardRows:
-    """Samples straight from local shards."""
+class CachedRows(ABC):
+    """Samples of an array, with decoded chunks kept where a chunk holds several."""
 
-    def __init__(self, array: Array, folder: Path) -> None:
-        assert array.shards is not None
+    def __init__(self, array: Array) -> None:
         self.shape = array.shape
         self.dtype = np.dtype(array.dtype)
         self.chunk = array.chunks[0]
-        self._chunks_per_shard = array.shards[0] // self.chunk
         self._shape = (self.chunk, *self.shape[1:])
-        size = int(np.prod(self._shape)) * self.dtype.itemsize
+        size = math.prod(self._shape) * self.dtype.itemsize
         self._kept = max(4, CACHE // max(size, 1))
         self.window = self._kept // 2  # a batch may straddle two windows
-        self._fill = array.fill_value
-        self._folder = folder
-        self._base = folder / array.path / "c"
-        self._suffix = "/0" * (len(self.shape) - 1)
+        self._array = array
         self._lock = threading.Lock()
-        self._shards: OrderedDict[int, Shard | None] = OrderedDict()
         self._slots: OrderedDict[int, _Slot] = OrderedDict()
+
+    @abstractmethod
+    def _decode(self, chunk: int, out: npt.NDArray[Any]) -> None:
+        """One chunk, all its samples, into `out`."""
+
+    @abstractmethod
+    def _each(self, rows: ROWS, out: npt.NDArray[Any]) -> None:
+        """Samples that are a chunk each."""
 
     def read(self, rows: ROWS, out: npt.NDArray[Any]) -> None:
         """As the protocol says."""
         _check(rows, out, self.shape, self.dtype)
+        if not len(rows):
+            return
         if self.chunk == 1:
-            for place, row in enumerate(rows.tolist()):
-                self._decode(row, out[place])
+            self._each(rows, out)
             return
         chunks, places = np.divmod(rows, self.chunk)
         order = np.argsort(chunks, kind="stable")
-        edges = np.flatnonzero(np.diff(chunks[order])) + 1
-        groups = np.split(order, edges) if len(order) else []
+        groups = np.split(order, np.flatnonzero(np.diff(chunks[order])) + 1)
         # Threads that need the same chunks begin at different ones, so each decodes its share.
-        turn = int(places[0]) % len(groups) if groups else 0
+        turn = int(places[0]) % len(groups)
         for group in (*groups[turn:], *groups[:turn]):
             out[group] = self._kept_chunk(int(chunks[group[0]]))[places[group]]
 
@@ -228,6 +213,36 @@ class ShardRows:
                 self._decode(chunk, values)
                 slot.values = values
             return slot.values
+
+
+class ZarrRows(CachedRows):
+    """Samples through zarr: of object stores, Icechunk and foreign layouts."""
+
+    def _decode(self, chunk: int, out: npt.NDArray[Any]) -> None:
+        found = np.asarray(self._array[chunk * self.chunk : (chunk + 1) * self.chunk])
+        out[: len(found)] = found  # the last chunk may be cut
+
+    def _each(self, rows: ROWS, out: npt.NDArray[Any]) -> None:
+        distinct, place = np.unique(rows, return_inverse=True)
+        out[...] = np.asarray(self._array.oindex[distinct])[place]
+
+
+class ShardRows(CachedRows):
+    """Samples straight from local shards."""
+
+    def __init__(self, array: Array, folder: Path) -> None:
+        super().__init__(array)
+        assert array.shards is not None
+        self._chunks_per_shard = array.shards[0] // self.chunk
+        self._fill = array.fill_value
+        self._folder = folder
+        self._base = folder / array.path / "c"
+        self._suffix = "/0" * (len(self.shape) - 1)
+        self._shards: OrderedDict[int, Shard | None] = OrderedDict()
+
+    def _each(self, rows: ROWS, out: npt.NDArray[Any]) -> None:
+        for place, row in enumerate(rows.tolist()):
+            self._decode(row, out[place])
 
     def _decode(self, chunk: int, out: npt.NDArray[Any]) -> None:
         shard, place = divmod(chunk, self._chunks_per_shard)
