@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
+import sys
 import tempfile
 import time
 import warnings
@@ -20,14 +21,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-import torch
 import xarray as xr
-import xbatcher
 from _samples_data import S2, array, opened, write
-from torch.utils.data import DataLoader
-from torchgeo.datasets import RasterDataset, stack_samples
-from torchgeo.samplers import GridGeoSampler, RandomGeoSampler
-from xbatcher.loaders.torch import MapDataset
+
+try:
+    import torch
+    import xbatcher
+    from torch.utils.data import DataLoader
+    from torchgeo.datasets import RasterDataset, stack_samples
+    from torchgeo.samplers import GridGeoSampler, RandomGeoSampler
+    from xbatcher.loaders.torch import MapDataset
+except ImportError as absent:
+    print(f"Left out: {absent}; pip install torch torchgeo xbatcher")
+    sys.exit()
 
 from lcengine.samples import sampleset
 from lcengine.samples.augment import Augment

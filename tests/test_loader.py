@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from itertools import pairwise
 
@@ -488,3 +490,12 @@ def test_augmentation_never_crosses_splits(tmp_path):
             )
             shown |= set(np.unique(batch["id"]).tolist())
         assert shown == set(found.split(split).tolist())
+
+
+def test_an_interpreter_ends_in_the_middle_of_an_epoch(made):
+    found, _ = made
+    code = (
+        "import sys; from lcengine import samples; "
+        "batches = samples.open(sys.argv[1]).loader('train', 2).epoch(0); next(batches)"
+    )
+    subprocess.run([sys.executable, "-c", code, found.path], check=True, timeout=60)
