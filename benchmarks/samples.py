@@ -199,35 +199,36 @@ def check(folder: Path, all_of_them: dict[str, Contender], arrays: dict[str, np.
 
 
 def rate(contender: Contender, seconds: float) -> tuple[float, float]:
-    """Samples per second after the first batch, and the processor's ms per sample."""
+    """Samples per second after the first batch; processor ms per sample, workers' too."""
+    cpu = cpu_time()
     batches = contender()
-    next(batches)
-    count, cpu, start = 0, cpu_time(), time.perf_counter()
+    count = len(next(batches)[0])
+    first, start = count, time.perf_counter()
     for image, _ in batches:
         count += len(image)
         if time.perf_counter() - start > seconds:
             break
     wall = time.perf_counter() - start
-    used = cpu_time() - cpu
-    del batches
-    return count / wall, used / count * 1e3
+    del batches  # joins the workers, whose time counts then
+    return (count - first) / wall, (cpu_time() - cpu) / count * 1e3
 
 
 def cpu_time() -> float:
-    times = os.times()
-    return times.user + times.system + times.children_user + times.children_system
+    return sum(os.times()[:4])
 
 
 def rates(all_of_them: dict[str, Contender], runs: int, seconds: float) -> None:
-    found: dict[str, list[float]] = {name: [] for name in all_of_them}
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in all_of_them}
     for _ in range(runs):
         for name, contender in all_of_them.items():
-            found[name].append(rate(contender, seconds)[0])
-    best = statistics.median(found["lcengine"])
-    print("| contender | samples/s | lcengine is |\n|---|---:|---:|")
-    for name, values in found.items():
-        middle = statistics.median(values)
-        print(f"| {name} | {middle:,.0f} | {best / middle:.1f}× |")
+            found[name].append(rate(contender, seconds))
+    middle = {
+        name: [statistics.median(v) for v in zip(*values, strict=True)]
+        for name, values in found.items()
+    }
+    print("| contender | samples/s | lcengine is | CPU ms/sample |\n|---|---:|---:|---:|")
+    for name, (speed, cpu) in middle.items():
+        print(f"| {name} | {speed:,.0f} | {middle['lcengine'][0] / speed:.1f}× | {cpu:.2f} |")
 
 
 def unet(bands: int, classes: int, width: int) -> torch.nn.Module:
