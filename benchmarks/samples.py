@@ -219,9 +219,12 @@ def cpu_time() -> float:
 
 def rates(all_of_them: dict[str, Contender], runs: int, seconds: float) -> None:
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in all_of_them}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # on small tensors a second one only waits
     for _ in range(runs):
         for name, contender in all_of_them.items():
             found[name].append(rate(contender, seconds))
+    torch.set_num_threads(threads)
     middle = {
         name: [statistics.median(v) for v in zip(*values, strict=True)]
         for name, values in found.items()
