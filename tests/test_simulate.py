@@ -116,7 +116,9 @@ class TestDeterminism:
 
     def test_a_second_run_replaces_the_first(self, tmp_path):
         simulate(tmp_path / "a", replace(self.small, seed=12, dates=6))
-        again = simulate(tmp_path / "a", self.small)
+        with pytest.raises(InputError, match=r"another simulation .*seed was 12, now"):
+            simulate(tmp_path / "a", self.small)
+        again = simulate(tmp_path / "a", self.small, restart=True)
         fresh = simulate(tmp_path / "b", self.small)
         assert digest(again.path) == digest(fresh.path)
 

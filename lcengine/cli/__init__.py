@@ -15,7 +15,17 @@ from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 import lcengine
-from lcengine.cli import composite, export, legends, product, recovery, search, sensors, world
+from lcengine.cli import (
+    composite,
+    export,
+    labels,
+    legends,
+    product,
+    recovery,
+    search,
+    sensors,
+    world,
+)
 from lcengine.cli.output import complain, show_warnings
 from lcengine.errors import LcengineError
 
@@ -34,7 +44,7 @@ class Group(TyperGroup):
             raise  # the command line's own ways out; a broken pipe is `| head`
         except KeyboardInterrupt:
             kept = "; finished tiles are kept, run the same command again to resume"
-            resumable = ctx.invoked_subcommand in ("composite", "retry")
+            resumable = ctx.invoked_subcommand in ("composite", "labels", "retry")
             complain(f"interrupted{kept if resumable else ''}")
             raise typer.Exit(INTERRUPTED) from None
         except Exception as error:  # the last line before the user
@@ -91,6 +101,7 @@ app.command("info")(product.info)
 app.command("quicklook")(product.quicklook)
 app.command("export")(export.export)
 app.command("legends")(legends.legends)
+app.add_typer(labels.app, name="labels")
 app.command("simulate")(world.simulate)
 app.command("demo")(world.demo)
 

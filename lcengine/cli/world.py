@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import os
 from contextlib import nullcontext
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from lcengine.cli import options
 from lcengine.cli.output import emit, say
-from lcengine.errors import InputError
-
-if TYPE_CHECKING:
-    from lcengine.simulate import SimulationOptions
 
 
 def simulate(
@@ -66,13 +61,12 @@ def simulate(
         sensors=tuple(name.strip() for name in sensors.split(",")),
         labels=labels,
     )
-    _check_previous(folder, asked, restart)
     if picture is not None:
         gallery.check_name(picture)
     say(f"simulating {sensors} over {size} x {size} pixels of 10 m into {folder} ...")
     opened = options.connector(cluster)() if cluster else nullcontext()
     with opened as client:
-        world = write(folder, asked, client=client)
+        world = write(folder, asked, client=client, restart=restart)
     if picture is not None:
         gallery.draw(world, picture)
     emit(
@@ -87,21 +81,6 @@ def simulate(
     )
     collection = next(name for name in COLLECTIONS if (folder / name).is_dir())
     say(f"next: lcengine composite {world.catalog} -c {collection} -o composite.zarr")
-
-
-def _check_previous(folder: Path, asked: SimulationOptions, restart: bool) -> None:
-    """`InputError` before another simulation is replaced that nobody gave up."""
-    from lcengine.simulate import archive
-
-    older = archive.previous(folder)
-    wanted = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(asked).items()}
-    changed = [k for k, v in wanted.items() if older is not None and older.get(k) != v]
-    if older is not None and changed and not restart:
-        differences = ", ".join(f"{k} was {older.get(k)}, now {wanted[k]}" for k in changed)
-        raise InputError(
-            f"{folder} holds another simulation ({differences}); name another folder, or replace "
-            "it, its labels and all that lies in its folders, with --restart"
-        )
 
 
 def demo(

@@ -67,16 +67,19 @@ def simulate(
     *,
     threads: int | None = None,
     client: Client | None = None,
+    restart: bool = False,
 ) -> Simulation:
-    """Write a simulated archive into the folder `path`, replacing a previous simulation there.
+    """Write a simulated archive into the folder `path`.
 
-    The jobs run on the workers of a Dask `client`, which must see `path` under the same name, or
-    in `threads` of this process. Both change the time it takes, never the files. Raises InputError
-    for a folder that holds anything else.
+    A previous simulation there is written anew; one of other options only with `restart`, and
+    with it go its labels and all that lies in its folders. The jobs run on the workers of a Dask
+    `client`, which must see `path` under the same name, or in `threads` of this process. Both
+    change the time it takes, never the files. Raises InputError for a folder that holds anything
+    else, or another simulation.
     """
     options = options or SimulationOptions()
     root = Path(path).resolve()
-    _prepare(root, options)
+    _prepare(root, options, restart)
     blocks, assemblies = truth.jobs(options)
     first = [*(job for name in options.sensors for job in _JOBS[name](options)), *blocks]
     if options.labels:
@@ -91,12 +94,6 @@ def simulate(
     items.sort(key=lambda i: (order.index(i["collection"]), i["properties"]["datetime"], i["id"]))
     write_catalog(root, items)
     return Simulation(Path(path), options, tuple(str(item["id"]) for item in items))
-
-
-def previous(path: str | os.PathLike[str]) -> dict[str, Any] | None:
-    """Options of the simulation that a folder holds, as JSON has them; None where it holds none."""
-    marker = Path(path) / _MARKER
-    return dict(json.loads(marker.read_text())) if marker.is_file() else None
 
 
 def _run_all(
@@ -116,7 +113,7 @@ def _run(job: Job, root: Path) -> list[dict[str, Any]]:
     return job.run(root)
 
 
-def _prepare(root: Path, options: SimulationOptions) -> None:
+def _prepare(root: Path, options: SimulationOptions, restart: bool) -> None:
     """Make the folder empty but for the marker that says it belongs to a simulation."""
     if root.exists() and not root.is_dir():
         raise InputError(f"{root} is a file: name a folder for the simulated archive")
@@ -124,6 +121,8 @@ def _prepare(root: Path, options: SimulationOptions) -> None:
         raise InputError(
             f"{root} is not empty and not a previous simulation: name a new or empty folder"
         )
+    if not restart:
+        _check_previous(root, options)
     for folder in _FOLDERS:
         if (root / folder).exists():
             shutil.rmtree(root / folder)
@@ -131,3 +130,18 @@ def _prepare(root: Path, options: SimulationOptions) -> None:
     for folder in ("cloud", truth.PARTS):
         (root / "truth" / folder).mkdir(parents=True)
     (root / _MARKER).write_text(json.dumps(asdict(options), indent=2) + "\n")
+
+
+def _check_previous(root: Path, options: SimulationOptions) -> None:
+    """`InputError` before another simulation is replaced that nobody gave up."""
+    marker = root / _MARKER
+    if not marker.is_file():
+        return
+    older, wanted = json.loads(marker.read_text()), json.loads(json.dumps(asdict(options)))
+    changed = [key for key, value in wanted.items() if older.get(key) != value]
+    if changed:
+        differences = ", ".join(f"{k} was {older.get(k)}, now {wanted[k]}" for k in changed)
+        raise InputError(
+            f"{root} holds another simulation ({differences}); name another folder, or replace "
+            "it, its labels and all that lies in its folders, with --restart"
+        )

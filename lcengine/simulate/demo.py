@@ -133,7 +133,7 @@ def run(
     started = time.monotonic()
     say(f"1/4 simulating Sentinel-1 and {dates} overpasses of Sentinel-2 into {folder}/archive ...")
     options = SimulationOptions(size=size, dates=dates, bands=BANDS, sensors=("s2", "s1"))
-    world = simulate(folder / "archive", options)
+    world = simulate(folder / "archive", options, restart=True)
     with (
         FileServer(world.path) as files,
         StacServer(items_collection(world.path, files.url)) as api,

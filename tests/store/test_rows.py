@@ -19,7 +19,7 @@ VARIABLES = (
         dims=("time_s2", "band_s2", "y", "x"), shape=(2, 3, 5, 5),
     ),
     Variable("label", "uint8", 255, "classes", dims=("y", "x"), shape=(5, 5)),
-    Variable("rgb", "uint8", None, "an image", dims=("band_rgb", "row", "column"), shape=(3, 64, 64)),
+    Variable("rgb", "uint8", None, "image", dims=("band_rgb", "row", "col"), shape=(3, 64, 64)),
 )  # fmt: skip
 FACTS = {"kind": "samples", "legend": legend("crop").to_json()}
 

@@ -1,0 +1,226 @@
+"""`lcengine labels`: vector features as label rasters."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from lcengine.cli import options
+from lcengine.cli.options import takes
+from lcengine.cli.output import emit, say
+from lcengine.cli.progress import progress
+
+if TYPE_CHECKING:
+    from lcengine.grid import Grid
+    from lcengine.labels.request import LabelRequest
+
+app = typer.Typer(no_args_is_help=True, help="Labels: vectors, annotations and masks as rasters.")
+
+Vectors = Annotated[
+    Path | None,
+    typer.Argument(help="A vector file: GeoPackage, GeoJSON, shapefile, GeoParquet, …"),
+]
+Rules = Annotated[
+    Path | None,
+    typer.Option("--rules", help="Several layers: a TOML file (docs/labels.md)."),
+]
+LayerName = Annotated[str | None, typer.Option("--layer", help="Layer of the file.")]
+FileCrs = Annotated[
+    str | None,
+    typer.Option("--file-crs", help="CRS of the file's coordinates, if it says none or a wrong."),
+]
+Where = Annotated[str | None, typer.Option("--where", help='Which features, in SQL: "area > 500".')]
+Encoding = Annotated[
+    str | None, typer.Option("--encoding", help="Of a shapefile's attributes, e.g. cp1252.")
+]
+Invalid = Annotated[
+    Literal["repair", "error"], typer.Option("--invalid", help="What broken geometries are.")
+]
+Attribute = Annotated[
+    str | None, typer.Option("--attribute", help="Column with the class: a code or a name.")
+]
+Mapping = Annotated[
+    str | None, typer.Option("--map", help="Values to classes: 'maize=1200,fallow=ignore'.")
+]
+OneClass = Annotated[
+    str | None, typer.Option("--class", help="One class for all features, instead of a column.")
+]
+Other = Annotated[
+    str | None, typer.Option("--other", help="Class of other values, or ignore (default: error).")
+]
+Buffer = Annotated[float, typer.Option("--buffer", help="Metres that features grow by.")]
+Erode = Annotated[float, typer.Option("--erode", help="Metres that areas lose at their edges.")]
+AllTouched = Annotated[
+    bool, typer.Option("--all-touched", help="Also pixels whose centre is not covered.")
+]
+Priority = Annotated[
+    str | None,
+    typer.Option(
+        "--priority", help="A column of numbers, or classes from the highest: 'road,maize'."
+    ),
+]
+Conflict = Annotated[
+    Literal["ignore", "error", "last"],
+    typer.Option("--conflict", help="Pixels of equal priority and different classes."),
+]
+LegendName = Annotated[
+    str | None,
+    typer.Option("--legend", help="A legend's name, .qml, .txt, .clr or .tif (default: made)."),
+]
+
+
+def _grid(
+    like: options.Like = None,
+    bbox: options.Bbox = None,
+    aoi: options.AoiFile = None,
+    crs: options.Crs = None,
+    resolution: options.Resolution = None,
+    tile: options.TileSize = None,
+) -> Any:
+    """The grid of the labels."""
+    return options.grid(like, bbox, aoi, crs, resolution, tile)
+
+
+def _rule(
+    attribute: Attribute = None,
+    mapping: Mapping = None,
+    one_class: OneClass = None,
+    other: Other = None,
+    buffer: Buffer = 0.0,
+    erode: Erode = 0.0,
+    all_touched: AllTouched = False,
+    priority: Priority = None,
+) -> dict[str, Any]:
+    """The members of a rule that were given."""
+    given = {
+        "attribute": attribute,
+        "value": _class(one_class),
+        "other": _class(other),
+        "classes": _pairs(mapping) if mapping else None,
+        "buffer": buffer or None,
+        "erode": erode or None,
+        "all_touched": all_touched or None,
+        "priority": priority,
+    }
+    return {key: value for key, value in given.items() if value is not None}
+
+
+def _source(
+    layer: LayerName = None,
+    file_crs: FileCrs = None,
+    where: Where = None,
+    encoding: Encoding = None,
+    invalid: Invalid = "repair",
+) -> dict[str, Any]:
+    """How the one file is read."""
+    given = {"layer": layer, "crs": file_crs, "where": where, "encoding": encoding}
+    found = {key: value for key, value in given.items() if value is not None}
+    return found | ({"invalid": invalid} if invalid != "repair" else {})
+
+
+@app.command("rasterize")
+@takes(_grid, _source, _rule)
+def rasterize(
+    grid: Any,
+    source: dict[str, Any],
+    rule: dict[str, Any],
+    *,
+    vectors: Vectors = None,
+    output: Annotated[
+        str, typer.Option("--output", "-o", help="Product to write: labels.zarr or s3://…")
+    ],
+    rules: Rules = None,
+    legend: LegendName = None,
+    conflict: Conflict = "ignore",
+    picture: options.Picture = None,
+    cluster: options.Cluster = "local",
+    store: options.Store = None,
+    retries: options.Retries = 2,
+    restart: options.Restart = False,
+    json: options.AsJson = False,
+) -> None:
+    """Make a label raster of vector features: one class per pixel, unlabelled where there is none.
+
+    Pixels are those whose centre a feature covers (lines: Bresenham), as GDAL does it.
+    """
+    from lcengine import jobs
+    from lcengine.cli.product import summary
+    from lcengine.engine import Policy
+
+    request = _request(vectors, rules, grid, source, rule, legend, conflict)
+    client = options.connector(cluster)
+    with options.terminable(), progress(json) as listener:
+        path = jobs.run(
+            request.plan,
+            output,
+            client=client,
+            request=request.to_json(),
+            restart=restart,
+            store=store,
+            policy=Policy(retries=retries),
+            listener=listener,
+        )
+    if picture is not None:
+        from lcengine.quicklook import draw
+
+        draw(path, picture)
+    emit({**summary(path), **({"picture": str(picture)} if picture else {})}, json)
+    draws = f"next: lcengine quicklook {output} -o {Path(output).stem}.png"
+    say(f"look at {picture}" if picture else draws)
+
+
+def _request(
+    vectors: Path | None,
+    rules: Path | None,
+    grid: Grid,
+    source: dict[str, Any],
+    rule: dict[str, Any],
+    legend: str | None,
+    conflict: Literal["ignore", "error", "last"],
+) -> LabelRequest:
+    """One file with options, or a file of rules without."""
+    from dataclasses import replace
+
+    from lcengine.errors import InputError
+    from lcengine.labels.request import LabelRequest, VectorFile, read_rules
+    from lcengine.labels.rules import Rule
+
+    if (vectors is None) == (rules is None):
+        raise InputError("expected one vector file, or --rules with several layers")
+    if rules is not None:
+        if source or rule:
+            raise InputError(f"--rules says how layers are read; leave {_given(source, rule)} out")
+        found = read_rules(rules, grid)
+        chosen = found.conflict if conflict == "ignore" else conflict
+        return replace(found, conflict=chosen, legend=legend or found.legend)
+    assert vectors is not None
+    if isinstance(rule.get("priority"), str) and "," in rule["priority"]:
+        rule = {**rule, "priority": _names(rule["priority"])}
+    return LabelRequest((VectorFile(vectors, Rule(**rule), **source),), grid, legend, conflict)
+
+
+def _given(source: dict[str, Any], rule: dict[str, Any]) -> str:
+    options_of = {"classes": "map", "value": "class", "crs": "file-crs"}
+    names = (options_of.get(key, key).replace("_", "-") for key in (*source, *rule))
+    return ", ".join(f"--{name}" for name in names)
+
+
+def _pairs(text: str) -> dict[str, int | str | None]:
+    """`a=1,b=2`; `InputError` for what is none."""
+    from lcengine.errors import InputError
+
+    pairs = [part.rpartition("=") for part in text.split(",")]
+    if not all(value.strip() and target.strip() for value, _, target in pairs):
+        raise InputError(f"--map is {text!r}, expected value=class pairs: 'maize=1200,rye=1300'")
+    return {value.strip(): _class(target.strip()) for value, _, target in pairs}
+
+
+def _class(text: str | None) -> int | str | None:
+    """A class as a code or a name."""
+    return int(text) if text is not None and text.strip().isdecimal() else text
+
+
+def _names(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]

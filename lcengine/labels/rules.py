@@ -1,0 +1,237 @@
+"""Which code, priority and shape the features of a layer get."""
+
+from __future__ import annotations
+
+import colorsys
+import math
+import numbers
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from lcengine.errors import InputError
+from lcengine.legends import Entry, Legend
+
+IGNORED = "ignore"
+"""As a class: features that are left out, as though they were not there."""
+_SHOWN = 8
+_GOLDEN = 0.6180339887498949
+
+Class = int | str
+"""A code, a class's name, or `IGNORED`."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How one layer becomes labels.
+
+    `attribute`: the column that says the class; its values are codes, names of the legend's
+    classes, or what `classes` maps to a code or name. `value`: one class for all features instead.
+    `other`: the class of values that mean none (default: an error that names them). `buffer`: grow
+    by metres, which lines and points need to be as wide as they are. `erode`: metres that areas
+    lose along their edges, where pixels are mixed. `all_touched`: label every pixel that a feature
+    touches, not only those whose centre it covers. `priority`: the higher wins; a number, or a
+    column of numbers, or the names or codes of classes from the highest to the lowest.
+    """
+
+    attribute: str | None = None
+    classes: Mapping[str, Class] = field(default_factory=dict)
+    value: Class | None = None
+    other: Class | None = None
+    buffer: float = 0.0
+    erode: float = 0.0
+    all_touched: bool = False
+    priority: float | str | Sequence[Class] = 0
+
+    def __post_init__(self) -> None:
+        if (self.attribute is None) == (self.value is None):
+            given = "both are given" if self.value is not None else "neither is given"
+            raise InputError(
+                "features get their class from a column (--attribute), or all of them one class "
+                f"(--class, value=); {given}, expected one of the two"
+            )
+        if self.value is not None and (self.classes or self.other is not None):
+            raise InputError("classes and other need an attribute; leave them out with one class")
+        object.__setattr__(self, "classes", {str(k): v for k, v in self.classes.items()})
+        for name in ("buffer", "erode"):
+            metres = getattr(self, name)
+            if not (_is_number(metres) and math.isfinite(metres) and metres >= 0):
+                raise InputError(f"{name} is {metres!r}, expected metres, 0 or more")
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Rule:
+        """A rule of JSON or TOML values; `InputError` for members that are none."""
+        known = {entry.name for entry in fields(cls)}
+        unknown = sorted(set(data) - known)
+        if unknown:
+            raise InputError(f"a rule has no {', '.join(unknown)}; it has {', '.join(known)}")
+        return cls(**data)
+
+
+def values_of(frame: gpd.GeoDataFrame, rule: Rule) -> list[Class | None]:
+    """The class that each feature names: an integer, text, or None where it says nothing."""
+    if rule.value is not None:
+        return [rule.value] * len(frame)
+    assert rule.attribute is not None
+    plain = [_plain(value) for value in _column(frame, rule.attribute, "attribute")]
+    return [_mapped(rule, value) for value in plain]
+
+
+def codes_of(frame: gpd.GeoDataFrame, rule: Rule, legend: Legend) -> npt.NDArray[np.int64]:
+    """The code of each feature, -1 where it is to be left out.
+
+    Raises `InputError` that names the values that are no class of the legend.
+    """
+    found = values_of(frame, rule)
+    table = {value: _code(legend, value) for value in dict.fromkeys(found)}
+    unknown = [value for value, code in table.items() if code is None]
+    if unknown:
+        if rule.other is None:
+            _complain(frame, rule, legend, unknown, found)
+        spare = _code(legend, rule.other)
+        if spare is None:
+            raise InputError(f"other is {rule.other!r}, which is no class of legend {legend.name}")
+        table |= dict.fromkeys(unknown, spare)
+    return np.array([table[value] for value in found], np.int64)
+
+
+def priorities_of(
+    frame: gpd.GeoDataFrame, rule: Rule, legend: Legend, codes: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float64]:
+    """The priority of each feature, float64; the higher wins."""
+    if isinstance(rule.priority, str):
+        try:
+            found = _column(frame, rule.priority, "priority").to_numpy(np.float64)
+        except (TypeError, ValueError):
+            found = np.array([np.nan])
+        if not np.isfinite(found).all():
+            raise InputError(
+                f"column {rule.priority} of {_name(frame)} has what is no number; expected the "
+                "priority of each feature"
+            )
+        return np.asarray(found)
+    if isinstance(rule.priority, Sequence):
+        order = [_code(legend, name) for name in rule.priority]
+        wrong = [name for name, c in zip(rule.priority, order, strict=True) if c is None or c < 0]
+        if wrong or len(set(order)) < len(order):
+            raise InputError(
+                f"priority {', '.join(map(str, rule.priority))} has what is no class of legend "
+                f"{legend.name}, or a class twice; expected classes from the highest to the lowest"
+            )
+        rank = {code: len(order) - place for place, code in enumerate(order)}
+        return np.array([rank.get(int(code), 0) for code in codes], np.float64)
+    return np.full(len(frame), float(rule.priority))
+
+
+def legend_of(name: str, layers: Iterable[tuple[gpd.GeoDataFrame, Rule]]) -> Legend:
+    """A legend made from what layers name: integers are codes, other names get those that are left.
+
+    Names that a rule maps to codes name these. Names are taken in the order of the layers, sorted
+    within a layer; colours go round the circle of hues.
+    """
+    codes: dict[int, str] = {}
+    names: dict[str, None] = {}
+    for frame, rule in layers:
+        for text, target in rule.classes.items():
+            if isinstance(target, int):
+                codes.setdefault(target, text)
+        named = {value for value in (*values_of(frame, rule), rule.other) if value is not None}
+        for value in sorted(named - {IGNORED}, key=str):
+            if isinstance(value, int):
+                codes.setdefault(value, f"class {value}")
+            elif value not in codes.values():
+                names.setdefault(value)
+    free = (code for code in range(1, 65535) if code not in codes)
+    codes |= {code: text for text, code in zip(names, free, strict=False)}
+    if not codes or len(names) > 255:
+        raise InputError(
+            f"{name} names {len(codes)} classes, expected 1 to 255; check the attribute, or give "
+            "a legend"
+        )
+    ordered = sorted(codes.items())
+    entries = tuple(Entry(code, text, _colour(i)) for i, (code, text) in enumerate(ordered))
+    return Legend(name, name, entries, "values of the features")
+
+
+def _mapped(rule: Rule, value: Class | None) -> Class | None:
+    if not rule.classes or value is None:
+        return value
+    return rule.classes.get(str(value))
+
+
+def _code(legend: Legend, value: Class | None) -> int | None:
+    """Code of a class by code or name (whatever the case), -1 to leave it out, None for none."""
+    if value == IGNORED:
+        return -1
+    text = str(value).casefold()
+    for entry in legend.entries:
+        if value == entry.code or text == entry.name.casefold():
+            return entry.code
+    for entry in legend.entries:
+        if text == str(entry.code):
+            return entry.code
+    return None
+
+
+def _complain(
+    frame: gpd.GeoDataFrame,
+    rule: Rule,
+    legend: Legend,
+    unknown: Sequence[Class | None],
+    found: Sequence[Class | None],
+) -> None:
+    """`InputError` with the values that mean no class, as the file has them."""
+    if rule.attribute is None:
+        listed = str(rule.value)
+        what = "the class"
+    else:
+        strange = set(unknown)
+        raw = [_plain(v) for v in frame[rule.attribute]]
+        values = dict.fromkeys(r for r, v in zip(raw, found, strict=True) if v in strange)
+        listed = ", ".join("(nothing)" if v is None else str(v) for v in list(values)[:_SHOWN])
+        listed += ", …" if len(values) > _SHOWN else ""
+        what = f"{len(values)} values of {rule.attribute}"
+    known = ", ".join(f"{e.code} {e.name}" for e in legend.entries[:_SHOWN])
+    raise InputError(
+        f"{_name(frame)}: {what} are no class of legend {legend.name}: {listed}; it has {known}"
+        f"{', …' if len(legend.entries) > _SHOWN else ''}; map them with --map (classes=), or "
+        "say what other values are with --other (a class or ignore)"
+    )
+
+
+def _column(frame: gpd.GeoDataFrame, column: str, what: str) -> Any:
+    attributes = [str(name) for name in frame.columns if name != frame.geometry.name]
+    if column not in attributes:
+        raise InputError(
+            f"{_name(frame)} has no {what} {column}; it has {', '.join(attributes) or 'none'}"
+        )
+    return frame[column]
+
+
+def _plain(value: Any) -> Class | None:
+    """An attribute as integer or text, None for a missing one."""
+    if pd.isna(value):
+        return None
+    if _is_number(value) and float(value).is_integer():
+        return int(value)
+    return str(value).strip()
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def _name(frame: gpd.GeoDataFrame) -> str:
+    return str(frame.attrs.get("name", "the layer"))
+
+
+def _colour(place: int) -> str:
+    """A colour far from its neighbours': hues a golden angle apart."""
+    lightness = (0.45, 0.6, 0.35)[place % 3]
+    rgb = colorsys.hls_to_rgb(place * _GOLDEN % 1.0, lightness, 0.7)
+    return "#" + bytes(round(255 * channel) for channel in rgb).hex()
