@@ -38,7 +38,7 @@ _NONE = -1
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 Shapes = npt.NDArray[Any]
-"""Geometries."""
+"""Geometries, or GeoJSON-like objects."""
 
 
 @dataclass
@@ -111,9 +111,14 @@ class Burner:
         box = shapely.box(col - _MARGIN, row - _MARGIN, col + reach, row + reach)
         return np.sort(self.tree.query(box))
 
+    def _seen(self, members: Ints, row: int, col: int) -> Shapes:
+        """What a cell sees of features, in its pixels, as GDAL is to take it."""
+        corner = np.array([col, row], np.float64)
+        return _described(_thinned(shapely.transform(self.shapes[members], lambda xy: xy - corner)))
+
     def _cell(self, members: Ints, row: int, col: int) -> tuple[npt.NDArray[np.int32], Bools]:
         """Codes of one cell, and where features disagree."""
-        shapes = _thinned(shapely.transform(self.shapes[members], lambda xy: xy - [col, row]))
+        shapes = self._seen(members, row, col)
         codes = np.full((CELL, CELL), self.nodata, np.int32)
         clash = np.zeros((CELL, CELL), np.bool_)
         for level in np.unique(self.priority[members]):
@@ -160,7 +165,7 @@ class Burner:
 
     def _complain(self, members: Ints, row: int, col: int, y: int, x: int) -> None:
         """`InputError` that names two features that disagree over a pixel."""
-        shapes = _thinned(shapely.transform(self.shapes[members], lambda xy: xy - [col, row]))
+        shapes = self._seen(members, row, col)
         there = [
             member
             for i, member in enumerate(members.tolist())
@@ -208,7 +213,7 @@ def _burned(shapes: Shapes, values: Ints, touched: Bools) -> npt.NDArray[np.int3
         pairs = [
             (shape, value)
             for shape, value in zip(shapes[run], values[run].tolist(), strict=True)
-            if not shape.is_empty
+            if shape is not None
         ]
         gdal_rasterize(pairs, out=made, transform=Affine.identity(), all_touched=rule)
     return made
@@ -221,6 +226,27 @@ def _runs(touched: Bools) -> Iterator[tuple[bool, slice]]:
         if stop == len(touched) or touched[stop] != touched[start]:
             yield bool(touched[start]), slice(start, stop)
             start = stop
+
+
+def _described(shapes: Shapes) -> Shapes:
+    """Shapes as GeoJSON-like objects, None for empty ones.
+
+    Polygons by the batch: one by one, their corners would take longer than burning them.
+    """
+    out = np.full(len(shapes), None, dtype=object)
+    areal = shapely.get_type_id(shapes) == 3
+    for i in np.flatnonzero(~areal & ~shapely.is_empty(shapes)).tolist():
+        out[i] = shapes[i].__geo_interface__
+    rings, owner = shapely.get_rings(shapes[areal], return_index=True)
+    corners = shapely.get_coordinates(rings).tolist()
+    ends = np.cumsum(shapely.get_num_coordinates(rings)).tolist()
+    place, start = np.flatnonzero(areal)[owner].tolist(), 0
+    for i, end in zip(place, ends, strict=True):
+        if out[i] is None:
+            out[i] = {"type": "Polygon", "coordinates": []}
+        out[i]["coordinates"].append(corners[start:end])
+        start = end
+    return out
 
 
 def _thinned(shapes: Shapes) -> Shapes:

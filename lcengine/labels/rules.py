@@ -19,6 +19,8 @@ from lcengine.legends import Entry, Legend
 
 IGNORED = "ignore"
 """As a class: features that are left out, as though they were not there."""
+_WORDS = {"classes": "map", "value": "class"}
+"""Members of a rule that files and the command line call otherwise."""
 _SHOWN = 8
 _GOLDEN = 0.6180339887498949
 
@@ -50,9 +52,10 @@ class Rule:
 
     def __post_init__(self) -> None:
         if (self.attribute is None) == (self.value is None):
+            given = "both are given" if self.value is not None else "neither is given"
             raise InputError(
-                f"attribute is {self.attribute!r} and the class {self.value!r}; expected one of "
-                "them: the column that says the class, or one class for all features"
+                "features get their class from a column (--attribute), or all of them one class "
+                f"(--class, value=); {given}, expected one of the two"
             )
         if self.value is not None and (self.classes or self.other is not None):
             raise InputError("classes and other need an attribute; leave them out with one class")
@@ -64,12 +67,21 @@ class Rule:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Rule:
-        """A rule of JSON or TOML values; `InputError` for members that are none."""
-        known = {entry.name for entry in fields(cls)}
-        unknown = sorted(set(data) - known)
+        """A rule of JSON or TOML values, `map` for classes and `class` for value.
+
+        `InputError` for members that are none.
+        """
+        words = {_WORDS.get(entry.name, entry.name): entry.name for entry in fields(cls)}
+        unknown = sorted(set(data) - set(words))
         if unknown:
-            raise InputError(f"a rule has no {', '.join(unknown)}; it has {', '.join(known)}")
-        return cls(**data)
+            raise InputError(f"a rule has no {', '.join(unknown)}; it has {', '.join(words)}")
+        mapped, touched = data.get("map", {}), data.get("all_touched", False)
+        if not isinstance(mapped, Mapping) or not isinstance(touched, bool):
+            raise InputError(
+                f"map is {mapped!r} and all_touched {touched!r}; expected classes by value, and "
+                "true or false"
+            )
+        return cls(**{words[key]: value for key, value in data.items()})
 
 
 def values_of(frame: gpd.GeoDataFrame, rule: Rule) -> list[Class | None]:
@@ -214,7 +226,7 @@ def _column(frame: gpd.GeoDataFrame, column: str, what: str) -> Any:
 
 def _plain(value: Any) -> Class | None:
     """An attribute as integer or text, None for a missing one."""
-    if pd.isna(value):
+    if value is None or (pd.api.types.is_scalar(value) and pd.isna(value)):
         return None
     if _is_number(value) and float(value).is_integer():
         return int(value)
