@@ -182,6 +182,23 @@ class TestPlace:
         assert placed.index.tolist() == [0]
         assert placed.attrs["outside"] == 1
 
+    def test_features_beyond_a_projection_are_left_out(self):
+        """Mercator has no pole."""
+        grid = Grid.from_bounds(0, 0, 1e6, 1e6, "EPSG:3857", 1e4, 512)
+        shapes = [shapely.box(1, 1, 5, 5), Point(0, 90)]
+        frame = gpd.GeoDataFrame(geometry=shapes, crs="EPSG:4326")
+        for buffer in (0.0, 1000.0):
+            placed = place(frame, grid, buffer=buffer)
+            assert (placed.index.tolist(), placed.attrs["outside"]) == ([0], 1)
+
+    def test_no_features_are_left(self, grid, tmp_path):
+        path = tmp_path / "f.gpkg"
+        fields().to_file(path, engine="pyogrio")
+        with pytest.raises(InputError, match="x has no features, expected some"):
+            rasterize(Layer(read_vectors(path)[:0], Rule("crop"), "x"), grid)
+        with pytest.raises(InputError, match="invalid is 'drop', expected repair or error"):
+            read_vectors(path, invalid="drop")
+
     def test_long_edges_stay_where_they_were_drawn(self):
         """A parallel is straight in degrees and bent in a projection."""
         grid = Grid.from_bounds(3e6, 2e6, 6e6, 4.5e6, "EPSG:3035", 5000.0, 512)
@@ -267,8 +284,17 @@ class TestRules:
     def test_rules_that_cannot_be(self, members, message):
         with pytest.raises(InputError, match=message):
             Rule(**members)
-        with pytest.raises(InputError, match="a rule has no colour; it has attribute"):
-            Rule.from_json({"colour": 1})
+
+    def test_rules_of_files(self):
+        data = {"attribute": "crop", "map": {"a": 1}, "all_touched": True}
+        assert Rule.from_json(data) == Rule("crop", {"a": 1}, all_touched=True)
+        for member, message in [
+            ({"colour": 1}, "a rule has no colour; it has attribute, map, class, other"),
+            ({"map": "a=1"}, "map is 'a=1'"),
+            ({"all_touched": "no"}, "all_touched 'no'"),
+        ]:
+            with pytest.raises(InputError, match=message):
+                Rule.from_json(data | member)
 
 
 class TestMadeLegends:

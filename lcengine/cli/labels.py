@@ -97,9 +97,9 @@ def _rule(
     """The members of a rule that were given."""
     given = {
         "attribute": attribute,
-        "value": _class(one_class),
+        "class": _class(one_class),
         "other": _class(other),
-        "classes": _pairs(mapping) if mapping else None,
+        "map": _pairs(mapping) if mapping else None,
         "buffer": buffer or None,
         "erode": erode or None,
         "all_touched": all_touched or None,
@@ -199,12 +199,13 @@ def _request(
     assert vectors is not None
     if isinstance(rule.get("priority"), str) and "," in rule["priority"]:
         rule = {**rule, "priority": _names(rule["priority"])}
-    return LabelRequest((VectorFile(vectors, Rule(**rule), **source),), grid, legend, conflict)
+    return LabelRequest(
+        (VectorFile(vectors, Rule.from_json(rule), **source),), grid, legend, conflict
+    )
 
 
 def _given(source: dict[str, Any], rule: dict[str, Any]) -> str:
-    options_of = {"classes": "map", "value": "class", "crs": "file-crs"}
-    names = (options_of.get(key, key).replace("_", "-") for key in (*source, *rule))
+    names = ("file-crs" if key == "crs" else key.replace("_", "-") for key in (*source, *rule))
     return ", ".join(f"--{name}" for name in names)
 
 

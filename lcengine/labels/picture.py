@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import geopandas as gpd
-from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
 from lcengine.classmap import read_classes
@@ -42,13 +41,9 @@ def draw_fields(
     picture: Path,
     *,
     column: str | None = None,
-    colours: Sequence[str] = (),
     boxes: gpd.GeoDataFrame | None = None,
 ) -> None:
-    """Outlines of fields, coloured by a column, with boxes around regions, as a PNG.
-
-    `colours`: of the sorted values of `column`; default those of matplotlib.
-    """
+    """Outlines of fields, coloured by a column, with boxes around regions, as a PNG."""
     figure = Figure(figsize=(8, 8), dpi=120)
     axis = figure.subplots()
     shown = fields[~(fields.geometry.isna() | fields.geometry.is_empty)]
@@ -56,9 +51,8 @@ def draw_fields(
         shown.plot(ax=axis, color="tab:green")
     else:
         values = shown[column].astype(str)
-        chosen = ListedColormap(list(colours)) if colours else "tab20"
         legend = values.nunique() <= 20
-        shown.plot(ax=axis, column=values, categorical=True, cmap=chosen, legend=legend)
+        shown.plot(ax=axis, column=values, categorical=True, cmap="tab20", legend=legend)
     if boxes is not None:
         boxes.to_crs(shown.crs).boundary.plot(ax=axis, color="black", linewidth=0.8)
     axis.tick_params(labelsize=6)

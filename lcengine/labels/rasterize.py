@@ -139,9 +139,9 @@ def _layers(
 
 def _checked(layer: Layer) -> Layer:
     frame = layer.frame
+    if frame.empty:
+        raise InputError(f"{layer.name} has no features, expected some")
     if "repaired" not in frame.attrs:
-        if frame.empty:
-            raise InputError(f"{layer.name} has no features, expected some")
         frame = sound(frame, layer.name)
     return Layer(frame, layer.rule, layer.name)
 

@@ -40,8 +40,6 @@ from lcengine.labels.rules import Rule
 from lcengine.labels.vectors import Invalid, read_vectors
 from lcengine.legends import Legend, legends, load_style
 
-_SAID = {"map": "classes", "class": "value"}
-"""Words of the file that are others in `Rule`."""
 _TOP = ("legend", "conflict", "priority", "layer")
 _CHUNK = 2**20
 
@@ -131,7 +129,7 @@ def read_rules(path: str | Path, grid: Grid) -> LabelRequest:
 def _layer(source: Path, number: int, table: Mapping[str, Any]) -> VectorFile:
     own = ("file", "layer", "crs", "where", "encoding", "invalid")
     taken = {key: table[key] for key in own if key in table}
-    rule = {_SAID.get(key, key): value for key, value in table.items() if key not in own}
+    rule = {key: value for key, value in table.items() if key not in own}
     try:
         if "file" not in taken:
             raise InputError("it has no file; expected the vector file of the layer")

@@ -19,6 +19,8 @@ from lcengine.legends import Entry, Legend
 
 IGNORED = "ignore"
 """As a class: features that are left out, as though they were not there."""
+_WORDS = {"classes": "map", "value": "class"}
+"""Members of a rule that files and the command line call otherwise."""
 _SHOWN = 8
 _GOLDEN = 0.6180339887498949
 
@@ -65,12 +67,21 @@ class Rule:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Rule:
-        """A rule of JSON or TOML values; `InputError` for members that are none."""
-        known = {entry.name for entry in fields(cls)}
-        unknown = sorted(set(data) - known)
+        """A rule of JSON or TOML values, `map` for classes and `class` for value.
+
+        `InputError` for members that are none.
+        """
+        words = {_WORDS.get(entry.name, entry.name): entry.name for entry in fields(cls)}
+        unknown = sorted(set(data) - set(words))
         if unknown:
-            raise InputError(f"a rule has no {', '.join(unknown)}; it has {', '.join(known)}")
-        return cls(**data)
+            raise InputError(f"a rule has no {', '.join(unknown)}; it has {', '.join(words)}")
+        mapped, touched = data.get("map", {}), data.get("all_touched", False)
+        if not isinstance(mapped, Mapping) or not isinstance(touched, bool):
+            raise InputError(
+                f"map is {mapped!r} and all_touched {touched!r}; expected classes by value, and "
+                "true or false"
+            )
+        return cls(**{words[key]: value for key, value in data.items()})
 
 
 def values_of(frame: gpd.GeoDataFrame, rule: Rule) -> list[Class | None]:
@@ -215,7 +226,7 @@ def _column(frame: gpd.GeoDataFrame, column: str, what: str) -> Any:
 
 def _plain(value: Any) -> Class | None:
     """An attribute as integer or text, None for a missing one."""
-    if pd.isna(value):
+    if value is None or (pd.api.types.is_scalar(value) and pd.isna(value)):
         return None
     if _is_number(value) and float(value).is_integer():
         return int(value)

@@ -72,6 +72,8 @@ def read_vectors(
 
 def sound(frame: gpd.GeoDataFrame, name: str, invalid: Invalid = "repair") -> gpd.GeoDataFrame:
     """`frame` with valid, two-dimensional geometries only; see `read_vectors`."""
+    if invalid not in ("repair", "error"):
+        raise InputError(f"invalid is {invalid!r}, expected repair or error")
     if frame.crs is None:
         raise InputError(
             f"{name} states no CRS; say with --file-crs (crs=) what its coordinates are in, as "
@@ -248,13 +250,15 @@ def _true_metres(grid: Grid) -> bool:
 
 
 def _shaped(series: gpd.GeoSeries, buffer: float, erode: float) -> gpd.GeoSeries:
-    """Buffered, and then the areas eroded."""
+    """Buffered, and then the areas eroded; what has no finite coordinates stays as it is."""
+    shapes = series.to_numpy().copy()
+    finite = np.isfinite(shapely.bounds(shapes)).all(axis=1)
     if buffer:
-        series = series.buffer(buffer, quad_segs=_QUADRANT)
+        shapes[finite] = shapely.buffer(shapes[finite], buffer, quad_segs=_QUADRANT)
+    areal = finite & (shapely.get_dimensions(shapes) == 2)
     if erode:
-        areal = series.geom_type.isin(("Polygon", "MultiPolygon"))
-        series = series.where(~areal, series.buffer(-erode, quad_segs=_QUADRANT))
-    return series
+        shapes[areal] = shapely.buffer(shapes[areal], -erode, quad_segs=_QUADRANT)
+    return gpd.GeoSeries(shapes, index=series.index, crs=series.crs)
 
 
 def _shaped_in_zones(
