@@ -22,7 +22,7 @@ from lcengine.errors import ContractError, InputError
 IDENTITY = (1.0, 0.0, 0.0, 0.0, -1.0, 0.0)
 """Transform of an image in its own pixels: the upper-left corner is 0, 0, and y points up."""
 
-_filters = threading.Lock()
+_filters = threading.RLock()
 
 
 def driver_of(path: str) -> str:

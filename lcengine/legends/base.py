@@ -26,6 +26,8 @@ RGB = tuple[int, int, int]
 
 _COLOUR = re.compile(r"#[0-9a-f]{6}")
 _UNKNOWN = -1
+_SORTED = 1 << 17
+"""Pixels up to which sorting finds the distinct colours sooner than a table of all colours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,8 +171,7 @@ class Legend:
                 f"codes of legend {self.name} share colours, so colours do not tell them; "
                 "read a raster of codes"
             )
-        packed = pixels.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], dtype=np.uint32)
-        distinct, place = np.unique(packed, return_inverse=True)
+        distinct, place = _distinct(pixels)
         channels = (distinct[:, None] >> np.array([16, 8, 0], dtype=np.uint32) & 255).astype("i2")
         apart = np.stack([np.abs(channels - colour).max(axis=1) for colour in known], axis=1)
         far = apart.min(axis=1, initial=256) > tolerance
@@ -181,7 +182,7 @@ class Legend:
                 "give a tolerance (127 for masks of pure colours) or another legend"
             )
         codes: Codes = np.array([entry.code for entry in self.entries], dtype=self.dtype)
-        found: Codes = codes[apart.argmin(axis=1)][place.reshape(packed.shape)]
+        found: Codes = codes[apart.argmin(axis=1)][place]
         return found
 
     def colormap(self) -> dict[int, tuple[int, int, int, int]]:
@@ -245,6 +246,25 @@ class Legend:
     def _listed(self) -> str:
         codes = [str(entry.code) for entry in self.entries]
         return ", ".join(codes if len(codes) <= 32 else [*codes[:31], "…"])
+
+
+def _distinct(
+    pixels: npt.NDArray[np.uint8],
+) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.integer[Any]]]:
+    """The colours of an image as 0xrrggbb, sorted, and which of them each pixel has."""
+    packed = pixels[..., 0].astype(np.uint32)
+    for channel in (1, 2):
+        packed <<= 8
+        packed |= pixels[..., channel]
+    if packed.size < _SORTED:
+        colours, place = np.unique(packed, return_inverse=True)
+        return colours, place.reshape(packed.shape)
+    seen = np.zeros(1 << 24, dtype=np.bool_)
+    seen[packed] = True
+    found = np.flatnonzero(seen)
+    number = np.zeros(1 << 24, dtype=np.int32)
+    number[found] = np.arange(found.size, dtype=np.int32)
+    return found.astype(np.uint32), number[packed]
 
 
 def entries(text: str) -> tuple[Entry, ...]:
