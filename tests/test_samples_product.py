@@ -14,6 +14,7 @@ import pytest
 import rioxarray  # noqa: F401 - gives xarray objects `.rio`
 from made_products import bands, labels, publish
 from plain_source import LEGEND
+from source_contract import SourceContract
 
 import lcengine
 from lcengine import jobs, store
@@ -104,6 +105,10 @@ def product(plan, made, client):
 
 
 # ---------------------------------------------------------------------------------------- source
+
+
+class TestStack(SourceContract):
+    """The fixture `source`."""
 
 
 def test_what_a_model_is_told(source):

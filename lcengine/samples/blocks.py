@@ -82,7 +82,7 @@ def lattice(scene: Scene, spec: SampleSpec) -> Lattice:
 def _origin(scene: Scene) -> tuple[float, float]:
     """(row, column) of the scene's corner, in its pixels from the origin of the CRS."""
     a, b, c, d, e, f = scene.transform[:6]
-    if b or d or a <= 0 or e != -a:
+    if b or d or a <= 0 or abs(a + e) > _SNAP * a:
         raise InputError(
             f"scene {scene.name} has transform {tuple(scene.transform)}, expected north up with "
             "square pixels; resample it"

@@ -135,10 +135,13 @@ class StackSource:
     def labels(self, scene: int, window: Window) -> npt.NDArray[np.uint8]:
         """Training indices (y, x) of a window inside the grid; 255 = ignore."""
         assert scene == 0
+        self._check(window)
         return self.legend.encode(self._labels.read(window))
 
     def cut(self, scene: int, windows: Sequence[Window]) -> Arrays:
         """Patches of equal size; those of neighbours are read at once."""
+        for window in windows:
+            self._check(window)
         height, width = windows[0][2:]
         number = len(windows)
         out: Arrays = {
@@ -161,6 +164,15 @@ class StackSource:
                     for i, rows, cols in places:
                         target[i, ..., band, :, :] = values[..., rows, cols]
         return out
+
+    def _check(self, window: Window) -> None:
+        height, width = self.grid.shape
+        y0, x0, rows, cols = window
+        if min(y0, x0) < 0 or y0 + rows > height or x0 + cols > width:
+            raise InputError(
+                f"window {tuple(window)} (row, column, height, width) reaches beyond the labels' "
+                f"{height} x {width} pixels; give one inside"
+            )
 
     def to_json(self) -> dict[str, Any]:
         """Paths, and the versions of the products that lie there."""
