@@ -16,9 +16,18 @@ import rasterio.windows
 from rasterio.errors import RasterioError
 from rasterio.io import MemoryFile
 
+from lcengine.addresses import DRIVERS
 from lcengine.errors import InputError
 from lcengine.imagefile import driver_of, gdal, unplaced
-from lcengine.legends import Entry, Legend
+from lcengine.legends import (
+    STYLES,
+    TABLES,
+    Entry,
+    Legend,
+    legends,
+    load_style,
+    load_table,
+)
 from lcengine.legends.base import Codes
 from lcengine.locate import Window
 
@@ -135,6 +144,24 @@ def read_classes(
             f"{path} has {file.count} bands of {', '.join(sorted(set(file.dtypes)))}; expected one "
             "band of codes or three of uint8 colours"
         )
+
+
+def find_legend(text: str | os.PathLike[str]) -> Legend:
+    """The legend of that name, or of that file; `InputError` where there is neither.
+
+    A file is a style (.qml, .txt, .clr), a table (.csv, .json, .toml) or a raster with colours.
+    """
+    known = legends().get(os.fspath(text))
+    if known is not None:
+        return known
+    suffix = Path(text).suffix.lower()
+    for suffixes, load in ((STYLES, load_style), (TABLES, load_table), (DRIVERS, read_legend)):
+        if suffix in suffixes:
+            return load(text)
+    raise InputError(
+        f"no legend is called {os.fspath(text)!r}; expected {', '.join(legends())}, a style "
+        f"({', '.join(STYLES)}), a table ({', '.join(TABLES)}) or a raster with a colour table"
+    )
 
 
 def read_legend(path: str | os.PathLike[str], name: str | None = None) -> Legend:

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from lcengine.classmap import read_classes, save_classes, save_png
+from lcengine.classmap import find_legend, read_classes, save_classes, save_png
 from lcengine.errors import InputError
 from lcengine.labels import colors
-from lcengine.legends import legend, save_style
+from lcengine.legends import legend, named, save_style
 
 GLOBE = legend("deepglobe")
 EVERY = [*(entry.code for entry in GLOBE.entries), GLOBE.nodata]
@@ -96,7 +96,7 @@ TABLES = {
 def test_legends_come_from_tables(suffix, tmp_path):
     path = tmp_path / f"classes.{suffix}"
     path.write_text(TABLES[suffix], encoding="utf-8")
-    found = colors.find_legend(path)
+    found = find_legend(path)
     assert found.name == "classes"
     assert found.codes[:2] == (3, 7)
     assert found.colours[:2] == ("#0000ff", "#ffff00")
@@ -107,7 +107,7 @@ def test_the_table_of_deepglobe_is_read(tmp_path):
     path = tmp_path / "class_dict.csv"
     rows = [f"{e.name}, {', '.join(map(str, e.rgb))}" for e in GLOBE.entries]
     path.write_text("name, r, g, b\n" + "\n".join(rows))
-    found = colors.find_legend(path)
+    found = find_legend(path)
     assert found.codes == tuple(range(len(rows)))
     assert found.colours == tuple(e.colour for e in GLOBE.entries)
 
@@ -115,13 +115,13 @@ def test_the_table_of_deepglobe_is_read(tmp_path):
 def test_legends_come_from_names_styles_and_rasters(tmp_path):
     save_style(GLOBE, tmp_path / "a.qml")
     save_classes(tmp_path / "a.tif", np.ones((4, 4), np.uint8), GLOBE)
-    assert colors.find_legend("deepglobe") is GLOBE
-    assert colors.find_legend(tmp_path / "a.qml").colours == GLOBE.colours
-    assert colors.find_legend(tmp_path / "a.tif").codes == GLOBE.codes
+    assert find_legend("deepglobe") is GLOBE
+    assert find_legend(tmp_path / "a.qml").colours == GLOBE.colours
+    assert find_legend(tmp_path / "a.tif").codes == GLOBE.codes
 
 
 def test_made_legends_have_colours_of_their_own():
-    made = colors.named_classes([f"class {i}" for i in range(200)], "many")
+    made = named({i + 1: f"class {i}" for i in range(200)}, "many", "a test")
     assert made.codes == tuple(range(1, 201))
     assert len(set(made.colours)) == 200
 
@@ -143,7 +143,7 @@ def test_wrong_tables_are_named(name, tmp_path):
     if content is not None:
         (tmp_path / name).write_text(content)
     with pytest.raises(InputError, match=message):
-        colors.find_legend(tmp_path / name)
+        find_legend(tmp_path / name)
 
 
 def test_wrong_folders_are_named(tmp_path):

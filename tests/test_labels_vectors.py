@@ -12,10 +12,10 @@ from shapely import LineString, Point, Polygon
 from lcengine import Grid
 from lcengine.errors import InputError
 from lcengine.labels.rasterize import Layer, prepare, rasterize
-from lcengine.labels.request import LabelRequest, VectorFile, legend_named, read_rules
+from lcengine.labels.request import LabelRequest, VectorFile, read_rules
 from lcengine.labels.rules import Rule, codes_of, legend_of, priorities_of
 from lcengine.labels.vectors import place, read_vectors
-from lcengine.legends import Entry, Legend, legend, save_style
+from lcengine.legends import Entry, Legend, save_style
 
 LEFT, TOP, UTM = 500_000.0, 5_600_000.0, "EPSG:32631"
 CROPS = Legend(
@@ -391,11 +391,6 @@ class TestFileOfRules:
     def test_files_that_cannot_be(self, tmp_path, grid, text, message):
         with pytest.raises(InputError, match=message):
             read_rules(self.write(tmp_path, text), grid)
-
-    def test_legends_by_name_or_file(self, tmp_path):
-        assert legend_named("worldcover") == legend("worldcover")
-        with pytest.raises(InputError, match="is neither a file nor one of"):
-            legend_named("wordcover")
 
 
 def test_counts_say_what_became_of_a_layer(grid):

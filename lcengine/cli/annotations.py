@@ -300,7 +300,7 @@ def _next(picture: Path | None, otherwise: str) -> None:
 
 
 def _legend(text: str) -> Legend:
-    from lcengine.labels.colors import find_legend
+    from lcengine.classmap import find_legend
 
     return find_legend(text)
 

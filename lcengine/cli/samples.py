@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json as jsonlib
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -143,9 +142,9 @@ def _list(text: str) -> list[str]:
 
 
 def _legend(text: str) -> Legend:
-    from lcengine.legends import legend, load_style
+    from lcengine.classmap import find_legend
 
-    return load_style(text) if Path(text).suffix else legend(text)
+    return find_legend(text)
 
 
 def _spec(

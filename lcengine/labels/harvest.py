@@ -23,9 +23,8 @@ from openpyxl.utils import get_column_letter
 from openpyxl.utils.exceptions import InvalidFileException
 
 from lcengine.errors import InputError
-from lcengine.labels.colors import named_classes
 from lcengine.labels.vectors import read_vectors
-from lcengine.legends import Legend
+from lcengine.legends import Legend, named
 from lcengine.periods import Period, from_json, to_json
 
 WINDOWS, BEFORE = 6, 1
@@ -124,7 +123,7 @@ def read_crops(
     fields["region"] = [row.region for row in chosen]
     fields["harvest"] = [row.date.isoformat() for row in chosen]
     names = sorted(set(fields["crop"]))
-    found = legend or named_classes(names, "crops")
+    found = legend or named(dict(enumerate(names, 1)), "crops", "classes of the labels")
     codes = {name: _code(name, found, mapping) for name in names}
     fields["code"] = fields["crop"].map(codes)
     columns = ["crop", "code", "region", "harvest", "source", "geometry"]

@@ -30,7 +30,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lcengine.classmap import read_legend
+from lcengine.classmap import find_legend
 from lcengine.errors import InputError
 from lcengine.grid import Grid
 from lcengine.labels.burn import Conflict
@@ -38,7 +38,7 @@ from lcengine.labels.plan import LabelPlan, plan_labels
 from lcengine.labels.rasterize import Layer
 from lcengine.labels.rules import Rule
 from lcengine.labels.vectors import Invalid, read_vectors
-from lcengine.legends import Legend, legends, load_style
+from lcengine.legends import legends
 
 _TOP = ("legend", "conflict", "priority", "layer")
 _CHUNK = 2**20
@@ -89,13 +89,13 @@ class LabelRequest:
 
     def plan(self) -> LabelPlan:
         """Read the files and freeze the plan. Raises what these raise."""
-        found = None if self.legend is None else legend_named(self.legend)
+        found = None if self.legend is None else find_legend(self.legend)
         layers = [layer.read() for layer in self.layers]
         return plan_labels(layers, self.grid, legend=found, conflict=self.conflict)
 
     def to_json(self) -> dict[str, Any]:
         """Identity of the request: an equal one resumes, a different one is refused."""
-        legend = None if self.legend is None else legend_named(self.legend).to_json()
+        legend = None if self.legend is None else find_legend(self.legend).to_json()
         return {
             "layers": [layer.to_json() for layer in self.layers],
             "grid": self.grid.to_dict(),
@@ -137,19 +137,6 @@ def _layer(source: Path, number: int, table: Mapping[str, Any]) -> VectorFile:
         return VectorFile(**taken, rule=Rule.from_json(rule))
     except InputError as error:
         raise InputError(f"{source}, layer {number + 1}: {error}") from None
-
-
-def legend_named(name: str) -> Legend:
-    """A legend by name, or of a colour table (.qml, .txt, .clr) or class map (.tif)."""
-    known = legends()
-    if name in known:
-        return known[name]
-    path = Path(name)
-    if not path.is_file():
-        raise InputError(
-            f"legend {name} is neither a file nor one of {', '.join(known)}; give one of them"
-        )
-    return read_legend(path) if path.suffix.lower() in (".tif", ".tiff") else load_style(path)
 
 
 def _digest(path: Path) -> str:

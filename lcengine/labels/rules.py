@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import colorsys
 import math
 import numbers
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,14 +14,14 @@ import numpy.typing as npt
 import pandas as pd
 
 from lcengine.errors import InputError
-from lcengine.legends import Entry, Legend
+from lcengine.legends import Legend
+from lcengine.legends import named as made
 
 IGNORED = "ignore"
 """As a class: features that are left out, as though they were not there."""
 _WORDS = {"classes": "map", "value": "class"}
 """Members of a rule that files and the command line call otherwise."""
 _SHOWN = 8
-_GOLDEN = 0.6180339887498949
 
 Class = int | str
 """A code, a class's name, or `IGNORED`."""
@@ -143,7 +142,7 @@ def legend_of(name: str, layers: Iterable[tuple[gpd.GeoDataFrame, Rule]]) -> Leg
     """A legend made from what layers name: integers are codes, other names get those that are left.
 
     Names that a rule maps to codes name these. Names are taken in the order of the layers, sorted
-    within a layer; colours go round the circle of hues.
+    within a layer.
     """
     codes: dict[int, str] = {}
     names: dict[str, None] = {}
@@ -164,9 +163,7 @@ def legend_of(name: str, layers: Iterable[tuple[gpd.GeoDataFrame, Rule]]) -> Leg
             f"{name} names {len(codes)} classes, expected 1 to 255; check the attribute, or give "
             "a legend"
         )
-    ordered = sorted(codes.items())
-    entries = tuple(Entry(code, text, _colour(i)) for i, (code, text) in enumerate(ordered))
-    return Legend(name, name, entries, "values of the features")
+    return made(codes, name, "values of the features")
 
 
 def _mapped(rule: Rule, value: Class | None) -> Class | None:
@@ -239,10 +236,3 @@ def _is_number(value: Any) -> bool:
 
 def _name(frame: gpd.GeoDataFrame) -> str:
     return str(frame.attrs.get("name", "the layer"))
-
-
-def _colour(place: int) -> str:
-    """A colour far from its neighbours': hues a golden angle apart."""
-    lightness = (0.45, 0.6, 0.35)[place % 3]
-    rgb = colorsys.hls_to_rgb(place * _GOLDEN % 1.0, lightness, 0.7)
-    return "#" + bytes(round(255 * channel) for channel in rgb).hex()

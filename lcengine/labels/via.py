@@ -26,8 +26,8 @@ import shapely
 
 from lcengine.errors import InputError
 from lcengine.imagefile import header
-from lcengine.labels.colors import named_classes, save_mask
-from lcengine.legends import Legend
+from lcengine.labels.colors import save_mask
+from lcengine.legends import Legend, named
 from lcengine.legends.base import Codes
 
 BOOL = npt.NDArray[np.bool_]
@@ -154,7 +154,7 @@ def legend_of(
     annotations: Sequence[Annotation], attribute: str, name: str = "annotations"
 ) -> Legend:
     """A legend of the values of a region attribute: codes 1 … K in their sorted order."""
-    return named_classes(values(annotations, attribute), name)
+    return named(dict(enumerate(values(annotations, attribute), 1)), name, "classes of the labels")
 
 
 def draw(annotation: Annotation, shape: tuple[int, int], drawing: Drawing) -> Codes:

@@ -23,11 +23,14 @@ from lcengine.legends.published import (
     EUCROPMAP,
     WORLDCOVER,
 )
-from lcengine.legends.styles import load_style, save_style
+from lcengine.legends.styles import STYLES, load_style, save_style
+from lcengine.legends.tables import TABLES, load_table, named
 
 __all__ = [
     "IGNORE",
     "SEN12MS",
+    "STYLES",
+    "TABLES",
     "Crosswalk",
     "Entry",
     "Legend",
@@ -37,6 +40,8 @@ __all__ = [
     "legend",
     "legends",
     "load_style",
+    "load_table",
+    "named",
     "save_style",
 ]
 

@@ -15,6 +15,7 @@ from lcengine.errors import InputError
 from lcengine.legends.base import Entry, Legend
 
 _HEAD = "# QGIS Generated Color Map Export File"
+STYLES = (".qml", ".txt", ".clr")
 _FORMATS = "a .qml style, a .txt colour map of QGIS or a .clr colour map"
 
 Row = tuple[Entry, bool]
