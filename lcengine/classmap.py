@@ -6,12 +6,13 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import rasterio
 import rasterio.shutil
+import rasterio.windows
 from rasterio.errors import RasterioError
 from rasterio.io import MemoryFile
 
@@ -19,6 +20,7 @@ from lcengine.errors import InputError
 from lcengine.imagefile import driver_of, gdal, unplaced
 from lcengine.legends import Entry, Legend
 from lcengine.legends.base import Codes
+from lcengine.locate import Window
 
 
 def save_classes(
@@ -66,24 +68,69 @@ def save_classes(
         with MemoryFile(ext=".tif") as made:
             rasterio.shutil.copy(memory.name, made.name, driver="COG", **options)
             content = made.read()
-    try:
-        Path(path).write_bytes(content)
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror}; check the path") from error
+    _write(path, content)
 
 
-def read_classes(path: str | os.PathLike[str], legend: Legend, *, tolerance: int = 0) -> Codes:
-    """The codes (y, x) of a class map in the legend's type and nodata.
+def save_png(
+    path: str | os.PathLike[str], codes: npt.ArrayLike, legend: Legend, *, colours: bool = False
+) -> None:
+    """Write codes (y, x) as a PNG of codes, or of the legend's colours, without a place on Earth.
+
+    A PNG of codes carries the colour table where they fit uint8. One of colours is RGB, with an
+    alpha band that is 0 where there is nodata, so that `read_classes` gives the same codes back.
+    Raises `InputError` for codes the legend does not have and a path that cannot be written.
+    """
+    if driver_of(os.fspath(path)) != "PNG":
+        raise InputError(f"{path} is no PNG by its name; expected one such as mask.png")
+    pixels = legend.stored(codes)
+    if pixels.ndim != 2:
+        raise InputError(f"codes have shape {pixels.shape}, expected (y, x)")
+    bands = pixels[None]
+    if colours:
+        clear = pixels == legend.nodata
+        alpha = np.where(clear, 0, 255).astype(np.uint8)[None]
+        rgb = np.moveaxis(legend.to_rgb(pixels), -1, 0)
+        bands = np.concatenate([rgb, alpha]) if clear.any() else rgb
+    count, height, width = bands.shape
+    shape = {"count": count, "height": height, "width": width, "dtype": bands.dtype}
+    with _named(path), unplaced(), gdal(), MemoryFile(ext=".png") as memory:
+        with memory.open(driver="PNG", **shape) as file:
+            file.write(bands)
+            if not colours and bands.dtype == np.uint8:
+                file.write_colormap(1, {**legend.colormap(), legend.nodata: (0, 0, 0, 0)})
+        content = memory.read()
+    _write(path, content)
+
+
+def read_classes(
+    path: str | os.PathLike[str],
+    legend: Legend,
+    *,
+    tolerance: int = 0,
+    unknown: Literal["error", "ignore"] = "error",
+    window: Window | None = None,
+) -> Codes:
+    """The codes (y, x) of a class map, or of a window inside it, in the legend's type and nodata.
 
     A GeoTIFF, PNG or JPEG with one band of codes, or three (or four) of uint8 that are colours of
-    the legend; `tolerance` as in `Legend.from_rgb`. The file's own nodata becomes the legend's.
-    Raises `InputError` for what is neither, and for codes or colours the legend does not have.
+    the legend; `tolerance` and `unknown` as in `Legend.from_rgb`. The file's own nodata becomes the
+    legend's, and so do colours of alpha 0. Raises `InputError` for what is neither, and for codes
+    or colours the legend does not have.
     """
+    part = None
+    if window is not None:
+        part = rasterio.windows.Window(window.x0, window.y0, window.width, window.height)
     with _opened(path) as file:
         if file.count == 1:
-            return legend.stored(file.read(1), _whole(file.nodata))
+            return legend.stored(file.read(1, window=part), _whole(file.nodata))
         if file.count in (3, 4) and set(file.dtypes) == {"uint8"}:
-            return legend.from_rgb(np.moveaxis(file.read((1, 2, 3)), 0, -1), tolerance)
+            bands = file.read(window=part)
+            seen = bands[3:].all(axis=0)  # of no alpha band at all: everywhere
+            if seen.all():
+                return legend.from_rgb(np.moveaxis(bands[:3], 0, -1), tolerance, unknown)
+            codes = np.full(seen.shape, legend.nodata, legend.dtype)
+            codes[seen] = legend.from_rgb(bands[:3, seen].T, tolerance, unknown)
+            return codes
         raise InputError(
             f"{path} has {file.count} bands of {', '.join(sorted(set(file.dtypes)))}; expected one "
             "band of codes or three of uint8 colours"
@@ -118,6 +165,13 @@ def read_legend(path: str | os.PathLike[str], name: str | None = None) -> Legend
     title = name or Path(path).stem
     ignored = tuple(code for code in kept if code not in names) if names else ()
     return Legend(title, title, entries, Path(path).name, ignored)
+
+
+def _write(path: str | os.PathLike[str], content: bytes) -> None:
+    try:
+        Path(path).write_bytes(content)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror}; check the path") from error
 
 
 def _whole(nodata: float | None) -> int | None:

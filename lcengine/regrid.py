@@ -144,11 +144,7 @@ def regrid(
     the source, outside of the grid's polygon, and where all pixels that a mean looks at are
     missing. Variables that a mean has no meaning for are resampled to the nearest pixel.
     """
-    pixels = Pixels.of(variable)
-    how = resampling if pixels.smooth else "nearest"
-    product = product_lattice(grid)
-    samples = oversampling(product, source) if how == "average" else 1
-    job = _Job(grid if grid.aoi else None, product, source, pixels, how, samples)
+    job = _job(variable, source, grid, resampling)
     data = variable.data if isinstance(variable.data, da.Array) else variable.chunk().data
     height, width = grid.shape
     rows = [
@@ -160,6 +156,23 @@ def regrid(
     ]
     whole: da.Array = da.concatenate([da.concatenate(row, axis=-1) for row in rows], axis=-2)
     return whole
+
+
+def regrid_window(
+    variable: xr.DataArray,
+    source: SourceGrid,
+    grid: Grid,
+    resampling: Resampling,
+    window: Window,
+) -> npt.NDArray[Any]:
+    """The pixels (…, y, x) of a window inside the grid, as `regrid` has them, at once."""
+    job = _job(variable, source, grid, resampling)
+    area = _area(job, window)
+    if area is None:
+        shape = (*variable.shape[:-2], window.height, window.width)
+        return np.full(shape, job.pixels.fill, variable.dtype)
+    rows, cols = _slices(area)
+    return _resample(variable[..., rows, cols].values, job, window, area)
 
 
 def reaches(source: SourceGrid, grid: Grid) -> bool:
@@ -183,19 +196,35 @@ class _Job:
     samples: int
 
 
-def _piece(data: da.Array, job: _Job, window: Window) -> da.Array:
-    """One chunk: of the source only the pixels under it are touched."""
+def _job(variable: xr.DataArray, source: SourceGrid, grid: Grid, resampling: Resampling) -> _Job:
+    pixels = Pixels.of(variable)
+    how = resampling if pixels.smooth else "nearest"
+    product = product_lattice(grid)
+    samples = oversampling(product, source) if how == "average" else 1
+    return _Job(grid if grid.aoi else None, product, source, pixels, how, samples)
+
+
+def _area(job: _Job, window: Window) -> Window | None:
+    """The source pixels under a window."""
     # A pixel more on every side: samples of an average lie beyond the centres of border pixels.
     y0, x0, height, width = window
-    grown = Window(y0 - 1, x0 - 1, height + 2, width + 2)
-    area = window_bounds(job.product, grown, job.source, 2)
+    return window_bounds(job.product, Window(y0 - 1, x0 - 1, height + 2, width + 2), job.source, 2)
+
+
+def _slices(area: Window) -> tuple[slice, slice]:
+    return slice(area.y0, area.y0 + area.height), slice(area.x0, area.x0 + area.width)
+
+
+def _piece(data: da.Array, job: _Job, window: Window) -> da.Array:
+    """One chunk: of the source only the pixels under it are touched."""
+    height, width = window.height, window.width
+    area = _area(job, window)
     lead = data.chunks[:-2]
     if area is None:
         shape = (*data.shape[:-2], height, width)
         empty: da.Array = da.full(shape, job.pixels.fill, data.dtype, chunks=(*lead, height, width))
         return empty
-    rows = slice(area.y0, area.y0 + area.height)
-    cols = slice(area.x0, area.x0 + area.width)
+    rows, cols = _slices(area)
     under = data[..., rows, cols].rechunk({data.ndim - 2: -1, data.ndim - 1: -1})
     piece: da.Array = under.map_blocks(
         _resample,

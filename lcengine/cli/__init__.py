@@ -22,6 +22,7 @@ from lcengine.cli import (
     legends,
     product,
     recovery,
+    samples,
     search,
     sensors,
     world,
@@ -44,7 +45,7 @@ class Group(TyperGroup):
             raise  # the command line's own ways out; a broken pipe is `| head`
         except KeyboardInterrupt:
             kept = "; finished tiles are kept, run the same command again to resume"
-            resumable = ctx.invoked_subcommand in ("composite", "labels", "retry")
+            resumable = ctx.invoked_subcommand in ("composite", "labels", "samples", "retry")
             complain(f"interrupted{kept if resumable else ''}")
             raise typer.Exit(INTERRUPTED) from None
         except Exception as error:  # the last line before the user
@@ -102,6 +103,7 @@ app.command("quicklook")(product.quicklook)
 app.command("export")(export.export)
 app.command("legends")(legends.legends)
 app.add_typer(labels.app, name="labels")
+app.command("samples", epilog=samples.choices())(samples.samples)
 app.command("simulate")(world.simulate)
 app.command("demo")(world.demo)
 

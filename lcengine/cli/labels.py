@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from lcengine.cli import options
+from lcengine.cli.annotations import colors, crops, regions, resample, via
 from lcengine.cli.options import takes
 from lcengine.cli.output import emit, say
 from lcengine.cli.progress import progress
@@ -224,3 +225,7 @@ def _class(text: str | None) -> int | str | None:
 
 def _names(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
+
+
+for _command in (via, colors, crops, regions, resample):
+    app.command()(_command)

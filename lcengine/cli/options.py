@@ -164,7 +164,7 @@ def takes(*builds: Callable[..., Any]) -> Callable[[Callable[..., None]], Callab
 def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
     """Parameters with their annotations evaluated; types known to checkers only become Any."""
     module = inspect.getmodule(function)
-    names = {"CompositeRequest": Any}
+    names = dict.fromkeys(("CompositeRequest", "SampleSpec", "Source"), Any)
     hints = get_type_hints(
         function, globalns={**names, **vars(module)} if module else names, include_extras=True
     )

@@ -64,19 +64,22 @@ def _described(path: Path | str, product: xr.Dataset, provenance: dict[str, Any]
     from lcengine import store
 
     legend = provenance.get("legend") or {}
-    raster = "spatial:transform" in product.attrs
-    place = {
-        "shape": [product.sizes["y"], product.sizes["x"]],
-        "crs": product.attrs.get("proj:code", product.attrs["proj:wkt2"]),
-        "resolution": product.attrs["spatial:transform"][0],
-    }
+    place: dict[str, Any]
+    if "spatial:transform" in product.attrs:
+        place = {
+            "shape": [product.sizes["y"], product.sizes["x"]],
+            "crs": product.attrs.get("proj:code", product.attrs["proj:wkt2"]),
+            "resolution": product.attrs["spatial:transform"][0],
+        }
+    else:
+        place = {"samples": product.sizes["sample"]}
     internal = {"package", "run_id", "request", "grid", "variables", "kind", "legend"}
     return {
         "product": str(path),
         "files": store.place(path),
         "kind": provenance["kind"],
         "variables": [str(name) for name in product.data_vars],
-        **(place if raster else {"samples": product.sizes["sample"]}),
+        **place,
         "classes": [entry["name"] for entry in legend.get("entries", ())],
         **{name: fact for name, fact in provenance.items() if name not in internal},
         "run_id": provenance["run_id"],

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -115,6 +115,15 @@ class Legend:
                 return entry
         raise InputError(f"legend {self.name} has no code {code}; it has {self._listed()}")
 
+    def find(self, text: str) -> Entry:
+        """The entry of a name, whatever the case, or of a code as text, or `InputError`."""
+        wanted = text.strip().casefold()
+        for entry in self.entries:
+            if wanted in (entry.name.casefold(), str(entry.code)):
+                return entry
+        names = ", ".join([*self.names[:20], *(["…"] if len(self.names) > 20 else [])])
+        raise InputError(f"{text!r} is no class of legend {self.name}; it has {names}")
+
     def stored(self, codes: npt.ArrayLike, missing: int | None = None) -> Codes:
         """Codes of any integer type as `dtype`; `missing` (the source's nodata) becomes `nodata`.
 
@@ -153,12 +162,18 @@ class Legend:
         colours = np.array([*(entry.rgb for entry in self.entries), (0, 0, 0)], dtype=np.uint8)
         return colours[rows]
 
-    def from_rgb(self, rgb: npt.ArrayLike, tolerance: int = 0) -> Codes:
+    def from_rgb(
+        self,
+        rgb: npt.ArrayLike,
+        tolerance: int = 0,
+        unknown: Literal["error", "ignore"] = "error",
+    ) -> Codes:
         """Colours, uint8 (…, 3), as codes of `dtype`.
 
         A pixel gets the code whose colour is nearest by its greatest difference of a channel, at
         most `tolerance`; 127 is the threshold at 128 that compressed masks of pure colours want.
-        Raises `InputError` for other colours, and where codes share a colour.
+        Other colours become nodata where `unknown` is "ignore". Raises `InputError` for them
+        otherwise, and where codes share a colour.
         """
         pixels = np.asarray(rgb)
         if pixels.dtype != np.uint8 or pixels.ndim < 1 or pixels.shape[-1] != 3:
@@ -175,14 +190,15 @@ class Legend:
         channels = (distinct[:, None] >> np.array([16, 8, 0], dtype=np.uint32) & 255).astype("i2")
         apart = np.stack([np.abs(channels - colour).max(axis=1) for colour in known], axis=1)
         far = apart.min(axis=1, initial=256) > tolerance
-        if far.any():
+        if far.any() and unknown == "error":
             strange = ", ".join(f"#{colour:06x}" for colour in distinct[far][:5])
             raise InputError(
                 f"{int(far.sum())} colours are not of legend {self.name}: {strange}; "
-                "give a tolerance (127 for masks of pure colours) or another legend"
+                "give a tolerance (127 for masks of pure colours), another legend, or ignore them"
             )
         codes: Codes = np.array([entry.code for entry in self.entries], dtype=self.dtype)
-        found: Codes = codes[apart.argmin(axis=1)][place]
+        nearest = np.where(far, self.nodata, codes[apart.argmin(axis=1)]).astype(self.dtype)
+        found: Codes = nearest[place]
         return found
 
     def colormap(self) -> dict[int, tuple[int, int, int, int]]:

@@ -1,0 +1,272 @@
+"""`lcengine samples`: patches of images and labels for training, split by space."""
+
+from __future__ import annotations
+
+import json as jsonlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from lcengine.cli import options
+from lcengine.cli.options import takes
+from lcengine.cli.output import emit, say
+from lcengine.cli.progress import progress
+
+if TYPE_CHECKING:
+    from lcengine.legends import Legend
+    from lcengine.samples.source import Source
+    from lcengine.samples.spec import SampleSpec
+
+Sources = Annotated[
+    list[str],
+    typer.Argument(help="Products by name, e.g. s2=months.zarr s1=radar.zarr; or a folder."),
+]
+Labels = Annotated[
+    str | None,
+    typer.Option("--labels", help="Label product, or GeoTIFF of classes; its pixels are taken."),
+]
+LegendName = Annotated[
+    str | None,
+    typer.Option("--legend", help="Legend of a GeoTIFF: a name, .qml, .txt or .clr (its own)."),
+]
+Bands = Annotated[
+    list[str] | None,
+    typer.Option("--bands", help="Bands of a source, e.g. s2=blue,green,red; repeatable (all)."),
+]
+Resampling = Annotated[
+    list[str] | None,
+    typer.Option("--resampling", help="nearest, bilinear or average, or s1=average; repeatable."),
+]
+Folder = Annotated[
+    str | None,
+    typer.Option("--folder", help="Layout of a folder: deepglobe, sen12ms, dfc2020 or images."),
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Option of the layout, e.g. legend=dfc2020; repeatable."),
+]
+Patch = Annotated[int, typer.Option("--patch", help="Edge of a patch in pixels.")]
+Stride = Annotated[
+    int | None,
+    typer.Option("--stride", help="Pixels from patch to patch (default: the patch)."),
+]
+Split = Annotated[str, typer.Option("--split", help="block, or random, which leaks.")]
+Block = Annotated[
+    int | None, typer.Option("--block", help="Edge of a block in pixels (default: 4 patches).")
+]
+Buffer = Annotated[
+    int | None,
+    typer.Option("--buffer", help="Pixels between patches of two splits (default: the patch)."),
+]
+Fractions = Annotated[str, typer.Option("--fractions", help="Shares of train,val,test.")]
+Strategy = Annotated[str, typer.Option("--strategy", help="Which candidates to take; see below.")]
+Number = Annotated[
+    int | None, typer.Option("--samples", help="Patches to draw, of all splits together.")
+]
+MinLabelled = Annotated[
+    float, typer.Option("--min-labelled", help="Least share of a patch that is labelled.")
+]
+Centre = Annotated[
+    bool, typer.Option("--centre", help="Patches whose middle pixel is labelled, at every pixel.")
+]
+Seed = Annotated[int, typer.Option("--seed", help="Decides all that is drawn.")]
+
+
+def _source(
+    sources: Sources,
+    labels: Labels = None,
+    legend: LegendName = None,
+    bands: Bands = None,
+    resampling: Resampling = None,
+    folder: Folder = None,
+    layout_options: Set = None,
+) -> Source:
+    """The options that say what samples are cut from, as a source."""
+    from lcengine.errors import InputError
+
+    if folder is not None:
+        strange = {
+            "--labels": labels, "--legend": legend, "--bands": bands, "--resampling": resampling
+        }  # fmt: skip
+        given = [name for name, value in strange.items() if value]
+        if given or len(sources) != 1:
+            raise InputError(
+                f"--folder takes one folder and --set, got {', '.join([*sources, *given])}"
+            )
+        from lcengine.samples.folders import open_folder
+
+        chosen = {k: _value(v) for k, v in _pairs(layout_options, "--set").items()}
+        return open_folder(folder, sources[0], **chosen)
+    if labels is None or layout_options:
+        raise InputError(
+            "products need --labels, and no --set; folders with labels of their own need --folder"
+        )
+    from lcengine.samples.stack_source import open_stack
+
+    named = [text for text in resampling or () if "=" in text]
+    common = [text for text in resampling or () if "=" not in text]
+    if common and (named or len(common) > 1):
+        raise InputError(f"--resampling is {resampling}, expected one for all, or name=method")
+    return open_stack(
+        _pairs(sources, "a source"),
+        labels,
+        legend=None if legend is None else _legend(legend),
+        bands={name: _list(text) for name, text in _pairs(bands, "--bands").items()},
+        resampling=common[0] if common else _pairs(named, "--resampling"),
+    )
+
+
+def _pairs(texts: list[str] | None, what: str) -> dict[str, str]:
+    from lcengine.errors import InputError
+
+    out: dict[str, str] = {}
+    for text in texts or ():
+        name, sign, value = text.partition("=")
+        if not (sign and name and value) or name in out:
+            raise InputError(f"{what} is {text!r}, expected name=value with each name once")
+        out[name] = value
+    return out
+
+
+def _value(text: str) -> Any:
+    """A number, true, false or a list as JSON writes them; anything else is text."""
+    try:
+        return jsonlib.loads(text)
+    except ValueError:
+        return text
+
+
+def _list(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",")]
+
+
+def _legend(text: str) -> Legend:
+    from lcengine.legends import legend, load_style
+
+    return load_style(text) if Path(text).suffix else legend(text)
+
+
+def _spec(
+    patch: Patch = 64,
+    stride: Stride = None,
+    split: Split = "block",
+    block: Block = None,
+    buffer: Buffer = None,
+    fractions: Fractions = "0.7,0.15,0.15",
+    strategy: Strategy = "all",
+    samples: Number = None,
+    min_labelled: MinLabelled = 0.0,
+    centre: Centre = False,
+    seed: Seed = 0,
+) -> SampleSpec:
+    """The options that say which patches are taken, as a recipe."""
+    from lcengine.samples.spec import SampleSpec
+
+    return SampleSpec(
+        patch=patch,
+        stride=stride,
+        block=block,
+        buffer=buffer,
+        fractions=_shares(fractions),
+        split=split,
+        strategy=strategy,
+        samples=samples,
+        min_labelled=min_labelled,
+        centre=centre,
+        seed=seed,
+    )
+
+
+def _shares(text: str) -> tuple[float, float, float]:
+    from lcengine.errors import InputError
+
+    try:
+        train, val, test = map(float, text.split(","))
+    except ValueError:
+        raise InputError(
+            f"--fractions is {text!r}, expected three numbers for train, val and test, such as "
+            "0.7,0.15,0.15"
+        ) from None
+    return train, val, test
+
+
+@takes(_spec, _source)
+def samples(
+    spec: SampleSpec,
+    source: Source,
+    *,
+    output: Annotated[
+        str,
+        typer.Option("--output", "-o", help="Store to write: samples.zarr or s3://bucket/s.zarr."),
+    ],
+    cluster: options.Cluster = "local",
+    store: options.Store = None,
+    retries: options.Retries = 2,
+    patience: options.Patience = 3600.0,
+    worker_timeout: options.WorkerTimeout = 120.0,
+    restart: options.Restart = False,
+    picture: options.Picture = None,
+    json: options.AsJson = False,
+) -> None:
+    """Cut patches of images and labels, split by space. The same command resumes."""
+    from lcengine import jobs
+    from lcengine.engine import Policy
+    from lcengine.samples.picture import check, draw
+    from lcengine.samples.plan import plan_samples
+    from lcengine.store import provenance
+
+    if picture is not None:
+        check(picture)
+    client = options.connector(cluster)
+    with options.terminable(), progress(json) as listener:
+        path = jobs.run(
+            lambda: plan_samples(source, spec),
+            output,
+            client=client,
+            request={"source": source.to_json(), "spec": spec.to_json()},
+            restart=restart,
+            store=store,
+            policy=Policy(retries=retries, patience=patience, worker_timeout=worker_timeout),
+            listener=listener,
+        )
+    facts = provenance(path)
+    emit(_summary(path, facts, json), json)
+    for name, number in facts["empty"].items():
+        if number:
+            say(f"{number} patches have no valid pixel of {name}")
+    if picture is not None:
+        draw(path, picture)
+        say(f"wrote {picture}")
+
+
+def _summary(path: str, facts: dict[str, Any], as_json: bool) -> dict[str, Any]:
+    """What was made; for people the shares of classes instead of their pixels."""
+    names = {str(e["code"]): e["name"] for e in facts["legend"]["entries"]}
+    head = {
+        "product": path,
+        "patch": facts["patch"],
+        "inputs": {entry["name"]: list(entry["bands"]) for entry in facts["inputs"]},
+        "run_id": facts["run_id"],
+    }
+    if as_json:
+        return {**head, "splits": facts["splits"], "empty": facts["empty"]}
+    splits = {}
+    for name, split in facts["splits"].items():
+        total = max(sum(split["pixels"].values()), 1)
+        pixels = sorted(split["pixels"].items(), key=lambda item: -item[1])
+        shares = [f"{names[code]} {n / total:.1%}" for code, n in pixels if n]
+        splits[name] = [f"{split['samples']} samples of {split['blocks']} blocks", *shares]
+    return {**head, **splits}
+
+
+def choices() -> str:
+    """What splits and strategies there are, for the end of the help."""
+    from lcengine.samples.spec import FORMS, STRATEGIES
+
+    lines = []
+    for option, forms in (("--split", FORMS), ("--strategy", STRATEGIES)):
+        lines.append(f"[bold]{option}[/bold]")
+        lines += [f"  [cyan]{escape(form)}[/cyan]: {escape(text)}" for form, text in forms.items()]
+    return "\n\n".join(lines)

@@ -1,0 +1,83 @@
+"""What a worker does for samples: cut the patches of a part, and sum up those for training."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lcengine import engine, jobs
+from lcengine.errors import InputError
+from lcengine.legends.base import IGNORE
+from lcengine.samples.plan import TABLE, SamplePlan
+from lcengine.samples.source import LABEL, Arrays, Input
+from lcengine.samples.statistics import Sums, statistics, sums
+
+STATISTICS = "statistics.json"
+"""Beside the arrays: `{input: {band: {count, mean, std, min, max}}}` of the training patches."""
+
+
+def load(data: Mapping[str, Any], file: jobs.File) -> SamplePlan:
+    """A frozen plan with its table."""
+    return SamplePlan.from_json(data, file(TABLE))
+
+
+def compute(plan: SamplePlan, number: int, _attempt: int) -> tuple[jobs.Arrays, engine.Receipt]:
+    """The patches of a part and its receipt.
+
+    `InputError` where the labels are not those of the plan any more.
+    """
+    arrays = _cut(plan, number)
+    found = np.count_nonzero(arrays[LABEL] != IGNORE, axis=(1, 2))
+    changed = int((found != plan.labelled(number)).sum())
+    if changed:
+        raise InputError(
+            f"{changed} of {found.size} patches have other labels than when the samples were "
+            "planned; begin again with --restart"
+        )
+    training = plan.training(number)
+    inputs = plan.source.inputs
+    kept = {entry.name: arrays[entry.name][training] for entry in inputs}
+    receipt = {
+        "tile": number,
+        "pixels": int(arrays[LABEL].size),
+        "statistics": sums(inputs, kept),
+        "empty": {entry.name: _empty(entry, arrays[entry.name]) for entry in inputs},
+        "spent": {"bytes_read": sum(values.nbytes for values in arrays.values())},
+    }
+    return arrays, receipt
+
+
+def _empty(entry: Input, values: npt.NDArray[Any]) -> int:
+    """How many patches have no valid pixel."""
+    return sum(not entry.valid(patch).any() for patch in values)
+
+
+def _cut(plan: SamplePlan, number: int) -> Arrays:
+    """The patches of a part, as the table orders them."""
+    pieces = [plan.source.cut(scene, windows) for scene, windows in plan.windows(number)]
+    if len(pieces) == 1:
+        return pieces[0]
+    return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+
+
+def finish(plan: SamplePlan, receipts: jobs.Receipts) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """What is said of the samples, their table, and the statistics of training patches."""
+    inputs = plan.source.inputs
+    found = statistics(inputs, _sums(receipts))
+    empty = {entry.name: 0 for entry in inputs}
+    for receipt in receipts():
+        empty = {name: number + receipt["empty"][name] for name, number in empty.items()}
+    facts = {**plan.facts(), "empty": empty}
+    return facts, {**plan.files(), STATISTICS: json.dumps(found, indent=1).encode()}
+
+
+def _sums(receipts: jobs.Receipts) -> Iterator[Sums]:
+    for receipt in receipts():
+        yield receipt["statistics"]
+
+
+KIND = jobs.Kind(load, compute, finish)
