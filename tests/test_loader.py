@@ -492,10 +492,10 @@ def test_augmentation_never_crosses_splits(tmp_path):
         assert shown == set(found.split(split).tolist())
 
 
-def test_an_interpreter_ends_in_the_middle_of_an_epoch(made):
-    found, _ = made
+def test_an_interpreter_ends_in_the_middle_of_an_epoch(tmp_path):
+    path = write_samples(tmp_path / "s.zarr", sample_arrays(8, 5))
     code = (
         "import sys; from lcengine import samples; "
         "batches = samples.open(sys.argv[1]).loader('train', 2).epoch(0); next(batches)"
     )
-    subprocess.run([sys.executable, "-c", code, found.path], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code, path], check=True, timeout=60)

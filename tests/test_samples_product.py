@@ -341,6 +341,29 @@ def test_labels_that_change_under_a_plan(tmp_path):
     assert len(parts) == 1
 
 
+def test_a_loader_gets_what_was_cut(product, plan, source):
+    from lcengine import samples
+
+    found = samples.open(product)
+    assert found.inputs == source.inputs
+    assert found.legend == LEGEND
+    assert {type(reader).__name__ for reader in found.rows.values()} == {"ShardRows"}
+    (cuts,) = [source.cut(scene, windows) for scene, windows in plan.windows(0)]
+    for name, values in found.read(np.arange(plan.layout.tile_at(0).stop)).items():
+        np.testing.assert_array_equal(values, cuts[name])
+    train = found.loader("train", 8, weights="balanced", augment=samples.Augment())
+    for batch in train:
+        assert (found.table["split"].iloc[batch["index"]] == "train").all()
+        assert np.isfinite(batch["s2"]).all()
+    whole = [batch["s2"] for batch in found.loader("train", 8)]
+    stored = [batch["s2"] for batch in found.loader("train", 8, normalize=False)]
+    values, valid = np.concatenate(whole), np.concatenate(stored) != -32768
+    for band in range(3):
+        seen = values[:, :, band][valid[:, :, band]].astype(np.float64)
+        np.testing.assert_allclose((seen.mean(), seen.std()), (0, 1), atol=1e-4)
+    assert (values[~valid] == 0).all()
+
+
 def _unchanged(plan, number):
     try:
         task.compute(plan, number, 0)

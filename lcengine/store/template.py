@@ -22,7 +22,7 @@ from lcengine.store.rows import AXIS, Layout, Rows
 CHUNK = 512
 """Edge of a compressed chunk inside a shard; a shard is a tile, the unit of writing."""
 
-SAMPLE_CHUNK = 2**16
+SAMPLE_CHUNK = 2**14
 """Bytes of samples in a chunk at least: small ones share one, so that each can be compressed."""
 
 CODEC = ZstdCodec(level=1, checksum=True)
