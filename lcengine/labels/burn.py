@@ -34,6 +34,8 @@ _MARGIN = 2.0
 _LARGE = 256
 """Coordinates from which a geometry is thinned to what a cell sees of it."""
 _NONE = -1
+_PIXEL = 2.0
+"""Edge of a pixel as GDAL is told: it warns of pixels of 1, and a power of two is as exact."""
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -215,7 +217,7 @@ def _burned(shapes: Shapes, values: Ints, touched: Bools) -> npt.NDArray[np.int3
             for shape, value in zip(shapes[run], values[run].tolist(), strict=True)
             if shape is not None
         ]
-        gdal_rasterize(pairs, out=made, transform=Affine.identity(), all_touched=rule)
+        gdal_rasterize(pairs, out=made, transform=Affine.scale(_PIXEL), all_touched=rule)
     return made
 
 
@@ -233,6 +235,7 @@ def _described(shapes: Shapes) -> Shapes:
 
     Polygons by the batch: one by one, their corners would take longer than burning them.
     """
+    shapes = shapely.transform(shapes, lambda xy: xy * _PIXEL)
     out = np.full(len(shapes), None, dtype=object)
     areal = shapely.get_type_id(shapes) == 3
     for i in np.flatnonzero(~areal & ~shapely.is_empty(shapes)).tolist():
