@@ -23,8 +23,8 @@ from rasterio.transform import from_origin
 
 from lcengine import Grid
 from lcengine.labels import task
+from lcengine.labels.layers import Layer
 from lcengine.labels.plan import plan_labels
-from lcengine.labels.rasterize import Layer
 from lcengine.labels.rules import Rule
 
 LEFT, TOP = 500_000.0, 5_600_000.0

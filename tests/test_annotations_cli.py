@@ -14,9 +14,10 @@ from PIL import Image
 from lcengine import store
 from lcengine.classmap import read_classes, save_classes
 from lcengine.grid import Grid
-from lcengine.labels.coarse import plan_map, task
-from lcengine.labels.resample import open_classes
-from lcengine.labels.resample import resample as resampled
+from lcengine.labels.coarse import task
+from lcengine.labels.coarse.maps import open_classes
+from lcengine.labels.coarse.maps import resample as resampled
+from lcengine.labels.coarse.plan import plan_map
 from lcengine.legends import legend
 
 GLOBE = legend("deepglobe")

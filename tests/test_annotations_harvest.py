@@ -16,7 +16,7 @@ from shapely import Point, box
 from lcengine.errors import InputError
 from lcengine.grid import Grid
 from lcengine.labels.harvest import Table, read_crops, read_harvests, windows
-from lcengine.labels.rasterize import Layer, rasterize
+from lcengine.labels.layers import Layer, rasterize
 from lcengine.labels.rules import Rule
 from lcengine.legends import legend
 from lcengine.periods import PeriodRule, to_json

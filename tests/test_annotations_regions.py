@@ -16,7 +16,7 @@ from shapely import Point, box
 from lcengine.aoi import Aoi
 from lcengine.errors import InputError
 from lcengine.grid import Grid
-from lcengine.labels.regions import cluster, lattice_around, regions, save_regions
+from lcengine.labels.clusters import cluster, lattice_around, regions, save_regions
 
 GRID = Grid.from_bounds(600_000, 5_000_000, 640_000, 5_040_000, 32631, 10.0)
 CORNER = np.array([610_000, 5_010_000])

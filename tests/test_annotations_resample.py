@@ -13,7 +13,7 @@ from pyproj import Transformer
 from lcengine.classmap import save_classes
 from lcengine.errors import InputError
 from lcengine.grid import Grid
-from lcengine.labels.resample import open_classes, resample
+from lcengine.labels.coarse.maps import open_classes, resample
 from lcengine.legends import Entry, Legend, legend
 
 KNOWN = legend("worldcover")
@@ -126,7 +126,7 @@ def test_chunks_change_nothing(data):
 def test_a_large_pixel_is_counted_in_parts(monkeypatch):
     codes, grid, k = placed("nested")
     expected = winner(counted(codes, grid, k))
-    monkeypatch.setattr("lcengine.labels.resample.POINTS", 20)
+    monkeypatch.setattr("lcengine.labels.coarse.maps.POINTS", 20)
     assert np.array_equal(resample(codes, KNOWN, grid).label.values, expected)
 
 

@@ -19,8 +19,8 @@ from lcengine import Grid, jobs, store
 from lcengine.cluster import connect
 from lcengine.errors import InputError, RunError
 from lcengine.labels import task
+from lcengine.labels.layers import Layer, rasterize
 from lcengine.labels.plan import FEATURES, LabelPlan, plan_labels
-from lcengine.labels.rasterize import Layer, rasterize
 from lcengine.labels.rules import Rule
 
 LEFT, TOP, UTM = 500_000.0, 5_600_000.0, "EPSG:32631"

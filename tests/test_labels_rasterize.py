@@ -14,7 +14,7 @@ from shapely import LineString, MultiPolygon, Point, Polygon
 
 from lcengine import Grid
 from lcengine.errors import InputError
-from lcengine.labels.rasterize import Layer, prepare, rasterize
+from lcengine.labels.layers import Layer, prepare, rasterize
 from lcengine.labels.rules import Rule
 
 LEFT, TOP, UTM = 500_000.0, 5_600_000.0, "EPSG:32631"

@@ -11,7 +11,7 @@ from shapely import LineString, Point, Polygon
 
 from lcengine import Grid
 from lcengine.errors import InputError
-from lcengine.labels.rasterize import Layer, prepare, rasterize
+from lcengine.labels.layers import Layer, prepare, rasterize
 from lcengine.labels.request import LabelRequest, VectorFile, read_rules
 from lcengine.labels.rules import Rule, codes_of, legend_of, priorities_of
 from lcengine.labels.vectors import place, read_vectors

@@ -222,7 +222,7 @@ def regions(
 ) -> None:
     """Cluster labels into regions of interest: boxes on the pixel grid, to be used as --aoi."""
     from lcengine.errors import InputError
-    from lcengine.labels import regions as clusters
+    from lcengine.labels import clusters
     from lcengine.labels.picture import draw_fields
     from lcengine.labels.vectors import read_vectors
 
@@ -280,7 +280,7 @@ def resample(
     """A map of classes on another grid, as a product of labels or of fractions."""
     from lcengine import jobs, quicklook
     from lcengine.cli.product import summary
-    from lcengine.labels.coarse import plan_map
+    from lcengine.labels.coarse.plan import plan_map
 
     client = options.connector(cluster)
     known = None if legend is None else _legend(legend)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from lcengine.labels.clusters import regions
+from lcengine.labels.coarse.maps import resample
+from lcengine.labels.layers import Layer, rasterize
 from lcengine.labels.plan import LabelPlan, plan_labels
-from lcengine.labels.rasterize import Layer, rasterize
-from lcengine.labels.regions import regions
-from lcengine.labels.resample import resample
 from lcengine.labels.rules import Rule
 from lcengine.labels.vectors import read_vectors
 

@@ -17,7 +17,7 @@ import lcengine
 from lcengine.errors import InputError
 from lcengine.grid import Grid, Tile
 from lcengine.labels.burn import CONFLICTS, Burner, Conflict
-from lcengine.labels.rasterize import Layer, prepare
+from lcengine.labels.layers import Layer, prepare
 from lcengine.legends import Legend
 from lcengine.periods import Period
 from lcengine.store import Variable, digest

@@ -34,8 +34,8 @@ from lcengine.classmap import find_legend
 from lcengine.errors import InputError
 from lcengine.grid import Grid
 from lcengine.labels.burn import Conflict
+from lcengine.labels.layers import Layer
 from lcengine.labels.plan import LabelPlan, plan_labels
-from lcengine.labels.rasterize import Layer
 from lcengine.labels.rules import Rule
 from lcengine.labels.vectors import Invalid, read_vectors
 from lcengine.legends import legends

@@ -8,8 +8,8 @@ from typing import Any
 
 from lcengine import engine, jobs
 from lcengine.labels.burn import Counts
+from lcengine.labels.layers import described
 from lcengine.labels.plan import FEATURES, LabelPlan
-from lcengine.labels.rasterize import described
 
 
 def load(data: Mapping[str, Any], file: jobs.File) -> LabelPlan:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from lcengine import engine, jobs
-from lcengine.labels.coarse import MapPlan, fraction_names
+from lcengine.labels.coarse.plan import MapPlan, fraction_names
 from lcengine.locate import Window
 
 

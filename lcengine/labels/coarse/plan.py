@@ -1,0 +1,137 @@
+"""A map of classes on a product's grid, as a product that the tile engine makes."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+import lcengine
+from lcengine import store
+from lcengine.addresses import DRIVERS
+from lcengine.grid import Grid
+from lcengine.labels.coarse.maps import Method, Votes, open_classes
+from lcengine.legends import Legend
+from lcengine.periods import Period
+from lcengine.store import Variable, digest
+
+
+@dataclass(frozen=True)
+class MapPlan:
+    """A map that workers open themselves, so its path must be theirs too.
+
+    `version`: what lay there when it was planned: the run of a product, or size and time of a file.
+    """
+
+    path: str
+    version: str
+    legend: Legend
+    grid: Grid
+    method: Method
+    tiles: tuple[int, ...]
+
+    @property
+    def kind(self) -> str:
+        """Kind of product."""
+        return "labels.coarse"
+
+    @property
+    def layout(self) -> Grid:
+        """The product's grid."""
+        return self.grid
+
+    @property
+    def time_axis(self) -> tuple[Period, ...]:
+        """Labels have none."""
+        return ()
+
+    @cached_property
+    def run_id(self) -> str:
+        """Identity of the result: map, grid, legend, method and package version."""
+        return digest(self.to_json())
+
+    def variables(self) -> tuple[Variable, ...]:
+        """`label`, or a `fraction_<class>` for each class: float32, NaN where there is nothing."""
+        legend = self.legend
+        if self.method != "fractions":
+            label = Variable("label", str(legend.dtype), legend.nodata, legend.title, legend=legend)
+            return (label,)
+        return tuple(
+            Variable(name, "float32", None, f"share of {entry.name}")
+            for name, entry in zip(fraction_names(legend), legend.classes, strict=True)
+        )
+
+    def files(self) -> Mapping[str, bytes]:
+        """None: the map stays where it is."""
+        return {}
+
+    def only(self, tiles: Sequence[int]) -> MapPlan:
+        """The plan of some of its tiles."""
+        return replace(self, tiles=tuple(tiles))
+
+    @cached_property
+    def opened(self) -> tuple[xr.DataArray, Votes]:
+        """The map, and how pixels are made of it."""
+        codes, _ = open_classes(self.path, self.legend)
+        return codes, Votes.of(codes, self.legend, self.grid, self.method)
+
+    def to_json(self) -> dict[str, Any]:
+        """The plan as JSON values."""
+        return {
+            "package": lcengine.__version__,
+            "path": self.path,
+            "version": self.version,
+            "legend": self.legend.to_json(),
+            "grid": self.grid.to_dict(),
+            "method": self.method,
+            "tiles": list(self.tiles),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> MapPlan:
+        """Inverse of `to_json`."""
+        return cls(
+            data["path"],
+            data["version"],
+            Legend.from_json(data["legend"]),
+            Grid.from_dict(data["grid"]),
+            data["method"],
+            tuple(data["tiles"]),
+        )
+
+
+def plan_map(
+    path: str | os.PathLike[str],
+    grid: Grid,
+    *,
+    legend: Legend | None = None,
+    method: Method = "majority",
+) -> MapPlan:
+    """Freeze a map on another grid for `lcengine.jobs.run`; arguments and errors as `resample`."""
+    _, found = open_classes(path, legend)
+    where = os.fspath(path)
+    if Path(where).exists():
+        where = str(Path(where).absolute())
+    tiles = tuple(tile.index for tile in grid.tiles() if grid.touches(tile))
+    plan = MapPlan(where, _version(where), found, grid, method, tiles)
+    _ = plan.opened  # refuses what cannot be resampled before anything runs
+    return plan
+
+
+def fraction_names(legend: Legend) -> list[str]:
+    """Names of the variables of shares, in the order of the classes."""
+    words = (re.sub(r"\W+", "_", name.casefold()).strip("_") for name in legend.names)
+    return [f"fraction_{code}_{w}" for code, w in zip(legend.codes, words, strict=True)]
+
+
+def _version(path: str) -> str:
+    if Path(path).suffix.lower() not in DRIVERS:
+        return str(store.provenance(path)["run_id"])
+    status = Path(path).stat()
+    return f"{status.st_size} bytes of {status.st_mtime_ns}"
