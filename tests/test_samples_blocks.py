@@ -201,6 +201,7 @@ def test_panels_do_not_matter(monkeypatch):
         ({"buffer": -1}, "buffer is -1"),
         ({"block": 80}, "at least 128"),
         ({"fractions": (0.7, 0.2, 0.2)}, "add up to 1"),
+        ({"fractions": (0.5, 0.5)}, "expected three shares"),
         ({"fractions": (0.0, 0.5, 0.5)}, "share of train is 0"),
         ({"split": "kfold"}, "one of block, random"),
         ({"strategy": "best"}, "one of all, random"),
@@ -208,6 +209,7 @@ def test_panels_do_not_matter(monkeypatch):
         ({"samples": 5}, "give a number of samples"),
         ({"min_labelled": 2}, "share from 0 to 1"),
         ({"seed": -1}, "seed is -1"),
+        ({"seed": 2**63}, r"from 0 to 2\*\*63 - 1"),
         ({"strategy": "random", "samples": 0}, "at least 1"),
     ],
 )
