@@ -203,6 +203,7 @@ def test_panels_do_not_matter(monkeypatch):
         ({"fractions": (0.7, 0.2, 0.2)}, "add up to 1"),
         ({"fractions": (0.5, 0.5)}, "expected three shares"),
         ({"fractions": (0.0, 0.5, 0.5)}, "share of train is 0"),
+        ({"split": "random", "buffer": 8}, "leave block and buffer out"),
         ({"split": "kfold"}, "one of block, random"),
         ({"strategy": "best"}, "one of all, random"),
         ({"strategy": "random"}, "give a number of samples"),

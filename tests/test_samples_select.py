@@ -177,6 +177,8 @@ def test_an_empty_split_is_named():
         InputError, match="is empty: there are 9 candidates in 1 block; take a block below 32 or"
     ):
         drawn(SampleSpec(8), (32, 32))
+    with pytest.raises(InputError, match="; take a smaller patch or buffer or another seed"):
+        drawn(SampleSpec(8, block=16), (16, 16))
     with pytest.raises(InputError, match="split val gets none of 1 samples"):
         drawn(SampleSpec(8, strategy="random", samples=1))
     spec = SampleSpec(8, fractions=(1.0, 0.0, 0.0))

@@ -130,11 +130,11 @@ class SamplePlan:
         }
 
     def splits(self) -> dict[str, dict[str, Any]]:
-        """Of each split: samples, blocks, and pixels of each class by code."""
+        """Of each split: samples, blocks (0: random), and pixels of each class by code."""
         out = {}
         for name in SPLITS:
             rows = self.table.filter(pc.equal(self.table["split"], name))
-            blocks = pc.count_distinct(rows["block"]).as_py()
+            blocks = 0 if self.spec.split == "random" else pc.count_distinct(rows["block"]).as_py()
             pixels = {
                 str(code): int(pc.sum(rows[f"pixels_{code}"]).as_py() or 0)
                 for code in self.source.legend.codes

@@ -278,7 +278,9 @@ def _empty(found: Candidates, spec: SampleSpec, split: int) -> str:
     else:
         blocks = len(np.unique(np.column_stack([found.scene, found.block]), axis=0))
         places = "1 block" if blocks == 1 else f"{blocks} blocks"
-        where, remedy = f" in {places}", f"take a block below {spec.edge}"
+        least = spec.patch + 2 * spec.margin
+        smaller = f"block below {spec.edge}" if spec.edge > least else "smaller patch or buffer"
+        where, remedy = f" in {places}", f"take a {smaller}"
     remedies = [remedy, "another seed"] + ([f"a share of 0 for {name}"] if split != TRAIN else [])
     return (
         f"split {name} is empty: there are {len(found)} candidates{where}; {' or '.join(remedies)}"

@@ -68,6 +68,8 @@ class SampleSpec:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"{name} is {value}, expected a positive number of pixels")
+        if self.split == "random" and (self.block, self.buffer) != (None, None):
+            raise InputError("split random knows no blocks; leave block and buffer out")
         if self.buffer is not None and self.buffer < 0:
             raise InputError(f"buffer is {self.buffer}, expected 0 pixels or more")
 
