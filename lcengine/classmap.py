@@ -176,7 +176,9 @@ def read_legend(path: str | os.PathLike[str], name: str | None = None) -> Legend
         try:
             table: dict[int, tuple[int, int, int, int]] = file.colormap(1)
         except ValueError as error:
-            raise InputError(f"{path} has no colour table; give a style as .qml") from error
+            raise InputError(
+                f"{path} has no colour table; give its legend: a name, a style or a table"
+            ) from error
         skipped, tags = _whole(file.nodata), file.tags(1)
     codes = map(int, tags.get("flag_values", "").split())
     names = dict(zip(codes, tags.get("flag_meanings", "").split(), strict=False))

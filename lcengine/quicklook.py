@@ -37,7 +37,10 @@ def draw(
     dataset = store.pick(store.open(product), time)
     names = [str(name) for name, raster in dataset.items() if {"y", "x"} <= set(raster.coords)]
     if not names:
-        raise InputError(f"{product} is no raster; a quicklook takes composites and labels")
+        raise InputError(
+            f"{product} is no raster; a quicklook takes composites and labels, and samples are "
+            "drawn by --picture of `lcengine samples`"
+        )
     chosen = list(bands or natural(names) or names[:1])
     unknown = [name for name in chosen if name not in dataset.data_vars]
     if unknown or len(chosen) not in (1, 3):

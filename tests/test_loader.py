@@ -248,6 +248,8 @@ def test_bad_options_are_named(made):
         ({"prefetch": 0}, "prefetch is 0"),
         ({"split": "all"}, "no split 'all'"),
         ({"weights": [1.0, 2.0]}, r"weights have shape \(2,\), expected \(38,\)"),
+        ({"weights": "balance"}, "weights is 'balance', expected 'balanced'"),
+        ({"seed": -1}, "seed is -1"),
         ({"weights": np.zeros(38)}, "not all 0"),
         ({"weights": np.full(38, np.nan)}, "a finite number"),
         ({"split": "val", "augment": Augment()}, r"split 'val' would be augmented.*anywhere"),
@@ -260,6 +262,15 @@ def test_bad_options_are_named(made):
     for options, message in bad:
         with pytest.raises(InputError, match=message):
             Loader(found, **{"split": "train", "batch": 4, **options})
+    with pytest.raises(InputError, match="finite"):
+        Augment(scale=(1.0, float("inf")))
+
+
+@pytest.mark.parametrize("wrong", [np.ones(COUNT, np.bool_), [1.5]])
+def test_samples_are_asked_for_by_number(made, wrong):
+    """A mask is not the samples 0 and 1."""
+    with pytest.raises(InputError, match="expected whole numbers"):
+        made[0].read(wrong)
 
 
 def test_a_band_without_statistics(tmp_path):

@@ -80,6 +80,16 @@ def test_a_class_map_for_people(run, made, cluster, tmp_path):
     assert "crop" in out
 
 
+def test_random_splits_have_no_blocks(run, made, cluster, tmp_path):
+    command = ("samples", f"s2={made / 's2.zarr'}", *cluster, "--labels", made / "labels.zarr")
+    output = tmp_path / "out.zarr"
+    code, out, err = run(*command, "--patch", 64, "--split", "random", "-o", output)
+    assert code == 0, err
+    assert " samples, " in out
+    assert "blocks" not in out
+    assert store.provenance(output)["splits"]["train"]["blocks"] == 0
+
+
 def test_a_folder(run, cluster, tmp_path):
     rng = np.random.default_rng(0)
     for number in range(12):

@@ -326,7 +326,8 @@ def test_an_interrupted_run_goes_on(plan, made, client, product, monkeypatch):
         jobs.run(plan, output, client=client, request={"run_id": "another"})
 
 
-def test_labels_that_change_under_a_plan(tmp_path):
+@pytest.mark.parametrize("other", [255, 10])
+def test_labels_that_change_under_a_plan(tmp_path, other):
     here = grid_of(height=96, width=96, tile=96)
     path = tmp_path / "map.tif"
     place = {"crs": "EPSG:32631", "transform": tuple(here.transform)[:6]}
@@ -335,7 +336,7 @@ def test_labels_that_change_under_a_plan(tmp_path):
     spec = SampleSpec(8, split="random")
     plan = plan_samples(open_stack({"s2": image}, path, legend=LEGEND), spec)
     changed = np.full(here.shape, 40, np.uint8)
-    changed[50, 50] = 255
+    changed[50, 50] = other
     save_classes(path, changed, LEGEND, **place)
     parts = [number for number in plan.tiles if not _unchanged(plan, number)]
     assert len(parts) == 1

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from plain_source import Plain, scene
 
 from lcengine.errors import InputError
+from lcengine.samples import select
 from lcengine.samples.select import candidates, draw, shares
 from lcengine.samples.source import Input
 from lcengine.samples.spec import SampleSpec
@@ -83,6 +84,20 @@ def test_nothing_to_take():
         candidates(Plain(scene(64, 64), labels=[labels]), SampleSpec(8))
     with pytest.raises(InputError, match="scenes of 64 x 64"):
         candidates(Plain(scene(64, 64)), SampleSpec(100, split="random"))
+
+
+@pytest.mark.parametrize("panel", [64, 2048])
+def test_too_many_for_memory(panel, monkeypatch):
+    """Their bytes count, since each holds a number per class."""
+    source = Plain(scene(300, 300))
+    spec = SampleSpec(5, 1, split="random")
+    monkeypatch.setattr(select, "PANEL", panel)
+    number = len(candidates(source, spec))
+    monkeypatch.setattr(select, "MEMORY", 12 * number - 1)
+    with pytest.raises(
+        InputError, match="too many to hold in memory with 3 classes; take a larger"
+    ):
+        candidates(source, spec)
 
 
 # ------------------------------------------------------------------------------------------ draw
@@ -162,6 +177,8 @@ def test_an_empty_split_is_named():
         InputError, match="is empty: there are 9 candidates in 1 block; take a block below 32 or"
     ):
         drawn(SampleSpec(8), (32, 32))
+    with pytest.raises(InputError, match="; take a smaller patch or buffer or another seed"):
+        drawn(SampleSpec(8, block=16), (16, 16))
     with pytest.raises(InputError, match="split val gets none of 1 samples"):
         drawn(SampleSpec(8, strategy="random", samples=1))
     spec = SampleSpec(8, fractions=(1.0, 0.0, 0.0))

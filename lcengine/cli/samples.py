@@ -224,7 +224,8 @@ def _summary(path: str, facts: dict[str, Any], as_json: bool) -> dict[str, Any]:
         total = max(sum(split["pixels"].values()), 1)
         pixels = sorted(split["pixels"].items(), key=lambda item: -item[1])
         shares = [f"{names[code]} {n / total:.1%}" for code, n in pixels if n]
-        splits[name] = [f"{split['samples']} samples of {split['blocks']} blocks", *shares]
+        blocks = "" if facts["spec"]["split"] == "random" else f" of {split['blocks']} blocks"
+        splits[name] = [f"{split['samples']} samples{blocks}", *shares]
     return {**head, **splits}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,8 +33,8 @@ class Augment:
     def __post_init__(self) -> None:
         if self.times < 1:
             raise InputError(f"times is {self.times}, expected 1 or more views of every patch")
-        if not 0 < self.scale[0] <= self.scale[1]:
-            raise InputError(f"scale is {self.scale}, expected (least, greatest), above 0")
+        if not 0 < self.scale[0] <= self.scale[1] < math.inf:
+            raise InputError(f"scale is {self.scale}, expected (least, greatest), above 0, finite")
 
     @property
     def scales(self) -> bool:

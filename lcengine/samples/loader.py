@@ -69,6 +69,8 @@ class Loader:
         for name in ("batch", "threads", "prefetch"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}, expected 1 or more")
+        if self.seed < 0:
+            raise InputError(f"seed is {self.seed}, expected a whole number, 0 or more")
         if self.augment and self.split != TRAIN and not self.augment.anywhere:
             raise InputError(
                 f"split {self.split!r} would be augmented, and only {TRAIN!r} is by default; "
@@ -139,6 +141,10 @@ class Loader:
         if self.weights is None:
             return None
         if isinstance(self.weights, str):
+            if self.weights != "balanced":
+                raise InputError(
+                    f"weights is {self.weights!r}, expected 'balanced', or a number for each sample"
+                )
             weights = self.samples.balance(self._members)
         else:
             weights = np.asarray(self.weights, np.float64)

@@ -111,11 +111,12 @@ class SamplePlan:
         splits = self.table["split"].slice(part.start, part.stop - part.start)
         return np.array([name == SPLITS[TRAIN] for name in splits.to_pylist()], np.bool_)
 
-    def labelled(self, number: int) -> npt.NDArray[np.int64]:
-        """(samples of a part) pixels with a class when the plan was made."""
+    def counts(self, number: int) -> npt.NDArray[np.uint32]:
+        """(samples of a part, K) pixels of each class when the plan was made."""
         part = self.layout.tile_at(number)
-        found = self.table["labelled"].slice(part.start, part.stop - part.start)
-        return np.asarray(found.to_numpy(), np.int64)
+        rows = self.table.slice(part.start, part.stop - part.start)
+        names = [f"pixels_{code}" for code in self.source.legend.codes]
+        return np.stack([rows[name].to_numpy() for name in names], axis=1).astype(np.uint32)
 
     def facts(self) -> dict[str, Any]:
         """The plan in JSON values, as the product's provenance has it."""
@@ -129,11 +130,11 @@ class SamplePlan:
         }
 
     def splits(self) -> dict[str, dict[str, Any]]:
-        """Of each split: samples, blocks, and pixels of each class by code."""
+        """Of each split: samples, blocks (0: random), and pixels of each class by code."""
         out = {}
         for name in SPLITS:
             rows = self.table.filter(pc.equal(self.table["split"], name))
-            blocks = pc.count_distinct(rows["block"]).as_py()
+            blocks = 0 if self.spec.split == "random" else pc.count_distinct(rows["block"]).as_py()
             pixels = {
                 str(code): int(pc.sum(rows[f"pixels_{code}"]).as_py() or 0)
                 for code in self.source.legend.codes

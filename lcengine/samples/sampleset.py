@@ -103,7 +103,13 @@ class SampleSet:
 
         (sample, [time,] band, y, x) per input, and `label` uint8 (sample, y, x), 255 = ignore.
         """
-        numbers = np.atleast_1d(np.asarray(indices, dtype=np.int64))
+        given = np.atleast_1d(np.asarray(indices))
+        if given.size and given.dtype.kind not in "iu":
+            raise InputError(
+                f"samples are asked for by {given.dtype} values, expected whole numbers; of a mask "
+                "take np.flatnonzero"
+            )
+        numbers = given.astype(np.int64)
         out = {
             name: np.empty((len(numbers), *rows.shape[1:]), rows.dtype)
             for name, rows in self.rows.items()

@@ -22,8 +22,8 @@ from lcengine.samples.spec import SPLITS, TRAIN, SampleSpec
 
 PANEL = 2048
 """Largest edge of the labels that are looked at at once, in pixels."""
-MAX_CANDIDATES = 20_000_000
-"""Candidates that planning holds in memory; about 100 bytes each with ten classes."""
+MEMORY = 3 * 2**29
+"""Bytes of candidates, at most; planning takes twice as much. 20 million with ten classes."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,11 @@ class Candidates:
     def labelled(self) -> npt.NDArray[np.uint32]:
         """(n) pixels with a class."""
         return np.asarray(self.counts.sum(axis=1, dtype=np.uint32))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays."""
+        return sum(int(getattr(self, f.name).nbytes) for f in fields(self))
 
     def take(self, rows: npt.NDArray[np.integer] | npt.NDArray[np.bool_]) -> Candidates:
         """Some of them."""
@@ -91,12 +96,24 @@ class _Panel(NamedTuple):
 def candidates(source: Source, spec: SampleSpec) -> Candidates:
     """All patches with labels, in order; only labels are read, by several threads.
 
-    Raises `InputError` where there is none, or more than `MAX_CANDIDATES`.
+    Raises `InputError` where there is none, or more than `MEMORY` holds.
     """
     check_scenes(source.scenes, spec)
+    found = _surveyed(source, spec)
+    if not found:
+        raise InputError(_nothing(source, spec))
+    joined = Candidates(
+        *(np.concatenate([getattr(part, f.name) for part in found]) for f in fields(Candidates))
+    )
+    found.clear()  # or there would be three of each
+    return joined.ordered()
+
+
+def _surveyed(source: Source, spec: SampleSpec) -> list[Candidates]:
+    """The patches with labels of all panels, in order."""
     classes = len(source.legend.classes)
     found: list[Candidates] = []
-    total = 0
+    size = 0
     with ThreadPoolExecutor(usable_cpus()) as pool:
         surveys = [
             pool.submit(_survey, source, spec, panel, classes) for panel in _panels(source, spec)
@@ -104,24 +121,23 @@ def candidates(source: Source, spec: SampleSpec) -> Candidates:
         try:
             for survey in surveys:
                 part = survey.result()
-                total += len(part)
-                _check_number(total)
-                found.append(part)
+                size += part.nbytes
+                if len(part):
+                    found.append(part)
+                if size > MEMORY:
+                    raise InputError(_too_many(sum(map(len, found)), classes))
         finally:
             for survey in surveys:
                 survey.cancel()
-    if not total:
-        raise InputError(_nothing(source, spec))
-    joined = (np.concatenate([getattr(p, f.name) for p in found]) for f in fields(Candidates))
-    return Candidates(*joined).ordered()
+    return found
 
 
-def _check_number(total: int) -> None:
-    if total > MAX_CANDIDATES:
-        raise InputError(
-            f"there are more than {MAX_CANDIDATES:,} candidates; take a larger stride, a larger "
-            "share of labels (min_labelled) or a smaller area"
-        )
+def _too_many(number: int, classes: int) -> str:
+    return (
+        f"there are {number:,} candidates or more, too many to hold in memory with {classes} "
+        f"classes; take a larger stride, a larger share of labels (min_labelled) or a "
+        "smaller area"
+    )
 
 
 def _nothing(source: Source, spec: SampleSpec) -> str:
@@ -160,6 +176,8 @@ def _survey(source: Source, spec: SampleSpec, panel: _Panel, classes: int) -> Ca
     size = int(tops[-1]) + spec.patch - y0, int(lefts[-1]) + spec.patch - x0
     labels = source.labels(panel.scene, Window(y0, x0, *size))
     i, j = _labelled(labels, tops - y0, lefts - x0, spec)
+    if 4 * i.size * classes > MEMORY:
+        raise InputError(_too_many(i.size, classes))
     counts = np.zeros((i.size, classes), np.uint32)
     class_counts(labels, tops[i] - y0, lefts[j] - x0, spec.patch, counts)
     half = spec.patch // 2
@@ -235,7 +253,10 @@ def _weights(found: Candidates, strategy: str, centre: bool) -> npt.NDArray[np.f
         return 1.0 / np.bincount(found.centre, minlength=IGNORE + 1)[found.centre]
     # Every class has the same sum of weights over all patches.
     totals = found.counts.sum(axis=0, dtype=np.int64)
-    return np.asarray(found.counts @ (1.0 / np.maximum(totals, 1)))
+    weights = np.zeros(len(found))
+    for pixels, total in zip(found.counts.T, totals, strict=True):  # one by one: float64 of all
+        weights += pixels / max(int(total), 1)  # classes at once is twice the candidates
+    return weights
 
 
 def shares(samples: int, fractions: Sequence[float]) -> list[int]:
@@ -257,7 +278,9 @@ def _empty(found: Candidates, spec: SampleSpec, split: int) -> str:
     else:
         blocks = len(np.unique(np.column_stack([found.scene, found.block]), axis=0))
         places = "1 block" if blocks == 1 else f"{blocks} blocks"
-        where, remedy = f" in {places}", f"take a block below {spec.edge}"
+        least = spec.patch + 2 * spec.margin
+        smaller = f"block below {spec.edge}" if spec.edge > least else "smaller patch or buffer"
+        where, remedy = f" in {places}", f"take a {smaller}"
     remedies = [remedy, "another seed"] + ([f"a share of 0 for {name}"] if split != TRAIN else [])
     return (
         f"split {name} is empty: there are {len(found)} candidates{where}; {' or '.join(remedies)}"

@@ -68,6 +68,8 @@ class SampleSpec:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"{name} is {value}, expected a positive number of pixels")
+        if self.split == "random" and (self.block, self.buffer) != (None, None):
+            raise InputError("split random knows no blocks; leave block and buffer out")
         if self.buffer is not None and self.buffer < 0:
             raise InputError(f"buffer is {self.buffer}, expected 0 pixels or more")
 
@@ -78,7 +80,7 @@ class SampleSpec:
                     f"{name} is {getattr(self, name)!r}, expected one of {', '.join(known)}"
                 )
         usable = all(math.isfinite(f) and f >= 0 for f in self.fractions)
-        if not usable or abs(sum(self.fractions) - 1) > 1e-6:
+        if len(self.fractions) != len(SPLITS) or not usable or abs(sum(self.fractions) - 1) > 1e-6:
             raise InputError(
                 f"fractions are {self.fractions}, expected three shares for train, val and test "
                 "that add up to 1, such as 0.7,0.15,0.15"
@@ -87,8 +89,8 @@ class SampleSpec:
             raise InputError("the share of train is 0; expected some, such as 0.7,0.15,0.15")
         if not 0 <= self.min_labelled <= 1:
             raise InputError(f"min_labelled is {self.min_labelled}, expected a share from 0 to 1")
-        if self.seed < 0:
-            raise InputError(f"seed is {self.seed}, expected a whole number, 0 or more")
+        if not 0 <= self.seed < 2**63:
+            raise InputError(f"seed is {self.seed}, expected a whole number from 0 to 2**63 - 1")
         if (self.samples is None) != (self.strategy == "all"):
             raise InputError(
                 f"strategy is {self.strategy} and samples is {self.samples}; give a number of "

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from lcengine import engine, jobs
 from lcengine.errors import InputError
-from lcengine.legends.base import IGNORE
+from lcengine.kernels.counts import class_counts
 from lcengine.samples.plan import TABLE, SamplePlan
 from lcengine.samples.source import LABEL, Arrays, Input
 from lcengine.samples.statistics import Sums, statistics, sums
@@ -31,11 +31,11 @@ def compute(plan: SamplePlan, number: int, _attempt: int) -> tuple[jobs.Arrays, 
     `InputError` where the labels are not those of the plan any more.
     """
     arrays = _cut(plan, number)
-    found = np.count_nonzero(arrays[LABEL] != IGNORE, axis=(1, 2))
-    changed = int((found != plan.labelled(number)).sum())
+    planned = plan.counts(number)
+    changed = int((_counts(arrays[LABEL], planned.shape[1]) != planned).any(axis=1).sum())
     if changed:
         raise InputError(
-            f"{changed} of {found.size} patches have other labels than when the samples were "
+            f"{changed} of {len(planned)} patches have other labels than when the samples were "
             "planned; begin again with --restart"
         )
     training = plan.training(number)
@@ -49,6 +49,15 @@ def compute(plan: SamplePlan, number: int, _attempt: int) -> tuple[jobs.Arrays, 
         "spent": {"bytes_read": sum(values.nbytes for values in arrays.values())},
     }
     return arrays, receipt
+
+
+def _counts(labels: npt.NDArray[np.uint8], classes: int) -> npt.NDArray[np.uint32]:
+    """(n, K) pixels of each class in (n, y, x) labels."""
+    number, edge = labels.shape[:2]
+    out = np.zeros((number, classes), np.uint32)
+    tops = np.arange(number, dtype=np.int64) * edge
+    class_counts(labels.reshape(-1, edge), tops, np.zeros_like(tops), edge, out)
+    return out
 
 
 def _empty(entry: Input, values: npt.NDArray[Any]) -> int:
