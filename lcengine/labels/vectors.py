@@ -32,6 +32,8 @@ _LONLAT = "EPSG:4326"
 _TRUE_METRES = 0.01
 """Share by which the scale of a CRS may differ from 1 where buffers are made in it."""
 _CHORD_DEGREES, _CHORD_METRES = 0.01, 1000.0
+_LON, _LAT = 720.0, 90.0 + 1e-9
+"""Degrees beyond which coordinates are none."""
 _QUADRANT = 16
 """Segments of a quarter circle around a buffered corner: at most 0.12 % of the radius too short."""
 
@@ -232,6 +234,11 @@ def _projected(series: gpd.GeoSeries, target: pyproj.CRS) -> gpd.GeoSeries:
         return series
     unit = source.axis_info[0].unit_conversion_factor
     chord = _CHORD_DEGREES if source.is_geographic else _CHORD_METRES / unit
+    if source.is_geographic:
+        # Metres that are called degrees would be cut into millions of pieces of nowhere.
+        box = shapely.bounds(series.to_numpy())
+        wild = ~(np.abs(box) <= [_LON, _LAT, _LON, _LAT]).all(axis=1)
+        series = series.where(~wild, None)
     return series.segmentize(chord).to_crs(target)
 
 
