@@ -7,6 +7,7 @@ rasterize([Layer(fields, Rule("crop", erode=10)),                   roads over f
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -114,12 +115,11 @@ def prepare(
 
 def described(counts: Counts, legend: Legend) -> dict[str, Any]:
     """Pixels by class name, how many are labelled, and how many features disagree about."""
-    pixels = {
-        entry.name: counts.pixels[entry.code]
-        for entry in legend.entries
-        if entry.code in counts.pixels
-    }
-    return {"labelled": sum(pixels.values()), "classes": pixels, "conflicts": counts.conflicts}
+    pixels: Counter[str] = Counter()  # a style file may call two codes alike
+    for entry in legend.entries:
+        if entry.code in counts.pixels:
+            pixels[entry.name] += counts.pixels[entry.code]
+    return {"labelled": pixels.total(), "classes": dict(pixels), "conflicts": counts.conflicts}
 
 
 def _layers(
