@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import geopandas as gpd
 import numpy as np
 import pyogrio
@@ -176,6 +178,17 @@ class TestPlace:
         with pytest.raises(InputError, match="no feature meets the grid"):
             rasterize(around, grid, Rule("crop"))
 
+    @pytest.mark.parametrize("buffer", [0.0, 5.0])
+    def test_metres_that_are_called_degrees_are_told_at_once(self, grid, buffer):
+        """Edges of 100 degrees are not cut into kilometres first."""
+        wide = square(0, 0, 1e6)
+        frame = fields(["a"]).set_geometry([wide]).set_crs("EPSG:4326", allow_override=True)
+        tracemalloc.start()
+        with pytest.raises(InputError, match=r"finite.*--file-crs"):
+            place(frame, grid, buffer=buffer)
+        assert tracemalloc.get_traced_memory()[1] < 1e7
+        tracemalloc.stop()
+
     def test_features_elsewhere_are_left_out_and_counted(self, grid):
         frame = fields(["a", "b"]).set_geometry([square(0, 0), square(10_000, 0)])
         placed = place(frame, grid)
@@ -237,6 +250,17 @@ class TestRules:
         rule = Rule("crop", {"Mais": "maize", "Roggen": 300, "Wald": "ignore"})
         assert self.codes(["Mais", "Roggen", "Wald"], rule) == [1, 300, -1]
         assert self.codes([7, 8], Rule("crop", {7: 1, "8": "rye"})) == [1, 300]
+        assert self.codes([7.0, " Mais"], Rule("crop", {7.0: 1, " Mais": "300"})) == [1, 300]
+
+    def test_names_of_the_legend_need_no_mapping_and_codes_do(self):
+        rule = Rule("crop", {"Roggen": 300}, other="ignore")
+        assert self.codes(["Roggen", "MAIZE", "oats"], rule) == [300, 1, -1]
+        assert self.codes(["7", 1], Rule("crop", {7: 300}, other="ignore")) == [300, -1]
+
+    def test_empty_text_says_nothing(self):
+        """Shapefiles have no other way to."""
+        assert self.codes(["", "  ", "rye"], Rule("crop", other="ignore")) == [-1, -1, 300]
+        assert legend_of("l", [(fields(["", "rye"]), Rule("crop"))]).names == ("rye",)
 
     def test_unknown_values_are_named(self):
         with pytest.raises(InputError, match=r"3 values of crop .*crops: oats, 7, \(nothing\); it"):
@@ -279,6 +303,14 @@ class TestRules:
             ({"value": 1, "buffer": -1}, "buffer is -1, expected metres"),
             ({"value": 1, "erode": float("nan")}, "erode is nan"),
             ({"value": 1, "buffer": "6 m"}, "buffer is '6 m'"),
+            ({"value": True}, "a class is True, expected a code, a name or ignore"),
+            ({"value": 1.5}, "a class is 1.5"),
+            ({"value": " "}, "a class is ' '"),
+            ({"attribute": "a", "other": [1]}, r"a class is \[1\]"),
+            ({"attribute": "a", "classes": {"b": 1.5}}, "a class is 1.5"),
+            ({"value": 1, "priority": {}}, "priority is {}, expected a number"),
+            ({"value": 1, "priority": float("nan")}, "priority is nan"),
+            ({"value": 1, "priority": [1.5]}, "a class is 1.5"),
         ],
     )
     def test_rules_that_cannot_be(self, members, message):
@@ -291,6 +323,7 @@ class TestRules:
         for member, message in [
             ({"colour": 1}, "a rule has no colour; it has attribute, map, class, other"),
             ({"map": "a=1"}, "map is 'a=1'"),
+            ({"attribute": 5}, "attribute 5; expected"),
             ({"all_touched": "no"}, "all_touched 'no'"),
         ]:
             with pytest.raises(InputError, match=message):
@@ -320,6 +353,33 @@ class TestMadeLegends:
         }  # fmt: skip
         assert found.dtype == np.uint16
         assert codes_of(frame, rule, found).tolist() == [1200, 1]
+
+    def test_integers_as_text_are_codes(self):
+        """Shapefiles and spreadsheets hold codes as text."""
+        frame, numbers = fields(["1", "10", "2"]), fields([2, 10, 1])
+        found = legend_of("labels", [(frame, Rule("crop")), (numbers, Rule("crop"))])
+        assert found.codes == (1, 2, 10)
+        assert codes_of(frame, Rule("crop"), found).tolist() == [1, 10, 2]
+        assert codes_of(numbers, Rule("crop"), found).tolist() == [2, 10, 1]
+
+    def test_a_name_is_one_class_however_it_is_written(self):
+        frame = fields(["Maize", "maize ", "bl\u00e9", "ble\u0301"])
+        found = legend_of("labels", [(frame, Rule("crop"))])
+        assert codes_of(frame, Rule("crop"), found).tolist() == [1, 1, 2, 2]
+        assert len(found.codes) == 2
+        later = Rule("crop", {"Maize": 7})
+        found = legend_of("labels", [(frame, Rule("crop")), (frame, later)])
+        assert found.names.count("Maize") == 1
+        assert codes_of(frame, Rule("crop"), found).tolist()[0] == 7
+
+    @pytest.mark.parametrize("code", [-1, 3301010101])
+    def test_codes_beyond_what_a_raster_holds(self, code):
+        with pytest.raises(InputError, match=f"has the codes {code}, .*map them"):
+            legend_of("labels", [(fields([code, 1]), Rule("crop"))])
+
+    def test_names_in_any_alphabet_have_a_word_each(self):
+        found = legend_of("labels", [(fields(["пшеница", "blé tendre"]), Rule("crop"))])
+        assert found.attributes()["flag_meanings"] == "ble_tendre class_2"
 
     def test_too_many(self):
         frame = gpd.GeoDataFrame(

@@ -97,8 +97,8 @@ def _rule(
     """The members of a rule that were given."""
     given = {
         "attribute": attribute,
-        "class": _class(one_class),
-        "other": _class(other),
+        "class": one_class,
+        "other": other,
         "map": _pairs(mapping) if mapping else None,
         "buffer": buffer or None,
         "erode": erode or None,
@@ -209,19 +209,14 @@ def _given(source: dict[str, Any], rule: dict[str, Any]) -> str:
     return ", ".join(f"--{name}" for name in names)
 
 
-def _pairs(text: str) -> dict[str, int | str | None]:
+def _pairs(text: str) -> dict[str, str]:
     """`a=1,b=2`; `InputError` for what is none."""
     from lcengine.errors import InputError
 
     pairs = [part.rpartition("=") for part in text.split(",")]
     if not all(value.strip() and target.strip() for value, _, target in pairs):
         raise InputError(f"--map is {text!r}, expected value=class pairs: 'maize=1200,rye=1300'")
-    return {value.strip(): _class(target.strip()) for value, _, target in pairs}
-
-
-def _class(text: str | None) -> int | str | None:
-    """A class as a code or a name."""
-    return int(text) if text is not None and text.strip().isdecimal() else text
+    return {value.strip(): target.strip() for value, _, target in pairs}
 
 
 def _names(text: str) -> list[str]:
