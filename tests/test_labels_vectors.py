@@ -437,6 +437,17 @@ class TestFileOfRules:
         fields(["oats", "rye"]).to_file(path, engine="pyogrio")
         assert request.to_json() != before
 
+    def test_what_a_run_lays_beside_a_shapefile_is_not_of_it(self, tmp_path, grid):
+        path = tmp_path / "f [2020].SHP"
+        fields().to_file(path, engine="pyogrio", driver="ESRI Shapefile")
+        request = LabelRequest((VectorFile(path, Rule("crop")),), grid)
+        before = request.to_json()
+        (tmp_path / "f [2020].zarr").mkdir()
+        (tmp_path / "f [2020].png").write_bytes(b"picture")
+        assert request.to_json() == before
+        path.with_suffix(".dbf").write_bytes(b"other")
+        assert request.to_json() != before
+
     @pytest.mark.parametrize(
         ("text", "message"),
         [

@@ -41,6 +41,9 @@ from lcengine.labels.vectors import Invalid, read_vectors
 from lcengine.legends import legends
 
 _TOP = ("legend", "conflict", "priority", "layer")
+_TEXTS = ("file", "layer", "where", "encoding")
+_SHAPEFILE = (".shp", ".shx", ".dbf", ".prj", ".cpg")
+"""What says something of the features; beside it may lie the product itself."""
 _CHUNK = 2**20
 
 
@@ -145,7 +148,9 @@ def _digest(path: Path) -> str:
     if path.is_dir():
         files = sorted(file for file in path.rglob("*") if file.is_file())
     elif path.suffix.lower() == ".shp":
-        files = sorted(path.parent.glob(f"{path.stem}.*"))
+        beside = path.parent.iterdir() if path.parent.is_dir() else ()
+        own = [f for f in beside if f.stem == path.stem and f.suffix.lower() in _SHAPEFILE]
+        files = sorted(own) or files
     found = hashlib.sha256()
     for file in files:
         try:
