@@ -191,6 +191,25 @@ class TestProduct:
         assert (code, "has no attribute crop; it has code" in error) == (2, True)
 
 
+@pytest.mark.parametrize(
+    ("said", "file", "chosen"),
+    [
+        (None, "last", "last"),
+        ("ignore", "last", "ignore"),
+        ("error", "", "error"),
+        (None, "", "ignore"),
+    ],
+)
+def test_the_command_line_overrules_the_file_of_rules(tmp_path, said, file, chosen):
+    from lcengine.cli.labels import _request
+
+    path = tmp_path / "rules.toml"
+    head = f"conflict = '{file}'\n" if file else ""
+    path.write_text(f"{head}[[layer]]\nfile = 'f.gpkg'\nclass = 1")
+    found = _request(None, path, grid_of(10, 10, 16), {}, {}, None, said)
+    assert found.conflict == chosen
+
+
 def test_commands_that_cannot_be(run, tmp_path):
     output = ["-o", tmp_path / "labels.zarr"]
     area = ["--bbox", "3,50,3.01,50.01", "--resolution", "10"]
@@ -201,6 +220,7 @@ def test_commands_that_cannot_be(run, tmp_path):
         ([tmp_path / "f.gpkg", *area], "neither is given"),
         ([tmp_path / "f.gpkg", *area, "--attribute", "a", "--map", "b"], "--map is 'b', expected"),
         (["--rules", tmp_path / "r.toml", *area, "--buffer", "3"], "leave --buffer out"),
+        (["--rules", tmp_path / "r.toml", *area, "--invalid", "repair"], "leave --invalid out"),
         (["--rules", tmp_path / "r.toml", *area], "r.toml cannot be read"),
     ]:
         code, said, error = run("labels", "rasterize", *options, *output)
