@@ -89,6 +89,16 @@ class TestPlan:
         plan = plan_labels(Layer(row, Rule(value="road", buffer=5)), grid_of(1000, 1000, 160))
         assert plan.tiles == tuple(range(35, 41))
 
+    def test_features_outside_the_aoi_alone_are_an_error(self):
+        square = grid_of(100, 100, 16)
+        corner = shapely.box(LEFT, TOP - 100, LEFT + 100, TOP)
+        grid = Grid.from_dict(square.to_dict() | {"aoi": corner.wkt})
+        away = gpd.GeoDataFrame(
+            geometry=[shapely.box(LEFT + 700, TOP - 800, LEFT + 800, TOP - 700)], crs=UTM
+        )
+        with pytest.raises(InputError, match="no feature meets the area"):
+            plan_labels(Layer(away, Rule(value=1)), grid)
+
     def test_json_and_files_bring_it_back(self):
         plan = plan_labels(Layer(parcels(2000, 10), Rule("code")), grid_of(300, 300, 128))
         data = json.loads(json.dumps(plan.to_json()))
