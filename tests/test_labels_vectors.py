@@ -6,6 +6,7 @@ import tracemalloc
 
 import geopandas as gpd
 import numpy as np
+import pandas as pd
 import pyogrio
 import pytest
 import shapely
@@ -14,6 +15,7 @@ from shapely import LineString, Point, Polygon
 from lcengine import Grid
 from lcengine.errors import InputError
 from lcengine.labels.layers import Layer, prepare, rasterize
+from lcengine.labels.plan import plan_labels
 from lcengine.labels.request import LabelRequest, VectorFile, read_rules
 from lcengine.labels.rules import Rule, codes_of, legend_of, priorities_of
 from lcengine.labels.vectors import place, read_vectors
@@ -146,6 +148,28 @@ class TestGeometries:
         with pytest.raises(InputError, match="1 invalid geometries, the first of feature 1: Self"):
             read_vectors(path, invalid="error")
 
+    def test_what_was_changed_after_reading_is_checked_again(self, grid, tmp_path):
+        path = tmp_path / "f.gpkg"
+        self.frame(None, square(0, 0), square(200, 0), square(400, 0)).to_file(path)
+        read = read_vectors(path)
+        _, _, report = prepare([Layer(read, Rule("crop"), "f")], grid)
+        told = report["layers"][0]
+        assert (told["features"], told["empty"], told["repaired"]) == (4, 1, 0)
+        bow = Polygon([(LEFT + x, TOP - y) for x, y in ((0, 0), (200, 200), (200, 0), (0, 200))])
+        changed = read.set_geometry([bow, None, square(400, 0)])
+        features, _, report = prepare([Layer(changed, Rule("crop"), "f")], grid)
+        told = report["layers"][0]
+        assert (told["features"], told["empty"], told["repaired"]) == (3, 1, 1)
+        assert features["feature"].tolist() == [1, 1, 3]
+
+    def test_any_index_will_do(self, grid):
+        shapes = [square(0, 0), square(200, 0)]
+        named = self.frame(*shapes).set_index(pd.Index(["a", "b"]))
+        twice = self.frame(*shapes).set_index(pd.Index([7, 7]))
+        layers = [Layer(named, Rule("crop")), Layer(twice, Rule("crop"))]
+        plan = plan_labels(layers, grid)
+        assert plan.report["layers"][0]["burned"] == 2
+
     def test_nothing_but_empty_geometries(self, tmp_path):
         path = tmp_path / "f.geojson"
         path.write_text(
@@ -188,6 +212,31 @@ class TestPlace:
             place(frame, grid, buffer=buffer)
         assert tracemalloc.get_traced_memory()[1] < 1e7
         tracemalloc.stop()
+
+    def test_parts_of_a_feature_are_buffered_where_they_are(self):
+        """One feature may hold all fields of a class, on both sides of the world."""
+        grid = Grid.from_bounds(3.0, 50.0, 3.1, 50.1, "EPSG:4326", 0.001, 512)
+        here, there = shapely.box(3.02, 50.02, 3.04, 50.04), shapely.box(150, -30, 151, -29)
+        alone = gpd.GeoDataFrame(geometry=[here], crs="EPSG:4326")
+        both = gpd.GeoDataFrame(geometry=[shapely.MultiPolygon([here, there])], crs="EPSG:4326")
+        one, other = (place(f, grid, buffer=200).geometry.iloc[0] for f in (alone, both))
+        assert shapely.equals_exact(one, other, 1e-9)
+
+    def test_erosion_leaves_the_lines_of_a_collection(self, grid):
+        line = LineString([(LEFT, TOP - 505), (LEFT + 1000, TOP - 505)])
+        frame = gpd.GeoDataFrame(
+            geometry=[shapely.GeometryCollection([square(0, 0), line]), square(500, 0, 8)], crs=UTM
+        )
+        placed = place(frame, grid, erode=5)
+        assert sorted(placed.geom_type) == ["LineString", "Polygon"]
+        assert placed.attrs["eroded"] == 1
+
+    @pytest.mark.parametrize("buffer", [0.0, 200.0])
+    def test_one_feature_without_a_place_does_not_stop_the_others(self, buffer):
+        grid = Grid.from_bounds(3.0, 50.0, 3.1, 50.1, "EPSG:4326", 0.001, 512)
+        shapes = [shapely.box(3.02, 50.02, 3.04, 50.04), Point(500_000, 5_000_000)]
+        placed = place(gpd.GeoDataFrame(geometry=shapes, crs="EPSG:4326"), grid, buffer=buffer)
+        assert (placed.index.tolist(), placed.attrs["outside"]) == ([0], 1)
 
     def test_features_elsewhere_are_left_out_and_counted(self, grid):
         frame = fields(["a", "b"]).set_geometry([square(0, 0), square(10_000, 0)])

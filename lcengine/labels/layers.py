@@ -141,8 +141,14 @@ def _checked(layer: Layer) -> Layer:
     frame = layer.frame
     if frame.empty:
         raise InputError(f"{layer.name} has no features, expected some")
-    if "repaired" not in frame.attrs:
-        frame = sound(frame, layer.name)
+    known = frame.attrs
+    if not pd.api.types.is_integer_dtype(frame.index):
+        frame = frame.reset_index(drop=True)
+    # Also what was read soundly: its attributes stay with a frame that was changed since.
+    frame = sound(frame, layer.name)
+    if known.get("features", 0) - known.get("empty", 0) == len(frame):
+        frame.attrs |= {key: known[key] + frame.attrs[key] for key in ("repaired", "empty")}
+        frame.attrs["features"] = known["features"]
     return Layer(frame, layer.rule, layer.name)
 
 
