@@ -53,7 +53,7 @@ def rasterize(
 
     `layers`: features with their `rule`, or several layers with a rule each. Where features meet,
     the higher priority wins; `conflict` says what happens between equal priorities of different
-    classes: the pixel is left without a label (counted in the attribute `conflicts`), an error
+    classes: the pixel is left without a label (counted, if eager, in `conflicts`), an error
     names both, or the last burned wins (layers and features in their order). `legend`: default, one
     made of what the features name. `lazy`: computed by tile when asked for.
 
