@@ -89,6 +89,16 @@ class TestPlan:
         plan = plan_labels(Layer(row, Rule(value="road", buffer=5)), grid_of(1000, 1000, 160))
         assert plan.tiles == tuple(range(35, 41))
 
+    def test_features_outside_the_aoi_alone_are_an_error(self):
+        square = grid_of(100, 100, 16)
+        corner = shapely.box(LEFT, TOP - 100, LEFT + 100, TOP)
+        grid = Grid.from_dict(square.to_dict() | {"aoi": corner.wkt})
+        away = gpd.GeoDataFrame(
+            geometry=[shapely.box(LEFT + 700, TOP - 800, LEFT + 800, TOP - 700)], crs=UTM
+        )
+        with pytest.raises(InputError, match="no feature meets the area"):
+            plan_labels(Layer(away, Rule(value=1)), grid)
+
     def test_json_and_files_bring_it_back(self):
         plan = plan_labels(Layer(parcels(2000, 10), Rule("code")), grid_of(300, 300, 128))
         data = json.loads(json.dumps(plan.to_json()))
@@ -191,6 +201,25 @@ class TestProduct:
         assert (code, "has no attribute crop; it has code" in error) == (2, True)
 
 
+@pytest.mark.parametrize(
+    ("said", "file", "chosen"),
+    [
+        (None, "last", "last"),
+        ("ignore", "last", "ignore"),
+        ("error", "", "error"),
+        (None, "", "ignore"),
+    ],
+)
+def test_the_command_line_overrules_the_file_of_rules(tmp_path, said, file, chosen):
+    from lcengine.cli.labels import _request
+
+    path = tmp_path / "rules.toml"
+    head = f"conflict = '{file}'\n" if file else ""
+    path.write_text(f"{head}[[layer]]\nfile = 'f.gpkg'\nclass = 1")
+    found = _request(None, path, grid_of(10, 10, 16), {}, {}, None, said)
+    assert found.conflict == chosen
+
+
 def test_commands_that_cannot_be(run, tmp_path):
     output = ["-o", tmp_path / "labels.zarr"]
     area = ["--bbox", "3,50,3.01,50.01", "--resolution", "10"]
@@ -201,6 +230,7 @@ def test_commands_that_cannot_be(run, tmp_path):
         ([tmp_path / "f.gpkg", *area], "neither is given"),
         ([tmp_path / "f.gpkg", *area, "--attribute", "a", "--map", "b"], "--map has 'b', expected"),
         (["--rules", tmp_path / "r.toml", *area, "--buffer", "3"], "leave --buffer out"),
+        (["--rules", tmp_path / "r.toml", *area, "--invalid", "repair"], "leave --invalid out"),
         (["--rules", tmp_path / "r.toml", *area], "r.toml cannot be read"),
     ]:
         code, said, error = run("labels", "rasterize", *options, *output)

@@ -16,6 +16,7 @@ from lcengine import Grid
 from lcengine.errors import InputError
 from lcengine.labels.layers import Layer, prepare, rasterize
 from lcengine.labels.rules import Rule
+from lcengine.legends import Entry, Legend
 
 LEFT, TOP, UTM = 500_000.0, 5_600_000.0, "EPSG:32631"
 
@@ -315,3 +316,11 @@ def test_layers_in_one_raster():
     assert made["label"].dtype == np.uint8
     assert made.rio.crs.to_epsg() == 32631
     assert [row["burned"] for row in made.attrs["layers"]] == [1, 1, 1]
+
+
+def test_classes_that_a_style_calls_alike_are_counted_together():
+    entries = (Entry(1, "crop", "#ff0000"), Entry(2, "crop", "#00ff00"))
+    boxes = [shapely.box(LEFT + x, TOP - 100, LEFT + x + 100, TOP) for x in (0, 100)]
+    found = Legend("two", "Two", entries, "tests")
+    made = rasterize(frame_of(boxes, [1, 2]), grid_of(20, 10), Rule("code"), legend=found)
+    assert (made.attrs["labelled"], made.attrs["classes"]) == (200, {"crop": 200})

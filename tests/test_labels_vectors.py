@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import geopandas as gpd
 import numpy as np
+import pandas as pd
 import pyogrio
 import pytest
 import shapely
@@ -12,6 +15,7 @@ from shapely import LineString, Point, Polygon
 from lcengine import Grid
 from lcengine.errors import InputError
 from lcengine.labels.layers import Layer, prepare, rasterize
+from lcengine.labels.plan import plan_labels
 from lcengine.labels.request import LabelRequest, VectorFile, read_rules
 from lcengine.labels.rules import Rule, codes_of, legend_of, priorities_of
 from lcengine.labels.vectors import place, read_vectors
@@ -144,6 +148,28 @@ class TestGeometries:
         with pytest.raises(InputError, match="1 invalid geometries, the first of feature 1: Self"):
             read_vectors(path, invalid="error")
 
+    def test_what_was_changed_after_reading_is_checked_again(self, grid, tmp_path):
+        path = tmp_path / "f.gpkg"
+        self.frame(None, square(0, 0), square(200, 0), square(400, 0)).to_file(path)
+        read = read_vectors(path)
+        _, _, report = prepare([Layer(read, Rule("crop"), "f")], grid)
+        told = report["layers"][0]
+        assert (told["features"], told["empty"], told["repaired"]) == (4, 1, 0)
+        bow = Polygon([(LEFT + x, TOP - y) for x, y in ((0, 0), (200, 200), (200, 0), (0, 200))])
+        changed = read.set_geometry([bow, None, square(400, 0)])
+        features, _, report = prepare([Layer(changed, Rule("crop"), "f")], grid)
+        told = report["layers"][0]
+        assert (told["features"], told["empty"], told["repaired"]) == (3, 1, 1)
+        assert features["feature"].tolist() == [1, 1, 3]
+
+    def test_any_index_will_do(self, grid):
+        shapes = [square(0, 0), square(200, 0)]
+        named = self.frame(*shapes).set_index(pd.Index(["a", "b"]))
+        twice = self.frame(*shapes).set_index(pd.Index([7, 7]))
+        layers = [Layer(named, Rule("crop")), Layer(twice, Rule("crop"))]
+        plan = plan_labels(layers, grid)
+        assert plan.report["layers"][0]["burned"] == 2
+
     def test_nothing_but_empty_geometries(self, tmp_path):
         path = tmp_path / "f.geojson"
         path.write_text(
@@ -175,6 +201,42 @@ class TestPlace:
         assert place(around, grid).empty
         with pytest.raises(InputError, match="no feature meets the grid"):
             rasterize(around, grid, Rule("crop"))
+
+    @pytest.mark.parametrize("buffer", [0.0, 5.0])
+    def test_metres_that_are_called_degrees_are_told_at_once(self, grid, buffer):
+        """Edges of 100 degrees are not cut into kilometres first."""
+        wide = square(0, 0, 1e6)
+        frame = fields(["a"]).set_geometry([wide]).set_crs("EPSG:4326", allow_override=True)
+        tracemalloc.start()
+        with pytest.raises(InputError, match=r"finite.*--file-crs"):
+            place(frame, grid, buffer=buffer)
+        assert tracemalloc.get_traced_memory()[1] < 1e7
+        tracemalloc.stop()
+
+    def test_parts_of_a_feature_are_buffered_where_they_are(self):
+        """One feature may hold all fields of a class, on both sides of the world."""
+        grid = Grid.from_bounds(3.0, 50.0, 3.1, 50.1, "EPSG:4326", 0.001, 512)
+        here, there = shapely.box(3.02, 50.02, 3.04, 50.04), shapely.box(150, -30, 151, -29)
+        alone = gpd.GeoDataFrame(geometry=[here], crs="EPSG:4326")
+        both = gpd.GeoDataFrame(geometry=[shapely.MultiPolygon([here, there])], crs="EPSG:4326")
+        one, other = (place(f, grid, buffer=200).geometry.iloc[0] for f in (alone, both))
+        assert shapely.equals_exact(one, other, 1e-9)
+
+    def test_erosion_leaves_the_lines_of_a_collection(self, grid):
+        line = LineString([(LEFT, TOP - 505), (LEFT + 1000, TOP - 505)])
+        frame = gpd.GeoDataFrame(
+            geometry=[shapely.GeometryCollection([square(0, 0), line]), square(500, 0, 8)], crs=UTM
+        )
+        placed = place(frame, grid, erode=5)
+        assert sorted(placed.geom_type) == ["LineString", "Polygon"]
+        assert placed.attrs["eroded"] == 1
+
+    @pytest.mark.parametrize("buffer", [0.0, 200.0])
+    def test_one_feature_without_a_place_does_not_stop_the_others(self, buffer):
+        grid = Grid.from_bounds(3.0, 50.0, 3.1, 50.1, "EPSG:4326", 0.001, 512)
+        shapes = [shapely.box(3.02, 50.02, 3.04, 50.04), Point(500_000, 5_000_000)]
+        placed = place(gpd.GeoDataFrame(geometry=shapes, crs="EPSG:4326"), grid, buffer=buffer)
+        assert (placed.index.tolist(), placed.attrs["outside"]) == ([0], 1)
 
     def test_features_elsewhere_are_left_out_and_counted(self, grid):
         frame = fields(["a", "b"]).set_geometry([square(0, 0), square(10_000, 0)])
@@ -237,6 +299,17 @@ class TestRules:
         rule = Rule("crop", {"Mais": "maize", "Roggen": 300, "Wald": "ignore"})
         assert self.codes(["Mais", "Roggen", "Wald"], rule) == [1, 300, -1]
         assert self.codes([7, 8], Rule("crop", {7: 1, "8": "rye"})) == [1, 300]
+        assert self.codes([7.0, " Mais"], Rule("crop", {7.0: 1, " Mais": "300"})) == [1, 300]
+
+    def test_names_of_the_legend_need_no_mapping_and_codes_do(self):
+        rule = Rule("crop", {"Roggen": 300}, other="ignore")
+        assert self.codes(["Roggen", "MAIZE", "oats"], rule) == [300, 1, -1]
+        assert self.codes(["7", 1], Rule("crop", {7: 300}, other="ignore")) == [300, -1]
+
+    def test_empty_text_says_nothing(self):
+        """Shapefiles have no other way to."""
+        assert self.codes(["", "  ", "rye"], Rule("crop", other="ignore")) == [-1, -1, 300]
+        assert legend_of("l", [(fields(["", "rye"]), Rule("crop"))]).names == ("rye",)
 
     def test_unknown_values_are_named(self):
         with pytest.raises(InputError, match=r"3 values of crop .*crops: oats, 7, \(nothing\); it"):
@@ -279,6 +352,14 @@ class TestRules:
             ({"value": 1, "buffer": -1}, "buffer is -1, expected metres"),
             ({"value": 1, "erode": float("nan")}, "erode is nan"),
             ({"value": 1, "buffer": "6 m"}, "buffer is '6 m'"),
+            ({"value": True}, "a class is True, expected a code, a name or ignore"),
+            ({"value": 1.5}, "a class is 1.5"),
+            ({"value": " "}, "a class is ' '"),
+            ({"attribute": "a", "other": [1]}, r"a class is \[1\]"),
+            ({"attribute": "a", "classes": {"b": 1.5}}, "a class is 1.5"),
+            ({"value": 1, "priority": {}}, "priority is {}, expected a number"),
+            ({"value": 1, "priority": float("nan")}, "priority is nan"),
+            ({"value": 1, "priority": [1.5]}, "a class is 1.5"),
         ],
     )
     def test_rules_that_cannot_be(self, members, message):
@@ -291,6 +372,7 @@ class TestRules:
         for member, message in [
             ({"colour": 1}, "a rule has no colour; it has attribute, map, class, other"),
             ({"map": "a=1"}, "map is 'a=1'"),
+            ({"attribute": 5}, "attribute 5; expected"),
             ({"all_touched": "no"}, "all_touched 'no'"),
         ]:
             with pytest.raises(InputError, match=message):
@@ -320,6 +402,33 @@ class TestMadeLegends:
         }  # fmt: skip
         assert found.dtype == np.uint16
         assert codes_of(frame, rule, found).tolist() == [1200, 1]
+
+    def test_integers_as_text_are_codes(self):
+        """Shapefiles and spreadsheets hold codes as text."""
+        frame, numbers = fields(["1", "10", "2"]), fields([2, 10, 1])
+        found = legend_of("labels", [(frame, Rule("crop")), (numbers, Rule("crop"))])
+        assert found.codes == (1, 2, 10)
+        assert codes_of(frame, Rule("crop"), found).tolist() == [1, 10, 2]
+        assert codes_of(numbers, Rule("crop"), found).tolist() == [2, 10, 1]
+
+    def test_a_name_is_one_class_however_it_is_written(self):
+        frame = fields(["Maize", "maize ", "bl\u00e9", "ble\u0301"])
+        found = legend_of("labels", [(frame, Rule("crop"))])
+        assert codes_of(frame, Rule("crop"), found).tolist() == [1, 1, 2, 2]
+        assert len(found.codes) == 2
+        later = Rule("crop", {"Maize": 7})
+        found = legend_of("labels", [(frame, Rule("crop")), (frame, later)])
+        assert found.names.count("Maize") == 1
+        assert codes_of(frame, Rule("crop"), found).tolist()[0] == 7
+
+    @pytest.mark.parametrize("code", [-1, 3301010101])
+    def test_codes_beyond_what_a_raster_holds(self, code):
+        with pytest.raises(InputError, match=f"has the codes {code}, .*map them"):
+            legend_of("labels", [(fields([code, 1]), Rule("crop"))])
+
+    def test_names_in_any_alphabet_have_a_word_each(self):
+        found = legend_of("labels", [(fields(["пшеница", "blé tendre"]), Rule("crop"))])
+        assert found.attributes()["flag_meanings"] == "ble_tendre class_2"
 
     def test_too_many(self):
         frame = gpd.GeoDataFrame(
@@ -377,6 +486,17 @@ class TestFileOfRules:
         fields(["oats", "rye"]).to_file(path, engine="pyogrio")
         assert request.to_json() != before
 
+    def test_what_a_run_lays_beside_a_shapefile_is_not_of_it(self, tmp_path, grid):
+        path = tmp_path / "f [2020].SHP"
+        fields().to_file(path, engine="pyogrio", driver="ESRI Shapefile")
+        request = LabelRequest((VectorFile(path, Rule("crop")),), grid)
+        before = request.to_json()
+        (tmp_path / "f [2020].zarr").mkdir()
+        (tmp_path / "f [2020].png").write_bytes(b"picture")
+        assert request.to_json() == before
+        path.with_suffix(".dbf").write_bytes(b"other")
+        assert request.to_json() != before
+
     @pytest.mark.parametrize(
         ("text", "message"),
         [
@@ -384,6 +504,16 @@ class TestFileOfRules:
             ("", r"has no \[\[layer\]\]"),
             ("[[layers]]", "has unknown layers"),
             ("[[layer]]\nclass = 1", "layer 1: it has no file"),
+            ("layer = ['a.shp']", r"has no \[\[layer\]\]"),
+            ("legend = 5\n[[layer]]\nfile = 'a.shp'\nclass = 1", "legend 5, which is neither"),
+            ("conflict = 'first'\n[[layer]]\nfile = 'a.shp'", "conflict 'first', which is none of"),
+            ("[[layer]]\nfile = ''\nclass = 1", "layer 1: it has no file"),
+            ("[[layer]]\nfile = 5\nclass = 1", "layer 1: file is 5, expected text"),
+            (
+                "[[layer]]\nfile = 'a.shp'\nclass = 1\nwhere = 5",
+                "layer 1: where is 5, expected text",
+            ),
+            ("[[layer]]\nfile = 'a.shp'\nclass = true", "layer 1: a class is True"),
             ("[[layer]]\nfile = 'a.shp'\ncolour = 1", "layer 1: a rule has no colour"),
             ("[[layer]]\nfile = 'a.shp'\nclass = 1\nbuffer = '6'", "layer 1: buffer is '6'"),
         ],

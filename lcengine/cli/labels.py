@@ -37,7 +37,8 @@ Encoding = Annotated[
     str | None, typer.Option("--encoding", help="Of a shapefile's attributes, e.g. cp1252.")
 ]
 Invalid = Annotated[
-    Literal["repair", "error"], typer.Option("--invalid", help="What broken geometries are.")
+    Literal["repair", "error"] | None,
+    typer.Option("--invalid", help="What becomes of broken geometries (default: repair)."),
 ]
 Attribute = Annotated[
     str | None, typer.Option("--attribute", help="Column with the class: a code or a name.")
@@ -63,8 +64,10 @@ Priority = Annotated[
     ),
 ]
 Conflict = Annotated[
-    Literal["ignore", "error", "last"],
-    typer.Option("--conflict", help="Pixels of equal priority and different classes."),
+    Literal["ignore", "error", "last"] | None,
+    typer.Option(
+        "--conflict", help="Pixels of equal priority and different classes (default: ignore)."
+    ),
 ]
 
 
@@ -81,9 +84,9 @@ def _rule(
     """The members of a rule that were given."""
     given = {
         "attribute": attribute,
-        "class": _class(one_class),
-        "other": _class(other),
-        "map": {value: _class(name) for value, name in pairs(mapping, "--map").items()} or None,
+        "class": one_class,
+        "other": other,
+        "map": pairs(mapping, "--map") or None,
         "buffer": buffer or None,
         "erode": erode or None,
         "all_touched": all_touched or None,
@@ -97,12 +100,17 @@ def _source(
     file_crs: FileCrs = None,
     where: Where = None,
     encoding: Encoding = None,
-    invalid: Invalid = "repair",
+    invalid: Invalid = None,
 ) -> dict[str, Any]:
     """How the one file is read."""
-    given = {"layer": layer, "crs": file_crs, "where": where, "encoding": encoding}
-    found = {key: value for key, value in given.items() if value is not None}
-    return found | ({"invalid": invalid} if invalid != "repair" else {})
+    given = {
+        "layer": layer,
+        "crs": file_crs,
+        "where": where,
+        "encoding": encoding,
+        "invalid": invalid,
+    }
+    return {key: value for key, value in given.items() if value is not None}
 
 
 @app.command("rasterize")
@@ -116,7 +124,7 @@ def rasterize(
     vectors: Vectors = None,
     rules: Rules = None,
     legend: options.LegendName = None,
-    conflict: Conflict = "ignore",
+    conflict: Conflict = None,
     picture: options.Picture = None,
     json: options.AsJson = False,
 ) -> None:
@@ -144,7 +152,7 @@ def _request(
     source: dict[str, Any],
     rule: dict[str, Any],
     legend: str | None,
-    conflict: Literal["ignore", "error", "last"],
+    conflict: Literal["ignore", "error", "last"] | None,
 ) -> LabelRequest:
     """One file with options, or a file of rules without."""
     from dataclasses import replace
@@ -159,24 +167,18 @@ def _request(
         if source or rule:
             raise InputError(f"--rules says how layers are read; leave {_given(source, rule)} out")
         found = read_rules(rules, grid)
-        chosen = found.conflict if conflict == "ignore" else conflict
-        return replace(found, conflict=chosen, legend=legend or found.legend)
+        return replace(found, conflict=conflict or found.conflict, legend=legend or found.legend)
     assert vectors is not None
     if isinstance(rule.get("priority"), str) and "," in rule["priority"]:
         rule = {**rule, "priority": _names(rule["priority"])}
     return LabelRequest(
-        (VectorFile(vectors, Rule.from_json(rule), **source),), grid, legend, conflict
+        (VectorFile(vectors, Rule.from_json(rule), **source),), grid, legend, conflict or "ignore"
     )
 
 
 def _given(source: dict[str, Any], rule: dict[str, Any]) -> str:
     names = ("file-crs" if key == "crs" else key.replace("_", "-") for key in (*source, *rule))
     return ", ".join(f"--{name}" for name in names)
-
-
-def _class(text: str | None) -> int | str | None:
-    """A class as a code or a name."""
-    return int(text) if text is not None and text.strip().isdecimal() else text
 
 
 def _names(text: str) -> list[str]:

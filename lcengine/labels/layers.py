@@ -7,6 +7,7 @@ rasterize([Layer(fields, Rule("crop", erode=10)),                   roads over f
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -52,7 +53,7 @@ def rasterize(
 
     `layers`: features with their `rule`, or several layers with a rule each. Where features meet,
     the higher priority wins; `conflict` says what happens between equal priorities of different
-    classes: the pixel is left without a label (counted in the attribute `conflicts`), an error
+    classes: the pixel is left without a label (counted, if eager, in `conflicts`), an error
     names both, or the last burned wins (layers and features in their order). `legend`: default, one
     made of what the features name. `lazy`: computed by tile when asked for.
 
@@ -114,12 +115,11 @@ def prepare(
 
 def described(counts: Counts, legend: Legend) -> dict[str, Any]:
     """Pixels by class name, how many are labelled, and how many features disagree about."""
-    pixels = {
-        entry.name: counts.pixels[entry.code]
-        for entry in legend.entries
-        if entry.code in counts.pixels
-    }
-    return {"labelled": sum(pixels.values()), "classes": pixels, "conflicts": counts.conflicts}
+    pixels: Counter[str] = Counter()  # a style file may call two codes alike
+    for entry in legend.entries:
+        if entry.code in counts.pixels:
+            pixels[entry.name] += counts.pixels[entry.code]
+    return {"labelled": pixels.total(), "classes": dict(pixels), "conflicts": counts.conflicts}
 
 
 def _layers(
@@ -141,8 +141,14 @@ def _checked(layer: Layer) -> Layer:
     frame = layer.frame
     if frame.empty:
         raise InputError(f"{layer.name} has no features, expected some")
-    if "repaired" not in frame.attrs:
-        frame = sound(frame, layer.name)
+    known = frame.attrs
+    if not pd.api.types.is_integer_dtype(frame.index):
+        frame = frame.reset_index(drop=True)
+    # Also what was read soundly: its attributes stay with a frame that was changed since.
+    frame = sound(frame, layer.name)
+    if known.get("features", 0) - known.get("empty", 0) == len(frame):
+        frame.attrs |= {key: known[key] + frame.attrs[key] for key in ("repaired", "empty")}
+        frame.attrs["features"] = known["features"]
     return Layer(frame, layer.rule, layer.name)
 
 

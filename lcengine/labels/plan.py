@@ -130,6 +130,11 @@ def plan_labels(
         table, index=False, compression="zstd", write_covering_bbox=True, row_group_size=_GROUP
     )
     tiles = _reached(shapely.bounds(features.geometry.to_numpy()), grid)
+    if not tiles:
+        raise InputError(
+            "no feature meets the area of the grid, so there is nothing to label; check area and "
+            "CRS"
+        )
     return LabelPlan(grid, found, conflict, report, tiles, table.getvalue())
 
 

@@ -33,7 +33,7 @@ from typing import Any
 from lcengine.classmap import find_legend
 from lcengine.errors import InputError
 from lcengine.grid import Grid
-from lcengine.labels.burn import Conflict
+from lcengine.labels.burn import CONFLICTS, Conflict
 from lcengine.labels.layers import Layer
 from lcengine.labels.plan import LabelPlan, plan_labels
 from lcengine.labels.rules import Rule
@@ -41,6 +41,9 @@ from lcengine.labels.vectors import Invalid, read_vectors
 from lcengine.legends import legends
 
 _TOP = ("legend", "conflict", "priority", "layer")
+_TEXTS = ("file", "layer", "where", "encoding")
+_SHAPEFILE = (".shp", ".shx", ".dbf", ".prj", ".cpg")
+"""What says something of the features; beside it may lie the product itself."""
 _CHUNK = 2**20
 
 
@@ -113,17 +116,32 @@ def read_rules(path: str | Path, grid: Grid) -> LabelRequest:
         raise InputError(f"{path} cannot be read: {error.strerror}; give a TOML file") from error
     except ValueError as error:
         raise InputError(f"{path} is no TOML ({error}); see lcengine.labels.request") from error
-    tables = data.get("layer")
-    unknown = sorted(set(data) - set(_TOP))
-    if unknown or not isinstance(tables, list) or not tables:
-        what = f"unknown {', '.join(unknown)}" if unknown else "no [[layer]]"
-        raise InputError(f"{path} has {what}; it takes {', '.join(_TOP)}, one [[layer]] or more")
+    _check_members(path, data)
     legend = data.get("legend")
     if legend is not None and legend not in legends():
         legend = str(source.parent / legend)
     common = {"priority": data["priority"]} if "priority" in data else {}
-    layers = tuple(_layer(source, number, common | table) for number, table in enumerate(tables))
+    layers = tuple(
+        _layer(source, number, common | table) for number, table in enumerate(data["layer"])
+    )
     return LabelRequest(layers, grid, legend, data.get("conflict", "ignore"))
+
+
+def _check_members(path: str | Path, data: Mapping[str, Any]) -> None:
+    """`InputError` for what a file of rules cannot hold."""
+    tables, legend = data.get("layer"), data.get("legend", "")
+    unknown = sorted(set(data) - set(_TOP))
+    if unknown:
+        wrong = f"unknown {', '.join(unknown)}"
+    elif not tables or not isinstance(tables, list) or not isinstance(tables[0], dict):
+        wrong = "no [[layer]]"
+    elif not isinstance(legend, str):
+        wrong = f"legend {legend!r}, which is neither a name nor a file"
+    elif data.get("conflict", "ignore") not in CONFLICTS:
+        wrong = f"conflict {data['conflict']!r}, which is none of {', '.join(CONFLICTS)}"
+    else:
+        return
+    raise InputError(f"{path} has {wrong}; it takes {', '.join(_TOP)}, one [[layer]] or more")
 
 
 def _layer(source: Path, number: int, table: Mapping[str, Any]) -> VectorFile:
@@ -131,8 +149,11 @@ def _layer(source: Path, number: int, table: Mapping[str, Any]) -> VectorFile:
     taken = {key: table[key] for key in own if key in table}
     rule = {key: value for key, value in table.items() if key not in own}
     try:
-        if "file" not in taken:
+        if not taken.get("file"):
             raise InputError("it has no file; expected the vector file of the layer")
+        for key in set(_TEXTS) & set(taken):
+            if not isinstance(taken[key], str):
+                raise InputError(f"{key} is {taken[key]!r}, expected text")
         taken["file"] = source.parent / taken["file"]
         return VectorFile(**taken, rule=Rule.from_json(rule))
     except InputError as error:
@@ -145,7 +166,9 @@ def _digest(path: Path) -> str:
     if path.is_dir():
         files = sorted(file for file in path.rglob("*") if file.is_file())
     elif path.suffix.lower() == ".shp":
-        files = sorted(path.parent.glob(f"{path.stem}.*"))
+        beside = path.parent.iterdir() if path.parent.is_dir() else ()
+        own = [f for f in beside if f.stem == path.stem and f.suffix.lower() in _SHAPEFILE]
+        files = sorted(own) or files
     found = hashlib.sha256()
     for file in files:
         try:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import numbers
+import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, TypeGuard
 
 import geopandas as gpd
 import numpy as np
@@ -22,6 +24,9 @@ IGNORED = "ignore"
 _WORDS = {"classes": "map", "value": "class"}
 """Members of a rule that files and the command line call otherwise."""
 _SHOWN = 8
+_CODES, _CLASSES = 65535, 255
+"""Codes and classes that a legend can have."""
+_INTEGER = re.compile("0|-?[1-9][0-9]*")
 
 Class = int | str
 """A code, a class's name, or `IGNORED`."""
@@ -31,13 +36,15 @@ Class = int | str
 class Rule:
     """How one layer becomes labels.
 
-    `attribute`: the column that says the class; its values are codes, names of the legend's
-    classes, or what `classes` maps to a code or name. `value`: one class for all features instead.
-    `other`: the class of values that mean none (default: an error that names them). `buffer`: grow
-    by metres, which lines and points need to be as wide as they are. `erode`: metres that areas
-    lose along their edges, where pixels are mixed. `all_touched`: label every pixel that a feature
-    touches, not only those whose centre it covers. `priority`: the higher wins; a number, or a
-    column of numbers, or the names or codes of classes from the highest to the lowest.
+    `attribute`: the column that says the class; its values are codes (also as text), names of the
+    legend's classes, whatever the case, or what `classes` maps to a code or name. Beside `classes`,
+    names of the legend still count, but codes and numbers do not: they may be of another list.
+    `value`: one class for all features instead. `other`: the class of values that mean none
+    (default: an error that names them). `buffer`: grow by metres, which lines and points need to be
+    as wide as they are. `erode`: metres that areas lose along their edges, where pixels are mixed.
+    `all_touched`: label every pixel that a feature touches, not only those whose centre it covers.
+    `priority`: the higher wins; a number, or a column of numbers, or the names or codes of classes
+    from the highest to the lowest.
     """
 
     attribute: str | None = None
@@ -58,11 +65,26 @@ class Rule:
             )
         if self.value is not None and (self.classes or self.other is not None):
             raise InputError("classes and other need an attribute; leave them out with one class")
-        object.__setattr__(self, "classes", {str(k): v for k, v in self.classes.items()})
+        for name in ("value", "other"):
+            object.__setattr__(self, name, _class(getattr(self, name)))
+        mapped = {str(_plain(text)): _class(target) for text, target in self.classes.items()}
+        object.__setattr__(self, "classes", mapped)
         for name in ("buffer", "erode"):
             metres = getattr(self, name)
             if not (_is_number(metres) and math.isfinite(metres) and metres >= 0):
                 raise InputError(f"{name} is {metres!r}, expected metres, 0 or more")
+        self._check_priority()
+
+    def _check_priority(self) -> None:
+        order = self.priority
+        if isinstance(order, str) or (_is_number(order) and math.isfinite(order)):
+            return
+        if not isinstance(order, Sequence):
+            raise InputError(
+                f"priority is {order!r}, expected a number, a column of numbers, or a list of "
+                "classes from the highest to the lowest"
+            )
+        object.__setattr__(self, "priority", tuple(_class(entry) for entry in order))
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Rule:
@@ -75,21 +97,30 @@ class Rule:
         if unknown:
             raise InputError(f"a rule has no {', '.join(unknown)}; it has {', '.join(words)}")
         mapped, touched = data.get("map", {}), data.get("all_touched", False)
-        if not isinstance(mapped, Mapping) or not isinstance(touched, bool):
+        column = data.get("attribute", "")
+        if not (isinstance(mapped, Mapping) and isinstance(touched, bool)) or not isinstance(
+            column, str
+        ):
             raise InputError(
-                f"map is {mapped!r} and all_touched {touched!r}; expected classes by value, and "
-                "true or false"
+                f"map is {mapped!r}, all_touched {touched!r} and attribute {column!r}; expected "
+                "classes by value, true or false, and a column's name"
             )
         return cls(**{words[key]: value for key, value in data.items()})
 
 
-def values_of(frame: gpd.GeoDataFrame, rule: Rule) -> list[Class | None]:
-    """The class that each feature names: an integer, text, or None where it says nothing."""
+def values_of(
+    frame: gpd.GeoDataFrame, rule: Rule, legend: Legend | None = None
+) -> list[Class | None]:
+    """The class that each feature names: an integer, text, or None where it says nothing.
+
+    What `rule.classes` does not map counts only as a name of `legend`.
+    """
     if rule.value is not None:
         return [rule.value] * len(frame)
     assert rule.attribute is not None
     plain = [_plain(value) for value in _column(frame, rule.attribute, "attribute")]
-    return [_mapped(rule, value) for value in plain]
+    table = {value: _mapped(rule, value, legend) for value in dict.fromkeys(plain)}
+    return [table[value] for value in plain]
 
 
 def codes_of(frame: gpd.GeoDataFrame, rule: Rule, legend: Legend) -> npt.NDArray[np.int64]:
@@ -97,7 +128,7 @@ def codes_of(frame: gpd.GeoDataFrame, rule: Rule, legend: Legend) -> npt.NDArray
 
     Raises `InputError` that names the values that are no class of the legend.
     """
-    found = values_of(frame, rule)
+    found = values_of(frame, rule, legend)
     table = {value: _code(legend, value) for value in dict.fromkeys(found)}
     unknown = [value for value, code in table.items() if code is None]
     if unknown:
@@ -144,44 +175,55 @@ def legend_of(name: str, layers: Iterable[tuple[gpd.GeoDataFrame, Rule]]) -> Leg
     Names that a rule maps to codes name these. Names are taken in the order of the layers, sorted
     within a layer.
     """
+    given = list(layers)
+    targets = ((t, text) for _, rule in given for text, t in rule.classes.items())
     codes: dict[int, str] = {}
-    names: dict[str, None] = {}
-    for frame, rule in layers:
-        for text, target in rule.classes.items():
-            if isinstance(target, int):
-                codes.setdefault(target, text)
+    for target, text in targets:
+        if isinstance(target, int):
+            codes.setdefault(target, text)
+    names: dict[str, str] = {}
+    for frame, rule in given:
         named = {value for value in (*values_of(frame, rule), rule.other) if value is not None}
         for value in sorted(named - {IGNORED}, key=str):
             if isinstance(value, int):
                 codes.setdefault(value, f"class {value}")
-            elif value not in codes.values():
-                names.setdefault(value)
-    free = (code for code in range(1, 65535) if code not in codes)
-    codes |= {code: text for text, code in zip(names, free, strict=False)}
-    if not codes or len(names) > 255:
+            else:
+                names.setdefault(_folded(value), value)
+    strange = [str(code) for code in sorted(codes) if not 0 <= code < _CODES]
+    if strange:
         raise InputError(
-            f"{name} names {len(codes)} classes, expected 1 to 255; check the attribute, or give "
-            "a legend"
+            f"{name} has the codes {', '.join(strange[:_SHOWN])}{', …' if strange[_SHOWN:] else ''}"
+            f", expected 0 to {_CODES - 1}; map them to codes or names with --map (classes=)"
+        )
+    taken = {_folded(text) for text in codes.values()}
+    free = (code for code in range(1, _CODES) if code not in codes)
+    others = [text for key, text in names.items() if key not in taken]
+    codes |= dict(zip(free, others, strict=False))
+    if not 1 <= len(codes) <= _CLASSES:
+        raise InputError(
+            f"{name} names {len(codes)} classes, expected 1 to {_CLASSES}; check the attribute, or "
+            "give a legend"
         )
     return made(codes, name, "values of the features")
 
 
-def _mapped(rule: Rule, value: Class | None) -> Class | None:
+def _mapped(rule: Rule, value: Class | None, legend: Legend | None) -> Class | None:
     if not rule.classes or value is None:
         return value
-    return rule.classes.get(str(value))
+    own = isinstance(value, str) and legend is not None and _code(legend, value) is not None
+    return rule.classes.get(str(value), value if own else None)
 
 
 def _code(legend: Legend, value: Class | None) -> int | None:
     """Code of a class by code or name (whatever the case), -1 to leave it out, None for none."""
     if value == IGNORED:
         return -1
-    text = str(value).casefold()
     for entry in legend.entries:
-        if value == entry.code or text == entry.name.casefold():
+        if value == entry.code:
             return entry.code
+    text = _folded(str(value))
     for entry in legend.entries:
-        if text == str(entry.code):
+        if text == _folded(entry.name):
             return entry.code
     return None
 
@@ -227,10 +269,24 @@ def _plain(value: Any) -> Class | None:
         return None
     if _is_number(value) and float(value).is_integer():
         return int(value)
-    return str(value).strip()
+    text = unicodedata.normalize("NFC", str(value)).strip()
+    return int(text) if _INTEGER.fullmatch(text) else text or None
 
 
-def _is_number(value: Any) -> bool:
+def _class(value: Any) -> Class | None:
+    """A class as a rule has it; `InputError` for what is neither a code nor a name."""
+    found = _plain(value) if isinstance(value, (int, str)) and not isinstance(value, bool) else None
+    if found is None and value is not None:
+        raise InputError(f"a class is {value!r}, expected a code, a name or {IGNORED}")
+    return found
+
+
+def _folded(text: str) -> str:
+    """A name as names are compared."""
+    return unicodedata.normalize("NFC", text).strip().casefold()
+
+
+def _is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 

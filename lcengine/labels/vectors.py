@@ -6,13 +6,11 @@ Any format that GDAL reads (GeoPackage, GeoJSON, shapefile, FlatGeobuf, …), an
 from __future__ import annotations
 
 import os
-import warnings
 from pathlib import Path
 from typing import Any, Literal
 
 import geopandas as gpd
 import numpy as np
-import pandas as pd
 import pyogrio
 import pyproj
 import shapely
@@ -32,6 +30,8 @@ _LONLAT = "EPSG:4326"
 _TRUE_METRES = 0.01
 """Share by which the scale of a CRS may differ from 1 where buffers are made in it."""
 _CHORD_DEGREES, _CHORD_METRES = 0.01, 1000.0
+_LON, _LAT = 720.0, 90.0 + 1e-9
+"""Degrees beyond which coordinates are none."""
 _QUADRANT = 16
 """Segments of a quarter circle around a buffered corner: at most 0.12 % of the radius too short."""
 
@@ -67,11 +67,11 @@ def read_vectors(
         raise InputError(f"{name} has no features{rule}; expected some, check the file and where=")
     if crs is not None:
         frame = frame.set_crs(resolve_crs(crs).to_wkt(), allow_override=True)
-    return sound(frame, name, invalid)
+    return sound(frame.reset_index(drop=True), name, invalid)
 
 
 def sound(frame: gpd.GeoDataFrame, name: str, invalid: Invalid = "repair") -> gpd.GeoDataFrame:
-    """`frame` with valid, two-dimensional geometries only; see `read_vectors`."""
+    """`frame` with valid, two-dimensional geometries only, and its index; see `read_vectors`."""
     if invalid not in ("repair", "error"):
         raise InputError(f"invalid is {invalid!r}, expected repair or error")
     if frame.crs is None:
@@ -94,9 +94,7 @@ def sound(frame: gpd.GeoDataFrame, name: str, invalid: Invalid = "repair") -> gp
     present &= ~shapely.is_empty(shapes)
     if not present.any():
         raise InputError(f"{name} has no feature with a geometry; expected some")
-    kept = frame.reset_index(drop=True).set_geometry(
-        gpd.GeoSeries(shapes, crs=frame.crs), drop=False
-    )[present]
+    kept = frame.set_geometry(gpd.array.from_shapely(shapes, crs=frame.crs))[present]
     kept.attrs = {
         "name": name,
         "features": len(frame),
@@ -157,7 +155,7 @@ def place(
 
     Edges are cut into pieces of a kilometre before they are projected, so that they stay where they
     were drawn. Distances are metres on the ground: buffers are made in the grid's CRS where that
-    is in metres with a scale within 1 % of true, else in the UTM zone of each feature. The index is
+    is in metres with a scale within 1 % of true, else in the UTM zone of each part. The index is
     that of `frame`, with one row for each part; features that do not meet the grid are left out,
     and so is what erosion leaves nothing of. `attrs` counts `outside` and `eroded`.
 
@@ -172,22 +170,23 @@ def place(
             f"{name} is in {source.name} and the grid in {target.name}: pixels of an image have no "
             "place on Earth; draw the features on the image, or georeference it"
         )
-    series = frame.geometry
+    # Parts first: one feature may hold all fields of a class, in several zones.
+    parts = frame.explode(index_parts=False).explode(index_parts=False)
+    series = parts.geometry
     if not (buffer or erode):
         series = _projected(series, target)
     elif _true_metres(grid):
         series = _shaped(_projected(series, target), buffer, erode)
     else:
         series = _shaped_in_zones(series, target, buffer, erode)
-    gone = series.is_empty
-    found = frame.set_geometry(series)[~gone]
+    found = parts.set_geometry(series.array)[~series.is_empty.to_numpy()]
     bounds = shapely.bounds(found.geometry.to_numpy())
     met = _meets(bounds, grid.bounds, grid.resolution)
     if not met.any():
         _check_near(name, frame, bounds, grid)
-    placed = found[met].explode(index_parts=False).explode(index_parts=False)
-    placed = placed[~placed.geometry.is_empty]
-    placed.attrs = {**frame.attrs, "outside": int((~met).sum()), "eroded": int(gone.sum())}
+    placed = found[met].explode(index_parts=False)
+    left, here = found.index.nunique(), placed.index.nunique()
+    placed.attrs = {**frame.attrs, "outside": left - here, "eroded": len(frame) - left}
     return placed
 
 
@@ -232,6 +231,11 @@ def _projected(series: gpd.GeoSeries, target: pyproj.CRS) -> gpd.GeoSeries:
         return series
     unit = source.axis_info[0].unit_conversion_factor
     chord = _CHORD_DEGREES if source.is_geographic else _CHORD_METRES / unit
+    if source.is_geographic:
+        # Metres that are called degrees would be cut into millions of pieces of nowhere.
+        box = shapely.bounds(series.to_numpy())
+        wild = ~(np.abs(box) <= [_LON, _LAT, _LON, _LAT]).all(axis=1)
+        series = series.where(~wild, None)
     return series.segmentize(chord).to_crs(target)
 
 
@@ -264,27 +268,20 @@ def _shaped(series: gpd.GeoSeries, buffer: float, erode: float) -> gpd.GeoSeries
 def _shaped_in_zones(
     series: gpd.GeoSeries, target: pyproj.CRS, buffer: float, erode: float
 ) -> gpd.GeoSeries:
-    """`_shaped`, in the UTM zone (beyond 84° N and 80° S: UPS) of each feature's middle."""
+    """`_shaped`, in the UTM zone (beyond 84° N and 80° S: UPS) of each part's middle.
+
+    What has no longitude and latitude becomes None.
+    """
     lonlat = _projected(series, pyproj.CRS.from_user_input(_LONLAT))
     box = shapely.bounds(lonlat.to_numpy())
     lon, lat = (box[:, 0] + box[:, 2]) / 2, (box[:, 1] + box[:, 3]) / 2
-    if not (np.isfinite(box).all() and (np.abs(lat) <= 90).all()):
-        raise InputError(
-            "features have no finite longitude and latitude, so no metres; say with --file-crs "
-            "(crs=) what their coordinates are in"
-        )
-    zone = np.clip(np.floor((lon + 180) / 6).astype(int) + 1, 1, 60)
+    zone = np.clip(np.floor((np.nan_to_num(lon) + 180) / 6), 0, 59).astype(int) + 1
     code = np.where(lat < 0, 32700, 32600) + zone
     code = np.where(lat > 84, 32661, np.where(lat < -80, 32761, code))
-    parts = [
-        _projected(
-            _shaped(_projected(series[code == epsg], pyproj.CRS.from_epsg(epsg)), buffer, erode),
-            target,
-        )
-        for epsg in np.unique(code).tolist()
-    ]
-    with warnings.catch_warnings():
-        # pandas: what is empty or all missing will count for the type of a concatenation
-        warnings.simplefilter("ignore", FutureWarning)
-        joined = pd.concat(parts)
-    return joined.loc[series.index]
+    code[~(np.isfinite(box).all(axis=1) & (np.abs(lat) <= _LAT))] = 0
+    shapes = np.full(len(series), None, dtype=object)
+    for epsg in np.unique(code[code > 0]).tolist():
+        own = code == epsg
+        there = _projected(series[own], pyproj.CRS.from_epsg(epsg))
+        shapes[own] = _projected(_shaped(there, buffer, erode), target).to_numpy()
+    return gpd.GeoSeries(shapes, index=series.index, crs=target)

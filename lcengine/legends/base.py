@@ -8,6 +8,7 @@ uint8 0 … K-1 with 255 for what is no class; *RGB*, as some label sets are pub
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -207,7 +208,7 @@ class Legend:
 
     def attributes(self) -> dict[str, Any]:
         """CF attributes of a variable of codes: `flag_values`, `flag_meanings`, `flag_colors`."""
-        words = (re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_") for name in self.names)
+        words = (_word(entry) for entry in self.classes)
         return {
             "flag_values": list(self.codes),
             "flag_meanings": " ".join(words),
@@ -262,6 +263,12 @@ class Legend:
     def _listed(self) -> str:
         codes = [str(entry.code) for entry in self.entries]
         return ", ".join(codes if len(codes) <= 32 else [*codes[:31], "…"])
+
+
+def _word(entry: Entry) -> str:
+    """A name in the characters that CF allows in `flag_meanings`; one word for every class."""
+    plain = unicodedata.normalize("NFKD", entry.name).encode("ascii", "ignore").decode().lower()
+    return re.sub(r"[^a-z0-9]+", "_", plain).strip("_") or f"class_{entry.code}"
 
 
 def _distinct(
