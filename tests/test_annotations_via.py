@@ -179,6 +179,16 @@ def test_values_become_codes(tmp_path):
     assert made.codes == (1, 2)
 
 
+def test_values_that_are_numbers_or_differ_in_case_are_classes_of_their_own(tmp_path):
+    """Their codes are 1 ... K in sorted order, so "1" is another class than code 1."""
+    texts = ["0", "1", "10", "2", "Maize", "maize"]
+    regions = [region("point", {"use": text}, cx=i, cy=0) for i, text in enumerate(texts)]
+    (annotation,) = read(tmp_path, export(regions))
+    made = via.legend_of([annotation], "use")
+    codes = via.draw(annotation, (1, 6), via.Drawing(made, attribute="use"))[0]
+    assert [made.entry(code).name for code in codes] == texts
+
+
 def test_masks_lie_on_the_grids_of_their_images(tmp_path):
     images = tmp_path / "images"
     images.mkdir()

@@ -115,7 +115,7 @@ class Drawing:
 
     def rank(self, code: int) -> int:
         """Place in the priority, 0 the highest; classes that are not named come last."""
-        named = [self.legend.find(str(entry)).code for entry in self.priority]
+        named = [p if isinstance(p, int) else self.legend.find(p).code for p in self.priority]
         return named.index(code) if code in named else len(named)
 
 

@@ -116,11 +116,19 @@ class Legend:
         raise InputError(f"legend {self.name} has no code {code}; it has {self._listed()}")
 
     def find(self, text: str) -> Entry:
-        """The entry of a name, whatever the case, or of a code as text, or `InputError`."""
-        wanted = text.strip().casefold()
-        for entry in self.entries:
-            if wanted in (entry.name.casefold(), str(entry.code)):
-                return entry
+        """The entry of a name, else of a name but for its case, else of a code, or `InputError`.
+
+        Names go first, since they may be numbers: class "1" of an annotation may have code 2.
+        """
+        wanted = text.strip()
+        texts = (
+            [entry.name for entry in self.entries],
+            [entry.name.casefold() for entry in self.entries],
+            [str(entry.code) for entry in self.entries],
+        )
+        for known, asked in zip(texts, (wanted, wanted.casefold(), wanted), strict=True):
+            if asked in known:
+                return self.entries[known.index(asked)]
         names = ", ".join([*self.names[:20], *(["…"] if len(self.names) > 20 else [])])
         raise InputError(f"{text!r} is no class of legend {self.name}; it has {names}")
 
