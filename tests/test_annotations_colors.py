@@ -160,3 +160,7 @@ def test_wrong_folders_are_named(tmp_path):
         colors.to_colours(tmp_path, tmp_path, GLOBE)
     with pytest.raises(InputError, match="is no PNG by its name"):
         colors.to_colours(tmp_path / "a.png", tmp_path / "b.tif", GLOBE)
+    with pytest.raises(InputError, match=r"a\.png would be written over"):
+        colors.to_colours(tmp_path / "a.png", tmp_path / "a.png", GLOBE)
+    with pytest.raises(InputError, match=r"a\.png cannot be made: File exists; give another"):
+        colors.to_codes(tmp_path, tmp_path / "a.png", GLOBE)

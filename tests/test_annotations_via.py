@@ -219,6 +219,20 @@ def test_masks_lie_on_the_grids_of_their_images(tmp_path):
         via.write_masks(annotations, images, tmp_path / "masks", drawing)
 
 
+def test_images_are_never_written_over(tmp_path):
+    images = tmp_path / "images"
+    images.mkdir()
+    Image.fromarray(np.zeros((*SHAPE, 3), np.uint8)).save(images / "a.tif")
+    before = (images / "a.tif").read_bytes()
+    annotations = read(tmp_path, export([region("point", cx=1, cy=1)], "a.tif"))
+    drawing = via.Drawing(CROP, code=YES)
+    with pytest.raises(InputError, match=r"a\.tif would be written over"):
+        via.write_masks(annotations, images, images, drawing)
+    assert (images / "a.tif").read_bytes() == before
+    with pytest.raises(InputError, match=r"a\.tif cannot be made: File exists; give another"):
+        via.write_masks(annotations, images, images / "a.tif", drawing)
+
+
 WRONG = {
     r"is a 'star', expected one of polygon": region("star", cx=1, cy=1),
     r"region 0 is a polygon of 2 points, expected 3": polygon([1, 2], [1, 2]),
@@ -226,6 +240,9 @@ WRONG = {
     r"is a circle with \{.*expected numbers": region("circle", cx=1, cy=1),
     r"is a circle with r -3": region("circle", cx=1, cy=1, r=-3),
     r"is a ellipse with rx 0": region("ellipse", cx=1, cy=1, rx=0, ry=1),
+    r"is not finite": polygon([1, 2, math.nan], [1, 2, 3]),
+    r"too large": polygon([1, 2, 10**400], [1, 2, 3]),
+    r"all_points_x is no list": region("polygon", all_points_x="123", all_points_y="456"),
     r"has no shape_attributes": {"region_attributes": {}},
     r"\(rect\) lies beyond its image of 80 × 60": region("rect", x=90, y=3, width=9, height=9),
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -74,6 +74,7 @@ def _pairs(source: Path, output: Path, suffix: str) -> list[tuple[Path, Path]]:
     if not source.exists():
         raise InputError(f"{source} does not exist; give a mask or a folder of masks")
     if not source.is_dir():
+        check_apart([source], [output])
         return [(source, output)]
     found = sorted(path for path in source.iterdir() if path.suffix.lower() in DRIVERS)
     if not found:
@@ -88,8 +89,27 @@ def _pairs(source: Path, output: Path, suffix: str) -> list[tuple[Path, Path]]:
         targets[target] = path
     if output.exists() and output.samefile(source):
         raise InputError(f"{output} is the folder of the masks themselves; give another one")
-    output.mkdir(parents=True, exist_ok=True)
+    make_folder(output)
+    check_apart(found, list(targets))
     return [(path, target) for target, path in targets.items()]
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder for masks; `InputError` where that cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"folder {folder} cannot be made: {error.strerror}; give another one"
+        ) from error
+
+
+def check_apart(sources: Sequence[Path], targets: Sequence[Path]) -> None:
+    """`InputError` where a mask would be written over a file that it is made from."""
+    kept = {path.resolve() for path in sources}
+    for target in targets:
+        if target.resolve() in kept:
+            raise InputError(f"{target} would be written over; give another place for the masks")
 
 
 @contextmanager

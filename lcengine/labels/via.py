@@ -26,7 +26,7 @@ import shapely
 
 from lcengine.errors import InputError
 from lcengine.imagefile import header
-from lcengine.labels.colors import save_mask
+from lcengine.labels.colors import check_apart, make_folder, save_mask
 from lcengine.legends import Legend, named
 from lcengine.legends.base import Codes
 
@@ -183,7 +183,8 @@ def write_masks(
     """Write the mask of every annotated image of folder `images` into folder `output`.
 
     A mask is called as its image and lies on its grid, with its CRS where it has one. `suffix`:
-    .tif or .png. Returns the files. `InputError` for an image that is absent, before any is drawn.
+    .tif or .png. Returns the files. `InputError` for an image that is absent, or that a mask would
+    be written over, before any is drawn.
     """
     places = [_image(Path(images), annotation.filename) for annotation in annotations]
     folder = Path(output)
@@ -191,7 +192,8 @@ def write_masks(
     if len(set(targets)) < len(targets):
         twice = next(target.name for target in targets if targets.count(target) > 1)
         raise InputError(f"several annotated images would get the mask {twice}; rename them")
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
+    check_apart(places, targets)
     for annotation, place, target in zip(annotations, places, targets, strict=True):
         save_mask(target, draw(annotation, header(place).shape, drawing), drawing.legend, place)
     return targets
@@ -281,7 +283,7 @@ def _region(entry: Any, where: str) -> Region:
     optional = ("theta",) if name == "ellipse" and "theta" in shape else ()
     try:
         numbers = {key: _numbers(key, shape[key]) for key in (*_SHAPES[name], *optional)}
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise InputError(
             f"{where} is a {name} with {shape} ({error!r}); expected numbers {_SHAPES[name]}"
         ) from error
@@ -294,6 +296,8 @@ def _region(entry: Any, where: str) -> Region:
 
 def _numbers(key: str, value: Any) -> float | tuple[float, ...]:
     """A finite number, or those of all points."""
+    if key.startswith("all_") and not isinstance(value, list):
+        raise TypeError(f"{key} is no list")
     numbers = tuple(float(member) for member in (value if key.startswith("all_") else [value]))
     if not all(map(math.isfinite, numbers)):
         raise ValueError(f"{key} is not finite")
