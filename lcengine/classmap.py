@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -178,8 +179,7 @@ def read_legend(path: str | os.PathLike[str], name: str | None = None) -> Legend
         except ValueError as error:
             raise InputError(f"{path} has no colour table; give a style as .qml") from error
         skipped, tags = _whole(file.nodata), file.tags(1)
-    codes = map(int, tags.get("flag_values", "").split())
-    names = dict(zip(codes, tags.get("flag_meanings", "").split(), strict=False))
+    names = _names(path, tags)
     kept = {
         code: rgb
         for code, (*rgb, _) in table.items()
@@ -192,6 +192,20 @@ def read_legend(path: str | os.PathLike[str], name: str | None = None) -> Legend
     title = name or Path(path).stem
     ignored = tuple(code for code in kept if code not in names) if names else ()
     return Legend(title, title, entries, Path(path).name, ignored)
+
+
+def _names(path: str | os.PathLike[str], tags: Mapping[str, str]) -> dict[int, str]:
+    """Name of each code by the tags `flag_values` and `flag_meanings`, nothing without them."""
+    values = re.findall(r"-?\d+", tags.get("flag_values", ""))  # others write "1b, 2b"
+    meanings = tags.get("flag_meanings", "").split()
+    if not values or not meanings:
+        return {}
+    if len(values) != len(meanings):
+        raise InputError(
+            f"{path} has {len(values)} flag_values and {len(meanings)} flag_meanings, expected a "
+            "word for each value; give a legend"
+        )
+    return dict(zip(map(int, values), meanings, strict=True))
 
 
 def _write(path: str | os.PathLike[str], content: bytes) -> None:

@@ -120,6 +120,27 @@ def test_legends_come_from_names_styles_and_rasters(tmp_path):
     assert find_legend(tmp_path / "a.tif").codes == GLOBE.codes
 
 
+def test_names_of_any_script_stay_with_their_codes(tmp_path):
+    made = named({1: "小麦", 2: "maize", 3: "Ölsaaten", 4: "?!"}, "many", "a test")
+    assert len(made.attributes()["flag_meanings"].split()) == 4
+    save_classes(tmp_path / "a.tif", np.ones((4, 4), np.uint8), made)
+    found = find_legend(tmp_path / "a.tif")
+    assert found.codes == (1, 2, 3, 4)
+    assert found.names == ("小麦", "maize", "ölsaaten", "class 4")
+
+
+def test_tags_that_do_not_name_every_code_are_an_error(tmp_path):
+    save_classes(tmp_path / "a.tif", np.ones((4, 4), np.uint8), GLOBE)
+    for values, message in (("1b, 2b", "2 flag_values and 3 flag_m"), ("1b, 2b, 3b", None)):
+        with rasterio.open(tmp_path / "a.tif", "r+", IGNORE_COG_LAYOUT_BREAK="YES") as file:
+            file.update_tags(1, flag_values=values, flag_meanings="x y z")
+        if message is None:
+            assert find_legend(tmp_path / "a.tif").names == ("x", "y", "z")
+        else:
+            with pytest.raises(InputError, match=message):
+                find_legend(tmp_path / "a.tif")
+
+
 def test_made_legends_have_colours_of_their_own():
     made = named({i + 1: f"class {i}" for i in range(200)}, "many", "a test")
     assert made.codes == tuple(range(1, 201))

@@ -215,10 +215,12 @@ class Legend:
 
     def attributes(self) -> dict[str, Any]:
         """CF attributes of a variable of codes: `flag_values`, `flag_meanings`, `flag_colors`."""
-        words = (re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_") for name in self.names)
+        # One word for each value, in any script; a name of signs alone is called after its code.
+        words = (re.sub(r"\W+", "_", name.lower()).strip("_") for name in self.names)
+        meanings = [w or f"class_{code}" for w, code in zip(words, self.codes, strict=True)]
         return {
             "flag_values": list(self.codes),
-            "flag_meanings": " ".join(words),
+            "flag_meanings": " ".join(meanings),
             "flag_colors": " ".join(self.colours),
             "_FillValue": self.nodata,
         }
