@@ -119,32 +119,61 @@ def read_classes(
     tolerance: int = 0,
     unknown: Literal["error", "ignore"] = "error",
     window: Window | None = None,
+    palette: Literal["codes", "colours"] = "codes",
 ) -> Codes:
     """The codes (y, x) of a class map, or of a window inside it, in the legend's type and nodata.
 
     A GeoTIFF, PNG or JPEG with one band of codes, or three (or four) of uint8 that are colours of
     the legend; `tolerance` and `unknown` as in `Legend.from_rgb`. The file's own nodata becomes the
-    legend's, and so do colours of alpha 0. Raises `InputError` for what is neither, and for codes
-    or colours the legend does not have.
+    legend's, and so do colours of alpha 0. `palette`: what a band with a colour table holds; with
+    "colours" its numbers are codes only where it gives them the legend's own colours. Raises
+    `InputError` for what is neither, and for codes or colours the legend does not have.
     """
     part = None
     if window is not None:
         part = rasterio.windows.Window(window.x0, window.y0, window.width, window.height)
     with _opened(path) as file:
         if file.count == 1:
-            return legend.stored(file.read(1, window=part), _whole(file.nodata))
+            values = file.read(1, window=part)
+            bands = _through(file, values, legend) if palette == "colours" else None
+            if bands is None:
+                return legend.stored(values, _whole(file.nodata))
+            return _coloured(bands, legend, tolerance, unknown)
         if file.count in (3, 4) and set(file.dtypes) == {"uint8"}:
-            bands = file.read(window=part)
-            seen = bands[3:].all(axis=0)  # of no alpha band at all: everywhere
-            if seen.all():
-                return legend.from_rgb(np.moveaxis(bands[:3], 0, -1), tolerance, unknown)
-            codes = np.full(seen.shape, legend.nodata, legend.dtype)
-            codes[seen] = legend.from_rgb(bands[:3, seen].T, tolerance, unknown)
-            return codes
+            return _coloured(file.read(window=part), legend, tolerance, unknown)
         raise InputError(
             f"{path} has {file.count} bands of {', '.join(sorted(set(file.dtypes)))}; expected one "
             "band of codes or three of uint8 colours"
         )
+
+
+def _coloured(
+    bands: npt.NDArray[np.uint8],
+    legend: Legend,
+    tolerance: int,
+    unknown: Literal["error", "ignore"],
+) -> Codes:
+    """Codes of red, green, blue and perhaps alpha (band, y, x)."""
+    seen = bands[3:].all(axis=0)  # of no alpha band at all: everywhere
+    if seen.all():
+        return legend.from_rgb(np.moveaxis(bands[:3], 0, -1), tolerance, unknown)
+    codes = np.full(seen.shape, legend.nodata, legend.dtype)
+    codes[seen] = legend.from_rgb(bands[:3, seen].T, tolerance, unknown)
+    return codes
+
+
+def _through(file: Any, values: npt.NDArray[Any], legend: Legend) -> npt.NDArray[np.uint8] | None:
+    """Red, green, blue and alpha of a band by its colour table, None where that is the legend's."""
+    try:
+        table = dict(file.colormap(1)) if values.dtype == np.uint8 else {}
+    except ValueError:  # there is none
+        return None
+    own = {**legend.colormap(), legend.nodata: (0, 0, 0, 0)}
+    used = (value for value in np.unique(values).tolist() if value in table)
+    if all(own.get(value, ())[:3] == table[value][:3] for value in used):
+        return None
+    colours = np.array([table.get(value, (0, 0, 0, 0)) for value in range(256)], np.uint8)
+    return np.moveaxis(colours[values], -1, 0)
 
 
 def find_legend(text: str | os.PathLike[str]) -> Legend:

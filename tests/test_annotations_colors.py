@@ -81,6 +81,30 @@ def test_unknown_colours_are_named_or_ignored(tmp_path):
     assert np.array_equal(read_classes(tmp_path / "b.tif", GLOBE), codes)
 
 
+def test_a_palette_of_another_order_is_read_by_its_colours(tmp_path):
+    """Drawing programs number colours as they come; blue and yellow here are 0 and 1."""
+    image = Image.new("P", (3, 1))
+    image.putpalette([0, 0, 255, 255, 255, 0, 17, 18, 19])
+    image.putdata([0, 1, 1])
+    image.save(tmp_path / "a.png")
+    colors.to_codes(tmp_path / "a.png", tmp_path / "b.tif", GLOBE)
+    found = read_classes(tmp_path / "b.tif", GLOBE)
+    assert [GLOBE.entry(code).colour for code in found[0]] == ["#0000ff", "#ffff00", "#ffff00"]
+    image.putdata([0, 1, 2])
+    image.save(tmp_path / "a.png")
+    with pytest.raises(InputError, match=r"a\.png: 1 colours .*#111213"):
+        colors.to_codes(tmp_path / "a.png", tmp_path / "b.tif", GLOBE)
+
+
+def test_masks_of_codes_pass_with_their_own_palette_or_without_one(tmp_path):
+    codes = np.resize(np.array(EVERY, np.uint8), (6, 8))
+    save_png(tmp_path / "a.png", codes, GLOBE)
+    Image.fromarray(codes).save(tmp_path / "grey.png")
+    for name in ("a.png", "grey.png"):
+        colors.to_codes(tmp_path / name, tmp_path / "b.tif", GLOBE)
+        assert np.array_equal(read_classes(tmp_path / "b.tif", GLOBE), codes)
+
+
 TABLES = {
     "csv": "name,code,colour\nwater,3, #0000FF\nfield,7,ffff00\nunknown,0,#000000\n",
     "json": '[{"name": "water", "code": 3, "color": "#0000ff"}, '

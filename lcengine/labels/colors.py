@@ -27,14 +27,17 @@ def to_codes(
 ) -> list[Path]:
     """Masks of colours as masks of codes: a file, or the images of a folder into a folder.
 
-    `tolerance`, `unknown`: as in `Legend.from_rgb`. `suffix`, for folders: .tif (keeps the place on
+    `tolerance`, `unknown`: as in `Legend.from_rgb`. A palette that is not the legend's own is one
+    of colours. `suffix`, for folders: .tif (keeps the place on
     Earth, and has the legend's nodata and names) or .png. Returns the files written. Raises
     `InputError` that names the file for colours the legend does not have.
     """
     pairs = _pairs(Path(source), Path(output), suffix)
     for path, target in pairs:
         with _naming(path):
-            codes = read_classes(path, legend, tolerance=tolerance, unknown=unknown)
+            codes = read_classes(
+                path, legend, tolerance=tolerance, unknown=unknown, palette="colours"
+            )
         save_mask(target, codes, legend, like=path)
     return [target for _, target in pairs]
 
@@ -95,7 +98,7 @@ def _pairs(source: Path, output: Path, suffix: str) -> list[tuple[Path, Path]]:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder for masks; `InputError` where that cannot be."""
+    """Make a folder to write into; `InputError` where that cannot be."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
