@@ -138,22 +138,25 @@ def read_classes(
             bands = _through(file, values, legend) if palette == "colours" else None
             if bands is None:
                 return legend.stored(values, _whole(file.nodata))
-            return _coloured(bands, legend, tolerance, unknown)
+            return coloured(bands, legend, tolerance, unknown)
         if file.count in (3, 4) and set(file.dtypes) == {"uint8"}:
-            return _coloured(file.read(window=part), legend, tolerance, unknown)
+            return coloured(file.read(window=part), legend, tolerance, unknown)
         raise InputError(
             f"{path} has {file.count} bands of {', '.join(sorted(set(file.dtypes)))}; expected one "
             "band of codes or three of uint8 colours"
         )
 
 
-def _coloured(
+def coloured(
     bands: npt.NDArray[np.uint8],
     legend: Legend,
-    tolerance: int,
-    unknown: Literal["error", "ignore"],
+    tolerance: int = 0,
+    unknown: Literal["error", "ignore"] = "error",
 ) -> Codes:
-    """Codes of red, green, blue and perhaps alpha (band, y, x)."""
+    """Codes (…) of red, green, blue and perhaps alpha, uint8 (band, …): nodata where alpha is 0.
+
+    `tolerance`, `unknown` and errors as in `Legend.from_rgb`.
+    """
     seen = bands[3:].all(axis=0)  # of no alpha band at all: everywhere
     if seen.all():
         return legend.from_rgb(np.moveaxis(bands[:3], 0, -1), tolerance, unknown)
@@ -173,7 +176,7 @@ def _through(file: Any, values: npt.NDArray[Any], legend: Legend) -> npt.NDArray
     if all(own.get(value, ())[:3] == table[value][:3] for value in used):
         return None
     colours = np.array([table.get(value, (0, 0, 0, 0)) for value in range(256)], np.uint8)
-    return np.moveaxis(colours[values], -1, 0)
+    return np.ascontiguousarray(np.moveaxis(colours[values], -1, 0))
 
 
 def find_legend(text: str | os.PathLike[str]) -> Legend:
