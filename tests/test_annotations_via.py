@@ -290,6 +290,22 @@ def test_masks_lie_on_the_grids_of_their_images(tmp_path):
         via.write_masks(annotations, images, tmp_path / "masks", drawing)
 
 
+def test_photographs_that_are_to_be_turned_are_named(tmp_path):
+    """Browsers turn them, so VIA's coordinates are not those of the pixels."""
+    image = Image.fromarray(np.zeros((*SHAPE, 3), np.uint8))
+    annotations = read(tmp_path, export([region("point", cx=1, cy=1)], "a.jpg"))
+    drawing = via.Drawing(CROP, code=YES)
+    for orientation in (1, 6):
+        exif = image.getexif()
+        exif[0x112] = orientation
+        image.save(tmp_path / "a.jpg", exif=exif)
+        if orientation == 1:
+            via.write_masks(annotations, tmp_path, tmp_path / "masks", drawing)
+        else:
+            with pytest.raises(InputError, match=r"a\.jpg is to be turned .* mogrify"):
+                via.write_masks(annotations, tmp_path, tmp_path / "masks", drawing)
+
+
 def test_images_are_never_written_over(tmp_path):
     images = tmp_path / "images"
     images.mkdir()

@@ -185,8 +185,8 @@ def write_masks(
     """Write the mask of every annotated image of folder `images` into folder `output`.
 
     A mask is called as its image and lies on its grid, with its CRS where it has one. `suffix`:
-    .tif or .png. Returns the files. `InputError` for an image that is absent, or that a mask would
-    be written over, before any is drawn.
+    .tif or .png. Returns the files. `InputError` for an image that is absent, that its camera says
+    to turn, or that a mask would be written over, before any is drawn.
     """
     places = [_image(Path(images), annotation.filename) for annotation in annotations]
     folder = Path(output)
@@ -194,10 +194,11 @@ def write_masks(
     if len(set(targets)) < len(targets):
         twice = next(target.name for target in targets if targets.count(target) > 1)
         raise InputError(f"several annotated images would get the mask {twice}; rename them")
-    make_folder(folder)
     check_apart(places, targets)
-    for annotation, place, target in zip(annotations, places, targets, strict=True):
-        save_mask(target, draw(annotation, header(place).shape, drawing), drawing.legend, place)
+    shapes = [_shown(place) for place in places]
+    make_folder(folder)
+    for annotation, shape, place, target in zip(annotations, shapes, places, targets, strict=True):
+        save_mask(target, draw(annotation, shape, drawing), drawing.legend, place)
     return targets
 
 
@@ -382,6 +383,17 @@ def _value(region: Region, attribute: str) -> str:
             "all regions one class"
         )
     return str(value).strip()
+
+
+def _shown(path: Path) -> tuple[int, int]:
+    """Size of an image as a browser, and so VIA, shows it."""
+    found = header(path)
+    if found.turned:
+        raise InputError(
+            f"{path} is to be turned for showing (EXIF), as VIA did, but its pixels are not; turn "
+            "them, e.g. with exiftran -a or mogrify -auto-orient"
+        )
+    return found.shape
 
 
 def _image(folder: Path, filename: str) -> Path:
