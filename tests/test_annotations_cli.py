@@ -76,6 +76,9 @@ def test_colors(run, tmp_path):
     code, _, err = run("labels", "colors", tmp_path / "a.tif", "-o", tmp_path / "b.png", *known,
                        "--to", "colours", "--tolerance", "3")  # fmt: skip
     assert (code, "are for --to codes" in err) == (2, True)
+    code, _, err = run("labels", "colors", tmp_path / "a.png", "-o", tmp_path / "c.tif", *known,
+                       "--format", "png")  # fmt: skip
+    assert (code, "--format is of folders" in err) == (2, True)
 
 
 @pytest.fixture

@@ -76,6 +76,9 @@ def test_unknown_colours_are_named_or_ignored(tmp_path):
     Image.fromarray(image).save(tmp_path / "a.png")
     with pytest.raises(InputError, match="#111213; give a tolerance"):
         colors.to_codes(tmp_path / "a.png", tmp_path / "b.tif", GLOBE)
+    for tolerance in (-1, 256):
+        with pytest.raises(InputError, match=f"tolerance is {tolerance}, expected 0"):
+            colors.to_codes(tmp_path / "a.png", tmp_path / "b.tif", GLOBE, tolerance=tolerance)
     colors.to_codes(tmp_path / "a.png", tmp_path / "b.tif", GLOBE, unknown="ignore")
     codes[0, 0] = GLOBE.nodata
     assert np.array_equal(read_classes(tmp_path / "b.tif", GLOBE), codes)
@@ -107,6 +110,7 @@ def test_masks_of_codes_pass_with_their_own_palette_or_without_one(tmp_path):
 
 TABLES = {
     "csv": "name,code,colour\nwater,3, #0000FF\nfield,7,ffff00\nunknown,0,#000000\n",
+    "CSV": "name;code;colour\nwater;3;#0000FF\nfield;7;ffff00\nunknown;0;#000000\n",
     "json": '[{"name": "water", "code": 3, "color": "#0000ff"}, '
     '{"name": "field", "code": 7, "r": 255, "g": 255, "b": 0}, '
     '{"name": "unknown", "code": 0, "colour": "#000000", "ignored": true}]',
@@ -124,7 +128,7 @@ def test_legends_come_from_tables(suffix, tmp_path):
     assert found.name == "classes"
     assert found.codes[:2] == (3, 7)
     assert found.colours[:2] == ("#0000ff", "#ffff00")
-    assert found.ignored == (() if suffix == "csv" else (0,))
+    assert found.ignored == (() if suffix.lower() == "csv" else (0,))
 
 
 def test_the_table_of_deepglobe_is_read(tmp_path):
@@ -178,6 +182,9 @@ WRONG = {
     "c.json": ("{", "is not JSON"),
     "d.toml": ("classes = 3", "has no list of classes"),
     "e.csv": ("code,name,colour\none,water,#00ff00\n", "class 1 is"),
+    "g.json": ('[{"name": "w", "code": 1.7, "colour": "#0000ff"}]', r"class 1 is .*1\.7"),
+    "h.csv": ("name,code,colour\n,3,#0000ff\n", "class 1 is .*it has no name"),
+    "i.json": ("[" * 100_000, "is not JSON"),
     "f.csv": (None, r"f\.csv cannot be read"),
 }
 

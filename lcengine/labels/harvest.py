@@ -26,6 +26,7 @@ from lcengine.errors import InputError
 from lcengine.labels.colors import make_folder
 from lcengine.labels.vectors import read_vectors
 from lcengine.legends import Legend, named
+from lcengine.legends.tables import delimiter
 from lcengine.periods import Period, from_json, to_json
 
 WINDOWS, BEFORE = 6, 1
@@ -298,9 +299,8 @@ def _csv_cells(path: Path) -> Iterator[tuple[str, Sequence[Any]]]:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read ({error}); expected CSV in UTF-8") from error
-    first = text.partition("\n")[0]
-    delimiter = ";" if first.count(";") > first.count(",") else ","
-    reader = csv.reader(text.splitlines(), delimiter=delimiter, skipinitialspace=True)
+    lines = text.splitlines()
+    reader = csv.reader(lines, delimiter=delimiter(lines), skipinitialspace=True)
     for row in reader:
         yield f"{path}, row {reader.line_num}", row
 

@@ -188,6 +188,8 @@ class Legend:
             raise InputError(
                 f"colours have dtype {pixels.dtype} and shape {pixels.shape}, expected uint8 (…, 3)"
             )
+        if not 0 <= tolerance <= 255:
+            raise InputError(f"tolerance is {tolerance}, expected 0 (exact) to 255")
         known = np.array([entry.rgb for entry in self.entries], dtype=np.int16)
         if len(np.unique(known, axis=0)) < len(known):
             raise InputError(
