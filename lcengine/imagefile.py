@@ -100,6 +100,7 @@ def _header(name: str, file: Any) -> Header:
     if crs is not None and placed:
         epsg = exact_epsg(crs)
         code = f"EPSG:{epsg}" if epsg else str(crs.to_wkt())
+    tags = file.tags()
     return Header(
         crs=code,
         transform=tuple(file.transform)[:6] if placed else IDENTITY,
@@ -109,6 +110,6 @@ def _header(name: str, file: Any) -> Header:
         offsets=tuple(file.offsets),
         nodata=file.nodata,
         colours=tuple(colour.name for colour in file.colorinterp),
-        time=str(file.tags().get("TIFFTAG_DATETIME", "")),
-        turned=str(file.tags().get("EXIF_Orientation", "1")).strip() not in ("0", "1"),
+        time=str(tags.get("TIFFTAG_DATETIME", "")),
+        turned=str(tags.get("EXIF_Orientation", "1")).strip() not in ("0", "1"),
     )
