@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -118,32 +119,64 @@ def read_classes(
     tolerance: int = 0,
     unknown: Literal["error", "ignore"] = "error",
     window: Window | None = None,
+    palette: Literal["codes", "colours"] = "codes",
 ) -> Codes:
     """The codes (y, x) of a class map, or of a window inside it, in the legend's type and nodata.
 
     A GeoTIFF, PNG or JPEG with one band of codes, or three (or four) of uint8 that are colours of
     the legend; `tolerance` and `unknown` as in `Legend.from_rgb`. The file's own nodata becomes the
-    legend's, and so do colours of alpha 0. Raises `InputError` for what is neither, and for codes
-    or colours the legend does not have.
+    legend's, and so do colours of alpha 0. `palette`: what a band with a colour table holds; with
+    "colours" its numbers are codes only where it gives them the legend's own colours. Raises
+    `InputError` for what is neither, and for codes or colours the legend does not have.
     """
     part = None
     if window is not None:
         part = rasterio.windows.Window(window.x0, window.y0, window.width, window.height)
     with _opened(path) as file:
         if file.count == 1:
-            return legend.stored(file.read(1, window=part), _whole(file.nodata))
+            values = file.read(1, window=part)
+            bands = _through(file, values, legend) if palette == "colours" else None
+            if bands is None:
+                return legend.stored(values, _whole(file.nodata))
+            return coloured(bands, legend, tolerance, unknown)
         if file.count in (3, 4) and set(file.dtypes) == {"uint8"}:
-            bands = file.read(window=part)
-            seen = bands[3:].all(axis=0)  # of no alpha band at all: everywhere
-            if seen.all():
-                return legend.from_rgb(np.moveaxis(bands[:3], 0, -1), tolerance, unknown)
-            codes = np.full(seen.shape, legend.nodata, legend.dtype)
-            codes[seen] = legend.from_rgb(bands[:3, seen].T, tolerance, unknown)
-            return codes
+            return coloured(file.read(window=part), legend, tolerance, unknown)
         raise InputError(
             f"{path} has {file.count} bands of {', '.join(sorted(set(file.dtypes)))}; expected one "
             "band of codes or three of uint8 colours"
         )
+
+
+def coloured(
+    bands: npt.NDArray[np.uint8],
+    legend: Legend,
+    tolerance: int = 0,
+    unknown: Literal["error", "ignore"] = "error",
+) -> Codes:
+    """Codes (…) of red, green, blue and perhaps alpha, uint8 (band, …): nodata where alpha is 0.
+
+    `tolerance`, `unknown` and errors as in `Legend.from_rgb`.
+    """
+    seen = bands[3:].all(axis=0)  # of no alpha band at all: everywhere
+    if seen.all():
+        return legend.from_rgb(np.moveaxis(bands[:3], 0, -1), tolerance, unknown)
+    codes = np.full(seen.shape, legend.nodata, legend.dtype)
+    codes[seen] = legend.from_rgb(bands[:3, seen].T, tolerance, unknown)
+    return codes
+
+
+def _through(file: Any, values: npt.NDArray[Any], legend: Legend) -> npt.NDArray[np.uint8] | None:
+    """Red, green, blue and alpha of a band by its colour table, None where that is the legend's."""
+    try:
+        table = dict(file.colormap(1)) if values.dtype == np.uint8 else {}
+    except ValueError:  # there is none
+        return None
+    own = {**legend.colormap(), legend.nodata: (0, 0, 0, 0)}
+    used = (value for value in np.unique(values).tolist() if value in table)
+    if all(own.get(value, ())[:3] == table[value][:3] for value in used):
+        return None
+    colours = np.array([table.get(value, (0, 0, 0, 0)) for value in range(256)], np.uint8)
+    return np.ascontiguousarray(np.moveaxis(colours[values], -1, 0))
 
 
 def find_legend(text: str | os.PathLike[str]) -> Legend:
@@ -180,8 +213,7 @@ def read_legend(path: str | os.PathLike[str], name: str | None = None) -> Legend
                 f"{path} has no colour table; give its legend: a name, a style or a table"
             ) from error
         skipped, tags = _whole(file.nodata), file.tags(1)
-    codes = map(int, tags.get("flag_values", "").split())
-    names = dict(zip(codes, tags.get("flag_meanings", "").split(), strict=False))
+    names = _names(path, tags)
     kept = {
         code: rgb
         for code, (*rgb, _) in table.items()
@@ -194,6 +226,20 @@ def read_legend(path: str | os.PathLike[str], name: str | None = None) -> Legend
     title = name or Path(path).stem
     ignored = tuple(code for code in kept if code not in names) if names else ()
     return Legend(title, title, entries, Path(path).name, ignored)
+
+
+def _names(path: str | os.PathLike[str], tags: Mapping[str, str]) -> dict[int, str]:
+    """Name of each code by the tags `flag_values` and `flag_meanings`, nothing without them."""
+    values = re.findall(r"-?\d+", tags.get("flag_values", ""))  # others write "1b, 2b"
+    meanings = tags.get("flag_meanings", "").split()
+    if not values or not meanings:
+        return {}
+    if len(values) != len(meanings):
+        raise InputError(
+            f"{path} has {len(values)} flag_values and {len(meanings)} flag_meanings, expected a "
+            "word for each value; give a legend"
+        )
+    return dict(zip(map(int, values), meanings, strict=True))
 
 
 def _write(path: str | os.PathLike[str], content: bytes) -> None:

@@ -53,7 +53,8 @@ class Header:
 
     `crs`: None where it has no place on Earth; `transform` is then `IDENTITY`. One entry per band
     of `dtypes`, `scales`, `offsets` and `colours` (red, green, blue, alpha, …). `time`: of the
-    TIFF tag, as it is written, or empty.
+    TIFF tag, as it is written, or empty. `turned`: a photograph whose camera says that it is to be
+    turned for showing (EXIF), which its pixels are not.
     """
 
     crs: str | None
@@ -65,6 +66,7 @@ class Header:
     nodata: float | None
     colours: tuple[str, ...]
     time: str
+    turned: bool = False
 
 
 def header(path: str | os.PathLike[str]) -> Header:
@@ -98,6 +100,7 @@ def _header(name: str, file: Any) -> Header:
     if crs is not None and placed:
         epsg = exact_epsg(crs)
         code = f"EPSG:{epsg}" if epsg else str(crs.to_wkt())
+    tags = file.tags()
     return Header(
         crs=code,
         transform=tuple(file.transform)[:6] if placed else IDENTITY,
@@ -107,5 +110,6 @@ def _header(name: str, file: Any) -> Header:
         offsets=tuple(file.offsets),
         nodata=file.nodata,
         colours=tuple(colour.name for colour in file.colorinterp),
-        time=str(file.tags().get("TIFFTAG_DATETIME", "")),
+        time=str(tags.get("TIFFTAG_DATETIME", "")),
+        turned=str(tags.get("EXIF_Orientation", "1")).strip() not in ("0", "1"),
     )

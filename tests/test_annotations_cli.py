@@ -13,6 +13,7 @@ from PIL import Image
 
 from lcengine import store
 from lcengine.classmap import read_classes, save_classes
+from lcengine.errors import InputError
 from lcengine.grid import Grid
 from lcengine.labels.coarse import task
 from lcengine.labels.coarse.maps import open_classes
@@ -75,6 +76,9 @@ def test_colors(run, tmp_path):
     code, _, err = run("labels", "colors", tmp_path / "a.tif", "-o", tmp_path / "b.png", *known,
                        "--to", "colours", "--tolerance", "3")  # fmt: skip
     assert (code, "are for --to codes" in err) == (2, True)
+    code, _, err = run("labels", "colors", tmp_path / "a.png", "-o", tmp_path / "c.tif", *known,
+                       "--format", "png")  # fmt: skip
+    assert (code, "--format is of folders" in err) == (2, True)
 
 
 @pytest.fixture
@@ -162,3 +166,17 @@ def test_fractions_by_tile(tmp_path):
         found = np.stack([arrays[name] for name in names])
         assert np.array_equal(found, expected[:, *tile.slices], equal_nan=True)
     assert task.finish(again, list)[0] == {"map": str(source), "method": "fractions"}
+
+
+def test_a_map_that_changed_since_it_was_planned_is_refused(tmp_path):
+    """Tiles of two maps in one product, otherwise."""
+    source, grid = a_map(tmp_path)
+    plan = plan_map(source, replace(grid, tile=16))
+    again = task.load(json.loads(json.dumps(plan.to_json())), lambda name: b"")
+    source.write_bytes(source.read_bytes() + b"0")
+    with pytest.raises(InputError, match=r"map\.tif is not what it was when this was planned"):
+        task.compute(again, plan.tiles[0], 1)
+    source.unlink()
+    again = task.load(plan.to_json(), lambda name: b"")
+    with pytest.raises(InputError, match=r"map\.tif cannot be read: No such file"):
+        task.compute(again, plan.tiles[0], 1)

@@ -76,13 +76,41 @@ def test_unknown_colours_are_named_or_ignored(tmp_path):
     Image.fromarray(image).save(tmp_path / "a.png")
     with pytest.raises(InputError, match="#111213; give a tolerance"):
         colors.to_codes(tmp_path / "a.png", tmp_path / "b.tif", GLOBE)
+    for tolerance in (-1, 256):
+        with pytest.raises(InputError, match=f"tolerance is {tolerance}, expected 0"):
+            colors.to_codes(tmp_path / "a.png", tmp_path / "b.tif", GLOBE, tolerance=tolerance)
     colors.to_codes(tmp_path / "a.png", tmp_path / "b.tif", GLOBE, unknown="ignore")
     codes[0, 0] = GLOBE.nodata
     assert np.array_equal(read_classes(tmp_path / "b.tif", GLOBE), codes)
 
 
+def test_a_palette_of_another_order_is_read_by_its_colours(tmp_path):
+    """Drawing programs number colours as they come; blue and yellow here are 0 and 1."""
+    image = Image.new("P", (3, 1))
+    image.putpalette([0, 0, 255, 255, 255, 0, 17, 18, 19])
+    image.putdata([0, 1, 1])
+    image.save(tmp_path / "a.png")
+    colors.to_codes(tmp_path / "a.png", tmp_path / "b.tif", GLOBE)
+    found = read_classes(tmp_path / "b.tif", GLOBE)
+    assert [GLOBE.entry(code).colour for code in found[0]] == ["#0000ff", "#ffff00", "#ffff00"]
+    image.putdata([0, 1, 2])
+    image.save(tmp_path / "a.png")
+    with pytest.raises(InputError, match=r"a\.png: 1 colours .*#111213"):
+        colors.to_codes(tmp_path / "a.png", tmp_path / "b.tif", GLOBE)
+
+
+def test_masks_of_codes_pass_with_their_own_palette_or_without_one(tmp_path):
+    codes = np.resize(np.array(EVERY, np.uint8), (6, 8))
+    save_png(tmp_path / "a.png", codes, GLOBE)
+    Image.fromarray(codes).save(tmp_path / "grey.png")
+    for name in ("a.png", "grey.png"):
+        colors.to_codes(tmp_path / name, tmp_path / "b.tif", GLOBE)
+        assert np.array_equal(read_classes(tmp_path / "b.tif", GLOBE), codes)
+
+
 TABLES = {
     "csv": "name,code,colour\nwater,3, #0000FF\nfield,7,ffff00\nunknown,0,#000000\n",
+    "CSV": "name;code;colour\nwater;3;#0000FF\nfield;7;ffff00\nunknown;0;#000000\n",
     "json": '[{"name": "water", "code": 3, "color": "#0000ff"}, '
     '{"name": "field", "code": 7, "r": 255, "g": 255, "b": 0}, '
     '{"name": "unknown", "code": 0, "colour": "#000000", "ignored": true}]',
@@ -100,7 +128,7 @@ def test_legends_come_from_tables(suffix, tmp_path):
     assert found.name == "classes"
     assert found.codes[:2] == (3, 7)
     assert found.colours[:2] == ("#0000ff", "#ffff00")
-    assert found.ignored == (() if suffix == "csv" else (0,))
+    assert found.ignored == (() if suffix.lower() == "csv" else (0,))
 
 
 def test_the_table_of_deepglobe_is_read(tmp_path):
@@ -120,6 +148,27 @@ def test_legends_come_from_names_styles_and_rasters(tmp_path):
     assert find_legend(tmp_path / "a.tif").codes == GLOBE.codes
 
 
+def test_names_of_any_script_stay_with_their_codes(tmp_path):
+    made = named({1: "小麦", 2: "maize", 3: "Ölsaaten", 4: "?!"}, "many", "a test")
+    assert len(made.attributes()["flag_meanings"].split()) == 4
+    save_classes(tmp_path / "a.tif", np.ones((4, 4), np.uint8), made)
+    found = find_legend(tmp_path / "a.tif")
+    assert found.codes == (1, 2, 3, 4)
+    assert found.names == ("小麦", "maize", "ölsaaten", "class 4")
+
+
+def test_tags_that_do_not_name_every_code_are_an_error(tmp_path):
+    save_classes(tmp_path / "a.tif", np.ones((4, 4), np.uint8), GLOBE)
+    for values, message in (("1b, 2b", "2 flag_values and 3 flag_m"), ("1b, 2b, 3b", None)):
+        with rasterio.open(tmp_path / "a.tif", "r+", IGNORE_COG_LAYOUT_BREAK="YES") as file:
+            file.update_tags(1, flag_values=values, flag_meanings="x y z")
+        if message is None:
+            assert find_legend(tmp_path / "a.tif").names == ("x", "y", "z")
+        else:
+            with pytest.raises(InputError, match=message):
+                find_legend(tmp_path / "a.tif")
+
+
 def test_made_legends_have_colours_of_their_own():
     made = named({i + 1: f"class {i}" for i in range(200)}, "many", "a test")
     assert made.codes == tuple(range(1, 201))
@@ -133,6 +182,9 @@ WRONG = {
     "c.json": ("{", "is not JSON"),
     "d.toml": ("classes = 3", "has no list of classes"),
     "e.csv": ("code,name,colour\none,water,#00ff00\n", "class 1 is"),
+    "g.json": ('[{"name": "w", "code": 1.7, "colour": "#0000ff"}]', r"class 1 is .*1\.7"),
+    "h.csv": ("name,code,colour\n,3,#0000ff\n", "class 1 is .*it has no name"),
+    "i.json": ("[" * 100_000, "is not JSON"),
     "f.csv": (None, r"f\.csv cannot be read"),
 }
 
@@ -160,3 +212,7 @@ def test_wrong_folders_are_named(tmp_path):
         colors.to_colours(tmp_path, tmp_path, GLOBE)
     with pytest.raises(InputError, match="is no PNG by its name"):
         colors.to_colours(tmp_path / "a.png", tmp_path / "b.tif", GLOBE)
+    with pytest.raises(InputError, match=r"a\.png would be written over"):
+        colors.to_colours(tmp_path / "a.png", tmp_path / "a.png", GLOBE)
+    with pytest.raises(InputError, match=r"a\.png cannot be made: File exists; give another"):
+        colors.to_codes(tmp_path, tmp_path / "a.png", GLOBE)

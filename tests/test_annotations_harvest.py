@@ -217,3 +217,38 @@ def test_wrong_folders_are_named(table, tmp_path, folder):
     )
     with pytest.raises(InputError, match=r"rice\.gpkg has no features"):
         read_crops(tmp_path / "empty", table(), layout=DATES)
+
+
+def fields_at(path, x, **columns):
+    frame = gpd.GeoDataFrame(columns, geometry=[box(x, 0, x + 50, 50)], crs="EPSG:32631")
+    frame.to_file(path)
+
+
+def test_one_region_in_several_spellings_has_one_earliest_harvest(tmp_path, table):
+    """A row of all regions takes the fields' spelling, the other one the table's."""
+    root = tmp_path / "f"
+    root.mkdir()
+    fields_at(root / "maize.gpkg", 0, region=["north"])
+    fields_at(root / "rye.gpkg", 100, region=["NORTH"])
+    rows = [ROWS[0], ("North", "maize", dt.date(2020, 9, 1)), (None, "rye", dt.date(2020, 6, 1))]
+    spans = read_crops(root, table(rows), layout=DATES, region="region").windows()
+    assert list(spans) == ["North"]
+    assert spans["North"][-1].name.endswith("2020-04-30")
+
+
+def test_one_crop_in_several_spellings_is_one_class(tmp_path, table):
+    root = tmp_path / "f"
+    (root / "Winter wheat").mkdir(parents=True)
+    fields_at(root / "Winter wheat" / "a.shp", 0, id=[1])
+    fields_at(root / "winter_wheat.shp", 100, id=[2])
+    (root / "._winter_wheat.shp").write_bytes(b"\0\5\x16\7")  # what macOS leaves in archives
+    rows = [ROWS[0][1:], ("winter wheat", dt.date(2020, 7, 10))]
+    crops = read_crops(root, table(rows), layout=DATES)
+    assert crops.legend.names == ("Winter wheat",)
+    assert crops.fields["code"].tolist() == [1, 1]
+
+
+def test_a_heading_of_regions_that_was_given_must_be_there(table):
+    layout = Table(sheet="dates", region="distrct")
+    with pytest.raises(InputError, match="row 1 has no column 'distrct'; its headings are region"):
+        read_harvests(table(), layout)

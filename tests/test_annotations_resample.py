@@ -13,6 +13,7 @@ from pyproj import Transformer
 from lcengine.classmap import save_classes
 from lcengine.errors import InputError
 from lcengine.grid import Grid
+from lcengine.labels.coarse import maps
 from lcengine.labels.coarse.maps import open_classes, resample
 from lcengine.legends import Entry, Legend, legend
 
@@ -128,6 +129,23 @@ def test_a_large_pixel_is_counted_in_parts(monkeypatch):
     expected = winner(counted(codes, grid, k))
     monkeypatch.setattr("lcengine.labels.coarse.maps.POINTS", 20)
     assert np.array_equal(resample(codes, KNOWN, grid).label.values, expected)
+
+
+@pytest.mark.parametrize("method", ["majority", "nearest", "fractions"])
+def test_the_map_is_read_in_parts_of_bounded_size(method, monkeypatch):
+    """A tile of coarse pixels lies over thousands of rows and columns of the map."""
+    codes, grid, _ = placed("other CRS")
+    job = maps.Votes.of(codes, KNOWN, grid, method)
+    whole = maps.Window(0, 0, *grid.shape)
+    expected = job.window(codes, whole)
+    monkeypatch.setattr(maps, "AREA", 400)
+    assert np.array_equal(job.window(codes, whole), expected, equal_nan=method == "fractions")
+    parts = list(maps._parts(job, whole))
+    assert len(parts) > 4
+    assert max(area.height * area.width for _, area in parts) <= 400
+    found = resample(codes, KNOWN, grid, method)
+    values = found["fraction" if method == "fractions" else "label"].values
+    assert np.array_equal(values, expected, equal_nan=method == "fractions")
 
 
 def test_ties_go_to_the_first_class_and_nothing_is_nodata():

@@ -99,6 +99,20 @@ class TestImageContract(SourceContract):
         return open_folder("images", tmp_path, legend=WALL)
 
 
+@pytest.mark.parametrize("mask", ["colours", "codes"])
+def test_transparent_pixels_of_masks_are_ignored(tmp_path, mask):
+    """Their colour or code is that of a class: of masks in colours as lcengine writes them."""
+    known = replace(WALL, ignored=())
+    picture(tmp_path / "images" / "a.png", noise(2, 3, 3))
+    codes = np.array([[7, 9, 0], [0, 7, 0]], np.uint8)
+    clear = np.array([[0, 0, 1], [0, 0, 1]], bool)
+    bands = [known.to_rgb(codes), codes[..., None]][mask == "codes"]
+    alpha = np.where(clear, 0, 255).astype(np.uint8)[..., None]
+    picture(tmp_path / "masks" / "a.png", np.concatenate([bands, alpha], axis=-1))
+    found = open_folder("images", tmp_path, legend=known).labels(0, Window(0, 0, 2, 3))
+    np.testing.assert_array_equal(found, np.where(clear, IGNORE, known.encode(codes)))
+
+
 @pytest.mark.parametrize(("where", "edge"), [("root", 2448), ("train", 100)])
 def test_deepglobe_in_its_published_size_colours_and_folders(tmp_path, where, edge):
     classes = deepglobe(tmp_path, edge, ids=(119,))

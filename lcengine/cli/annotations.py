@@ -55,6 +55,8 @@ def via(
     found = drawing.read_via(annotations)
     known = options.legend(legend)
     if known is None:
+        if attribute is None and one_class is None:
+            raise InputError("regions get their class by --attribute or are all of one --class")
         if attribute is None or mapping is not None:
             raise InputError("--class and --map are of a legend; give --legend")
         known = drawing.legend_of(found, attribute)
@@ -95,7 +97,10 @@ def colors(
     unknown: Annotated[
         Literal["error", "ignore"], typer.Option("--unknown", help="Colours of no class.")
     ] = "error",
-    suffix: Format = "tif",
+    suffix: Annotated[
+        Literal["tif", "png"] | None,
+        typer.Option("--format", help="Kind of masks of a folder (default: tif)."),
+    ] = None,
     picture: options.Picture = None,
     json: options.AsJson = False,
 ) -> None:
@@ -107,13 +112,14 @@ def colors(
 
     known = find_legend(legend)
     if to == "colours":
-        if tolerance or unknown != "error" or suffix != "tif":
+        if tolerance or unknown != "error" or suffix is not None:
             raise InputError("--tolerance, --unknown and --format are for --to codes; leave it out")
         masks = to_colours(source, output, known)
     else:
-        masks = to_codes(
-            source, output, known, tolerance=tolerance, unknown=unknown, suffix=f".{suffix}"
-        )
+        if suffix is not None and not source.is_dir():
+            raise InputError(f"--format is of folders; {output} is written as its name says")
+        kind = f".{suffix or 'tif'}"
+        masks = to_codes(source, output, known, tolerance=tolerance, unknown=unknown, suffix=kind)
     if picture is not None:
         draw_masks(masks, picture, known)
     emit({"masks": len(masks), "legend": known.name, "classes": _coded(known)}, json)

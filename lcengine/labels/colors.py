@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -27,14 +27,17 @@ def to_codes(
 ) -> list[Path]:
     """Masks of colours as masks of codes: a file, or the images of a folder into a folder.
 
-    `tolerance`, `unknown`: as in `Legend.from_rgb`. `suffix`, for folders: .tif (keeps the place on
+    `tolerance`, `unknown`: as in `Legend.from_rgb`. A palette that is not the legend's own is one
+    of colours. `suffix`, for folders: .tif (keeps the place on
     Earth, and has the legend's nodata and names) or .png. Returns the files written. Raises
     `InputError` that names the file for colours the legend does not have.
     """
     pairs = _pairs(Path(source), Path(output), suffix)
     for path, target in pairs:
         with _naming(path):
-            codes = read_classes(path, legend, tolerance=tolerance, unknown=unknown)
+            codes = read_classes(
+                path, legend, tolerance=tolerance, unknown=unknown, palette="colours"
+            )
         save_mask(target, codes, legend, like=path)
     return [target for _, target in pairs]
 
@@ -74,6 +77,7 @@ def _pairs(source: Path, output: Path, suffix: str) -> list[tuple[Path, Path]]:
     if not source.exists():
         raise InputError(f"{source} does not exist; give a mask or a folder of masks")
     if not source.is_dir():
+        check_apart([source], [output])
         return [(source, output)]
     found = sorted(path for path in source.iterdir() if path.suffix.lower() in DRIVERS)
     if not found:
@@ -88,8 +92,27 @@ def _pairs(source: Path, output: Path, suffix: str) -> list[tuple[Path, Path]]:
         targets[target] = path
     if output.exists() and output.samefile(source):
         raise InputError(f"{output} is the folder of the masks themselves; give another one")
-    output.mkdir(parents=True, exist_ok=True)
+    make_folder(output)
+    check_apart(found, list(targets))
     return [(path, target) for target, path in targets.items()]
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder to write into; `InputError` where that cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"folder {folder} cannot be made: {error.strerror}; give another one"
+        ) from error
+
+
+def check_apart(sources: Sequence[Path], targets: Sequence[Path]) -> None:
+    """`InputError` where a mask would be written over a file that it is made from."""
+    kept = {path.resolve() for path in sources}
+    for target in targets:
+        if target.resolve() in kept:
+            raise InputError(f"{target} would be written over; give another place for the masks")
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import os
 import re
 import unicodedata
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,10 @@ from openpyxl.utils import get_column_letter
 from openpyxl.utils.exceptions import InvalidFileException
 
 from lcengine.errors import InputError
+from lcengine.labels.colors import make_folder
 from lcengine.labels.vectors import read_vectors
 from lcengine.legends import Legend, named
+from lcengine.legends.tables import delimiter
 from lcengine.periods import Period, from_json, to_json
 
 WINDOWS, BEFORE = 6, 1
@@ -39,8 +41,8 @@ class Table:
     """How the table of harvest dates is laid out.
 
     `sheet`: of a workbook, None for its first one. `region`, `crop`, `harvest`: headings of its
-    columns; one of regions may be absent. `date`: how dates are written as text, as in `strptime`
-    (%d.%m.%Y), None for ISO 8601.
+    columns; the one of regions may be absent where it is not given. `date`: how dates are written
+    as text, as in `strptime` (%d.%m.%Y), None for ISO 8601.
     """
 
     sheet: str | None = None
@@ -119,8 +121,10 @@ def read_crops(
     parts = [_part(name, path, region, encoding) for name, path in _files(Path(folder))]
     crs = parts[0].crs if all(part.crs == parts[0].crs for part in parts) else "EPSG:4326"
     fields = pd.concat([part.to_crs(crs) for part in parts], ignore_index=True)
+    fields["crop"] = _alike(fields["crop"])
     chosen = _chosen(fields, rows, table)
-    fields["region"] = [row.region for row in chosen]
+    # The table's spelling where it has one, so that a region's harvests are compared as one.
+    fields["region"] = _alike([row.region for row in chosen], [row.region for row in rows])
     fields["harvest"] = [row.date.isoformat() for row in chosen]
     names = sorted(set(fields["crop"]))
     found = legend or named(dict(enumerate(names, 1)), "crops", "classes of the labels")
@@ -174,7 +178,7 @@ def save_windows(
 ) -> dict[str, Path]:
     """Write the windows of each region as a file for `--period`: by region, or `all.json`."""
     place = Path(folder)
-    place.mkdir(parents=True, exist_ok=True)
+    make_folder(place)
     written: dict[str, Path] = {}
     for region, periods in spans.items():
         name = re.sub(r"[^\w-]+", "_", region) or "all"
@@ -184,6 +188,15 @@ def save_windows(
         path.write_text(json.dumps(to_json(periods)), encoding="utf-8")
         written[region] = path
     return written
+
+
+def _alike(names: Iterable[str], preferred: Sequence[str] = ()) -> list[str]:
+    """Names that are compared as equal in one spelling: the preferred one, or the first sorted."""
+    names = list(names)
+    known: dict[str, str] = {}
+    for name in (*preferred, *sorted(set(names))):
+        known.setdefault(fold(name), name)
+    return [known[fold(name)] for name in names]
 
 
 def fold(name: str) -> str:
@@ -201,7 +214,9 @@ def _files(folder: Path) -> list[tuple[str, Path]]:
         inside = sorted(path.iterdir()) if path.is_dir() else [path]
         name = path.name if path.is_dir() else path.stem
         crop = unicodedata.normalize("NFC", name)
-        found += [(crop, file) for file in inside if file.suffix.lower() in _SUFFIXES]
+        # Names with a dot are what file managers leave beside the files, such as ._maize.shp.
+        files = [file for file in inside if not file.name.startswith(".")]
+        found += [(crop, file) for file in files if file.suffix.lower() in _SUFFIXES]
     if not found:
         raise InputError(f"folder {folder} has no fields; expected <crop>{'|'.join(_SUFFIXES)}")
     return found
@@ -269,7 +284,7 @@ def _excel_cells(path: Path, sheet: str | None) -> Iterator[tuple[str, Sequence[
             f"{path} cannot be read as a table ({error}); expected .xlsx or .csv"
         ) from error
     try:
-        names = book.sheetnames
+        names = [page.title for page in book.worksheets]  # charts have no rows
         if sheet is not None and sheet not in names:
             raise InputError(f"{path} has no sheet {sheet!r}; it has {', '.join(names)}")
         chosen = sheet or names[0]
@@ -284,9 +299,8 @@ def _csv_cells(path: Path) -> Iterator[tuple[str, Sequence[Any]]]:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read ({error}); expected CSV in UTF-8") from error
-    first = text.partition("\n")[0]
-    delimiter = ";" if first.count(";") > first.count(",") else ","
-    reader = csv.reader(text.splitlines(), delimiter=delimiter, skipinitialspace=True)
+    lines = text.splitlines()
+    reader = csv.reader(lines, delimiter=delimiter(lines), skipinitialspace=True)
     for row in reader:
         yield f"{path}, row {reader.line_num}", row
 
@@ -294,7 +308,8 @@ def _csv_cells(path: Path) -> Iterator[tuple[str, Sequence[Any]]]:
 def _head(texts: Sequence[str], layout: Table, place: str) -> dict[str, int]:
     """Column of each heading that is asked for."""
     columns = {fold(text): i for i, text in reversed(list(enumerate(texts))) if text}
-    for name in (layout.crop, layout.harvest):
+    asked = (layout.region,) if layout.region != Table.region else ()
+    for name in (*asked, layout.crop, layout.harvest):
         if fold(name) not in columns:
             raise InputError(
                 f"{place} has no column {name!r}; its headings are {', '.join(filter(None, texts))}"

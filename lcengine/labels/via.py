@@ -1,10 +1,10 @@
 """Annotations of the VGG Image Annotator (VIA 1 and 2) as masks of class codes.
 
-VIA stores whole pixels: x = 3 is the middle of the fourth column. So pixel (row, column) belongs to
-a region where the point (x = column, y = row) lies inside of it or on its outline; a rectangle of
-width 2 covers three columns. Polygons that cross themselves are filled by the even-odd rule. This
-is the rule of `skimage.draw.polygon`; drawing programs that paint the outline as a line of whole
-pixels add about a quarter of a pixel all around.
+VIA stores whole pixels: x = 3 is the middle of the fourth column. A region covers the pixels whose
+middle lies in it, and those that its outline passes: the line of pixels (Bresenham 1965) that
+drawing programs paint. So a rectangle of width 2 covers three columns, an oblique edge belongs to
+its region as much as an upright one does, and a sliver thinner than a pixel is not lost. Polygons
+that cross themselves are filled by the even-odd rule.
 
 Format: Dutta & Zisserman 2019, https://doi.org/10.1145/3343031.3350535; the angle `theta` of an
 ellipse is in radians, from x towards y (down), as the canvas of a browser takes it.
@@ -15,8 +15,9 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
@@ -26,7 +27,7 @@ import shapely
 
 from lcengine.errors import InputError
 from lcengine.imagefile import header
-from lcengine.labels.colors import save_mask
+from lcengine.labels.colors import check_apart, make_folder, save_mask
 from lcengine.legends import Legend, named
 from lcengine.legends.base import Codes
 
@@ -41,6 +42,7 @@ _SHAPES: Mapping[str, tuple[str, ...]] = {
     "ellipse": ("cx", "cy", "rx", "ry"),
     "point": ("cx", "cy"),
 }
+_FARTHEST = 1e9
 _EXPECTED = "expected a project or an export of the VGG Image Annotator"
 
 
@@ -115,7 +117,7 @@ class Drawing:
 
     def rank(self, code: int) -> int:
         """Place in the priority, 0 the highest; classes that are not named come last."""
-        named = [self.legend.find(str(entry)).code for entry in self.priority]
+        named = [p if isinstance(p, int) else self.legend.find(p).code for p in self.priority]
         return named.index(code) if code in named else len(named)
 
 
@@ -183,7 +185,8 @@ def write_masks(
     """Write the mask of every annotated image of folder `images` into folder `output`.
 
     A mask is called as its image and lies on its grid, with its CRS where it has one. `suffix`:
-    .tif or .png. Returns the files. `InputError` for an image that is absent, before any is drawn.
+    .tif or .png. Returns the files. `InputError` for an image that is absent, that its camera says
+    to turn, or that a mask would be written over, before any is drawn.
     """
     places = [_image(Path(images), annotation.filename) for annotation in annotations]
     folder = Path(output)
@@ -191,9 +194,11 @@ def write_masks(
     if len(set(targets)) < len(targets):
         twice = next(target.name for target in targets if targets.count(target) > 1)
         raise InputError(f"several annotated images would get the mask {twice}; rename them")
-    folder.mkdir(parents=True, exist_ok=True)
-    for annotation, place, target in zip(annotations, places, targets, strict=True):
-        save_mask(target, draw(annotation, header(place).shape, drawing), drawing.legend, place)
+    check_apart(places, targets)
+    shapes = [_shown(place) for place in places]
+    make_folder(folder)
+    for annotation, shape, place, target in zip(annotations, shapes, places, targets, strict=True):
+        save_mask(target, draw(annotation, shape, drawing), drawing.legend, place)
     return targets
 
 
@@ -203,15 +208,44 @@ def covered(
     """Rows and columns of a region's part of an image, and which pixels of that are covered."""
     outline, reach = _outline(region, width, radius)
     left, top, right, bottom = outline.bounds
-    y0, y1 = max(math.ceil(top - reach), 0), min(math.floor(bottom + reach), shape[0] - 1) + 1
-    x0, x1 = max(math.ceil(left - reach), 0), min(math.floor(right + reach), shape[1] - 1) + 1
+    y0, y1 = _within(top, bottom, reach, shape[0])
+    x0, x1 = _within(left, right, reach, shape[1])
     if y0 >= y1 or x0 >= x1:
         raise InputError(
             f"{region.where} ({region.shape}) lies beyond its image of {shape[1]} × {shape[0]} "
             "pixels; check the size of the image"
         )
     x, y = np.arange(x0, x1, dtype=np.float64)[None], np.arange(y0, y1, dtype=np.float64)[:, None]
-    return slice(y0, y1), slice(x0, x1), _inside(region, outline, reach, x, y)
+    inside = _inside(region, outline, reach, x, y)
+    if region.shape in ("polygon", "rect"):
+        _paint(shapely.get_coordinates(outline) - (x0, y0), inside)
+    return slice(y0, y1), slice(x0, x1), inside
+
+
+def _within(low: float, high: float, reach: float, size: int) -> tuple[int, int]:
+    """First pixel, and the one after the last, that a region may cover along an axis."""
+    low, high = max(low - reach, 0.0), min(high + reach, size - 1.0)
+    return math.ceil(low - 0.5), math.floor(high + 0.5) + 1
+
+
+def _paint(corners: FLOAT, inside: BOOL) -> None:
+    """Set the line of pixels along a closed outline, (corner, x and y) in the pixels of `inside`.
+
+    At every whole step along an edge's longer axis the nearest pixel, of two the greater one.
+    """
+    size = np.array(inside.shape[::-1])
+    points = [corners]
+    for start, end in pairwise(corners):
+        axis = int(np.argmax(np.abs(end - start)))
+        (low, first), (high, last) = sorted((pair[axis], pair[1 - axis]) for pair in (start, end))
+        if low < high:
+            steps = np.arange(max(math.ceil(low), 0), min(math.floor(high), size[axis] - 1) + 1)
+            across = first + (steps - low) * (last - first) / (high - low)
+            points.append(np.stack([steps, across][:: 1 - 2 * axis], axis=1))
+    # Far away is beyond the image, too, and fits an integer.
+    places = np.floor(np.clip(np.concatenate(points), -1.0, size) + 0.5).astype(np.int64)
+    x, y = places[((places >= 0) & (places < size)).all(axis=1)].T
+    inside[y, x] = True
 
 
 def _outline(region: Region, width: float, radius: float) -> tuple[Any, float]:
@@ -237,10 +271,17 @@ def _inside(region: Region, outline: Any, reach: float, x: FLOAT, y: FLOAT) -> B
     n = region.numbers
     if region.shape == "ellipse":
         cos, sin = math.cos(n.get("theta", 0.0)), math.sin(n.get("theta", 0.0))
-        dx, dy = x - n["cx"], y - n["cy"]
-        along, across = (dx * cos + dy * sin) / n["rx"], (dy * cos - dx * sin) / n["ry"]
-        return np.asarray(along**2 + across**2 <= 1 + 1e-12)
-    if region.shape in ("circle", "point"):
+        return _touched(
+            lambda dx, dy: (
+                np.hypot((dx * cos + dy * sin) / n["rx"], (dy * cos - dx * sin) / n["ry"])
+                <= 1 + 1e-12
+            ),
+            x - n["cx"],
+            y - n["cy"],
+        )
+    if region.shape == "circle":
+        return _touched(lambda dx, dy: np.hypot(dx, dy) <= reach + 1e-12, x - n["cx"], y - n["cy"])
+    if region.shape == "point":
         return np.asarray((x - outline.x) ** 2 + (y - outline.y) ** 2 <= reach**2)
     shapely.prepare(outline)
     if region.shape == "polyline":
@@ -248,6 +289,17 @@ def _inside(region: Region, outline: Any, reach: float, x: FLOAT, y: FLOAT) -> B
             shapely.dwithin(outline, shapely.points(*np.broadcast_arrays(x, y)), reach)
         )
     return np.asarray(shapely.intersects_xy(outline, x, y))
+
+
+def _touched(holds: Callable[[FLOAT, FLOAT], BOOL], dx: FLOAT, dy: FLOAT) -> BOOL:
+    """Pixels at (dx, dy) of a round shape's centre whose middle, or line of pixels, it holds.
+
+    The line has the pixels that the outline crosses within half a pixel along a row or column.
+    """
+    found = (np.floor(0.5 - dx) == 0) & (np.floor(0.5 - dy) == 0)  # however small it is
+    for aside, down in ((0.0, 0.0), (0.5, 0.0), (-0.5, 0.0), (0.0, 0.5), (0.0, -0.5)):
+        found = found | holds(dx + aside, dy + down)
+    return np.asarray(found)
 
 
 def _points(region: Region, least: int) -> FLOAT:
@@ -281,7 +333,7 @@ def _region(entry: Any, where: str) -> Region:
     optional = ("theta",) if name == "ellipse" and "theta" in shape else ()
     try:
         numbers = {key: _numbers(key, shape[key]) for key in (*_SHAPES[name], *optional)}
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise InputError(
             f"{where} is a {name} with {shape} ({error!r}); expected numbers {_SHAPES[name]}"
         ) from error
@@ -293,10 +345,12 @@ def _region(entry: Any, where: str) -> Region:
 
 
 def _numbers(key: str, value: Any) -> float | tuple[float, ...]:
-    """A finite number, or those of all points."""
+    """A number, or those of all points."""
+    if key.startswith("all_") and not isinstance(value, list):
+        raise TypeError(f"{key} is no list")
     numbers = tuple(float(member) for member in (value if key.startswith("all_") else [value]))
-    if not all(map(math.isfinite, numbers)):
-        raise ValueError(f"{key} is not finite")
+    if not all(abs(number) <= _FARTHEST for number in numbers):
+        raise ValueError(f"{key} is beyond any image")
     return numbers if key.startswith("all_") else numbers[0]
 
 
@@ -329,6 +383,17 @@ def _value(region: Region, attribute: str) -> str:
             "all regions one class"
         )
     return str(value).strip()
+
+
+def _shown(path: Path) -> tuple[int, int]:
+    """Size of an image as a browser, and so VIA, shows it."""
+    found = header(path)
+    if found.turned:
+        raise InputError(
+            f"{path} is to be turned for showing (EXIF), as VIA did, but its pixels are not; turn "
+            "them, e.g. with exiftran -a or mogrify -auto-orient"
+        )
+    return found.shape
 
 
 def _image(folder: Path, filename: str) -> Path:

@@ -8,7 +8,6 @@ uint8 0 … K-1 with 255 for what is no class; *RGB*, as some label sets are pub
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -117,11 +116,19 @@ class Legend:
         raise InputError(f"legend {self.name} has no code {code}; it has {self._listed()}")
 
     def find(self, text: str) -> Entry:
-        """The entry of a name, whatever the case, or of a code as text, or `InputError`."""
-        wanted = text.strip().casefold()
-        for entry in self.entries:
-            if wanted in (entry.name.casefold(), str(entry.code)):
-                return entry
+        """The entry of a name, else of a name but for its case, else of a code, or `InputError`.
+
+        Names go first, since they may be numbers: class "1" of an annotation may have code 2.
+        """
+        wanted = text.strip()
+        texts = (
+            [entry.name for entry in self.entries],
+            [entry.name.casefold() for entry in self.entries],
+            [str(entry.code) for entry in self.entries],
+        )
+        for known, asked in zip(texts, (wanted, wanted.casefold(), wanted), strict=True):
+            if asked in known:
+                return self.entries[known.index(asked)]
         names = ", ".join([*self.names[:20], *(["…"] if len(self.names) > 20 else [])])
         raise InputError(f"{text!r} is no class of legend {self.name}; it has {names}")
 
@@ -181,6 +188,8 @@ class Legend:
             raise InputError(
                 f"colours have dtype {pixels.dtype} and shape {pixels.shape}, expected uint8 (…, 3)"
             )
+        if not 0 <= tolerance <= 255:
+            raise InputError(f"tolerance is {tolerance}, expected 0 (exact) to 255")
         known = np.array([entry.rgb for entry in self.entries], dtype=np.int16)
         if len(np.unique(known, axis=0)) < len(known):
             raise InputError(
@@ -208,10 +217,12 @@ class Legend:
 
     def attributes(self) -> dict[str, Any]:
         """CF attributes of a variable of codes: `flag_values`, `flag_meanings`, `flag_colors`."""
-        words = (_word(entry) for entry in self.classes)
+        # One word for each value, in any script; a name of signs alone is called after its code.
+        words = (re.sub(r"\W+", "_", name.lower()).strip("_") for name in self.names)
+        meanings = [w or f"class_{code}" for w, code in zip(words, self.codes, strict=True)]
         return {
             "flag_values": list(self.codes),
-            "flag_meanings": " ".join(words),
+            "flag_meanings": " ".join(meanings),
             "flag_colors": " ".join(self.colours),
             "_FillValue": self.nodata,
         }
@@ -263,12 +274,6 @@ class Legend:
     def _listed(self) -> str:
         codes = [str(entry.code) for entry in self.entries]
         return ", ".join(codes if len(codes) <= 32 else [*codes[:31], "…"])
-
-
-def _word(entry: Entry) -> str:
-    """A name in the characters that CF allows in `flag_meanings`; one word for every class."""
-    plain = unicodedata.normalize("NFKD", entry.name).encode("ascii", "ignore").decode().lower()
-    return re.sub(r"[^a-z0-9]+", "_", plain).strip("_") or f"class_{entry.code}"
 
 
 def _distinct(

@@ -7,7 +7,7 @@ import csv
 import json
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,12 @@ def load_table(path: str | os.PathLike[str]) -> Legend:
     return Legend(path.stem, path.stem, tuple(entry for entry, _ in found), path.name, ignored)
 
 
+def delimiter(lines: Sequence[str]) -> str:
+    """What stands between the cells of a CSV table: a comma, or a semicolon as Excel writes it."""
+    first = lines[0] if lines else ""
+    return ";" if first.count(";") > first.count(",") else ","
+
+
 def _colour(place: int) -> str:
     lightness = (0.45, 0.6, 0.35)[place % 3]
     rgb = colorsys.hls_to_rgb(place * _GOLDEN % 1.0, lightness, 0.7)
@@ -54,10 +60,11 @@ def _rows(path: Path) -> list[Mapping[str, Any]]:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read ({error}); expected {_EXPECTED}") from error
     if path.suffix.lower() == ".csv":
-        return list(csv.DictReader(text.splitlines(), skipinitialspace=True))
+        lines = text.splitlines()
+        return list(csv.DictReader(lines, delimiter=delimiter(lines), skipinitialspace=True))
     try:
         data = json.loads(text) if path.suffix.lower() == ".json" else tomllib.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(
             f"{path} is not {path.suffix[1:].upper()} ({error}); expected {_EXPECTED}"
         ) from error
@@ -74,8 +81,10 @@ def _entry(row: Mapping[Any, Any], number: int, path: Path) -> tuple[Entry, bool
         colour = cells.get("colour", cells.get("color"))
         if colour is None:
             colour = "#" + bytes(int(cells[channel]) for channel in "rgb").hex()
-        code = int(cells.get("code", number))
-        name = str(cells["name"]).strip()
+        code = int(str(cells.get("code", number)))  # no decimals, no true
+        name = str(cells["name"] or "").strip()
+        if not name:
+            raise ValueError("it has no name")
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{path}: class {number + 1} is {dict(row)} ({error!r}); expected name, code and "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -37,6 +38,10 @@ from lcengine.regrid import POINTS, reaches, source_grid
 
 Method = Literal["majority", "nearest", "fractions"]
 METHODS: tuple[Method, ...] = ("majority", "nearest", "fractions")
+
+AREA = 1 << 24
+"""Pixels of the map in memory at a time, some 10 bytes each while they are encoded."""
+Read = Callable[[Window], npt.NDArray[Any]]
 
 _LEAST = 4
 """Samples per axis where pixels of the map and of the grid do not lie in each other."""
@@ -136,10 +141,7 @@ class Votes:
 
     def window(self, codes: xr.DataArray, window: Window) -> npt.NDArray[Any]:
         """The pixels ([class,] y, x) of a window inside the grid, at once."""
-        area = _area(self, window)
-        if area is None:
-            return np.full((*self.lead, window.height, window.width), self.fill, self.dtype)
-        return _vote(codes[_slices(area)].values, self, window, area)
+        return _vote(lambda area: codes[_slices(area)].values, self, window)
 
     @property
     def lead(self) -> tuple[int, ...]:
@@ -212,7 +214,7 @@ def _piece(data: da.Array, job: Votes, window: Window) -> da.Array:
     under = data[_slices(area)].rechunk(-1)
     axis = [0] if job.lead else None
     piece: da.Array = under.map_blocks(
-        _vote,
+        _piece_of,
         job=job,
         window=window,
         area=area,
@@ -236,28 +238,68 @@ def _slices(area: Window) -> tuple[slice, slice]:
     return slice(area.y0, area.y0 + area.height), slice(area.x0, area.x0 + area.width)
 
 
-def _vote(codes: npt.NDArray[Any], job: Votes, window: Window, area: Window) -> npt.NDArray[Any]:
-    """The map's part `area` -> ([class,] y, x) of `window`, in blocks that bound the memory."""
-    stored = job.legend.stored(codes, job.missing)
-    indices = np.ascontiguousarray(job.legend.encode(stored))
-    k = job.samples
+def _piece_of(
+    codes: npt.NDArray[Any], job: Votes, window: Window, area: Window
+) -> npt.NDArray[Any]:
+    """`_vote` about the map's part `area`, which is all that lies under the window."""
+
+    def read(part: Window) -> npt.NDArray[Any]:
+        y, x = part.y0 - area.y0, part.x0 - area.x0
+        return codes[y : y + part.height, x : x + part.width]
+
+    return _vote(read, job, window)
+
+
+def _vote(read: Read, job: Votes, window: Window) -> npt.NDArray[Any]:
+    """([class,] y, x) of `window`. `read` gives a part of the map, of at most `AREA` pixels."""
     dtype = np.dtype(np.float32) if job.lead else np.dtype(np.uint8)
-    out = np.empty((*job.lead, window.height, window.width), dtype)
+    out = np.full((*job.lead, window.height, window.width), np.nan if job.lead else IGNORE, dtype)
+    for part, area in _parts(job, window):
+        indices = np.ascontiguousarray(
+            job.legend.encode(job.legend.stored(read(area), job.missing))
+        )
+        y, x = part.y0 - window.y0, part.x0 - window.x0
+        here = out[..., y : y + part.height, x : x + part.width]
+        _in_blocks(indices, area, job, part, here)
+    inside = job.grid.inside(*window)
+    if inside is not None:
+        out[..., ~inside] = np.nan if job.lead else IGNORE
+    return out if job.lead else job.legend.decode(out)
+
+
+def _parts(job: Votes, window: Window) -> Iterator[tuple[Window, Window]]:
+    """Parts of a window with the part of the map under each, halved until these are small."""
+    area = _area(job, window)
+    if area is None:
+        return
+    y0, x0, height, width = window
+    if area.height * area.width <= AREA or height * width == 1:
+        yield window, area
+    elif height >= width:
+        half = height // 2
+        yield from _parts(job, Window(y0, x0, half, width))
+        yield from _parts(job, Window(y0 + half, x0, height - half, width))
+    else:
+        half = width // 2
+        yield from _parts(job, Window(y0, x0, height, half))
+        yield from _parts(job, Window(y0, x0 + half, height, width - half))
+
+
+def _in_blocks(
+    indices: npt.NDArray[np.uint8], area: Window, job: Votes, window: Window, out: npt.NDArray[Any]
+) -> None:
+    """Fill `out` from the map's part `area`, in blocks that bound the points at a time."""
+    k = job.samples
     width = min(window.width, max(1, POINTS // k**2))
     height = min(window.height, max(1, POINTS // (width * k**2)))
     for y in range(0, window.height, height):
         for x in range(0, window.width, width):
             size = min(height, window.height - y), min(width, window.width - x)
-            block = Window(window.y0 + y, window.x0 + x, *size)
-            footing = _footing(job, block)
+            footing = _footing(job, Window(window.y0 + y, window.x0 + x, *size))
             _check_inside(footing, area, job)
-            part = np.empty((*job.lead, *size), dtype)
+            part = np.empty((*job.lead, *size), out.dtype)
             _count(indices, footing, area, job, part)
             out[..., y : y + size[0], x : x + size[1]] = part
-    inside = job.grid.inside(*window)
-    if inside is not None:
-        out[..., ~inside] = np.nan if job.lead else IGNORE
-    return out if job.lead else job.legend.decode(out)
 
 
 def _footing(job: Votes, window: Window) -> Footing:

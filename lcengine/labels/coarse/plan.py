@@ -15,6 +15,7 @@ import xarray as xr
 import lcengine
 from lcengine import store
 from lcengine.addresses import DRIVERS
+from lcengine.errors import InputError
 from lcengine.grid import Grid
 from lcengine.labels.coarse.maps import Method, Votes, open_classes
 from lcengine.legends import Legend
@@ -77,7 +78,12 @@ class MapPlan:
 
     @cached_property
     def opened(self) -> tuple[xr.DataArray, Votes]:
-        """The map, and how pixels are made of it."""
+        """The map, and how pixels are made of it; `InputError` where it is another one since."""
+        if _version(self.path) != self.version:
+            raise InputError(
+                f"{self.path} is not what it was when this was planned ({self.version}); bring it "
+                "back, or plan again with --restart"
+            )
         codes, _ = open_classes(self.path, self.legend)
         return codes, Votes.of(codes, self.legend, self.grid, self.method)
 
@@ -133,5 +139,8 @@ def fraction_names(legend: Legend) -> list[str]:
 def _version(path: str) -> str:
     if Path(path).suffix.lower() not in DRIVERS:
         return str(store.provenance(path)["run_id"])
-    status = Path(path).stat()
+    try:
+        status = Path(path).stat()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}; check the path") from error
     return f"{status.st_size} bytes of {status.st_mtime_ns}"

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lcengine.classmap import read_legend
+from lcengine.classmap import coloured, read_legend
 from lcengine.errors import InputError
-from lcengine.legends import Legend, legend
+from lcengine.legends import IGNORE, Legend, legend
 from lcengine.samples.folders import pixels
 from lcengine.samples.folders.base import FolderSource, Member, complete, listing
 from lcengine.samples.folders.pixels import Header
@@ -122,11 +122,16 @@ class ImageFolder(FolderSource):
         return values
 
     def indices_of(self, values: npt.NDArray[Any], nodata: float | None) -> npt.NDArray[np.uint8]:
-        """Training indices of codes or colours."""
-        if values.shape[1] == 1:
-            return encoded(self.legend, values[:, 0], nodata)
-        codes = self.legend.from_rgb(np.moveaxis(values, 1, -1), self._tolerance)
-        return self.legend.encode(codes)
+        """Training indices of codes or colours, 255 where an alpha band is 0."""
+        bands = np.moveaxis(values, 1, 0)
+        if len(bands) > 2:
+            return self.legend.encode(coloured(bands, self.legend, self._tolerance))
+        if len(bands) == 1:
+            return encoded(self.legend, bands[0], nodata)
+        seen = bands[1] > 0
+        indices = np.full(seen.shape, IGNORE, np.uint8)
+        indices[seen] = encoded(self.legend, bands[0][seen], nodata)
+        return indices
 
     def _pairs(self) -> dict[str, dict[str, str]]:
         """Files by role, by what their names have in common."""

@@ -64,16 +64,19 @@ def header(path: Path) -> Header:
 
 
 def read(
-    path: Path, windows: Sequence[Window], bands: Sequence[int] | None = None
+    path: Path,
+    windows: Sequence[Window],
+    bands: Sequence[int] | None = None,
 ) -> tuple[npt.NDArray[Any], float | None]:
     """Windows of equal size as (window, band, y, x) in the file's dtype, and the file's nodata.
 
-    `bands`: numbers from 1, by default all that measure something. A GeoTIFF is read window by
-    window; GDAL keeps the blocks that they share. PNG and JPEG are decoded once, from their top to
-    the last row wanted. Raises `InputError` for windows beyond the image and unreadable files.
+    `bands`: numbers from 1, by default all that measure something and then an alpha band. A GeoTIFF
+    is read window by window; GDAL keeps the blocks that they share. PNG and JPEG are decoded once,
+    from their top to the last row wanted. Raises `InputError` for windows beyond the image and
+    unreadable files.
     """
     with _opened(path, unplaced()) as file:
-        numbers = _measuring(file) if bands is None else list(bands)
+        numbers = list(bands or sorted(range(1, file.count + 1), key=_alpha(file).__contains__))
         if max(numbers) > file.count:
             raise InputError(
                 f"{path} has {file.count} bands, expected {max(numbers)} or more; check the layout"
@@ -142,7 +145,11 @@ def _code(wkt: str) -> str | None:
 
 def _measuring(file: Any) -> list[int]:
     """Numbers of the bands, but for an alpha band."""
-    return [n for n, kind in enumerate(file.colorinterp, 1) if kind != ColorInterp.alpha]
+    return [n for n in range(1, file.count + 1) if n not in _alpha(file)]
+
+
+def _alpha(file: Any) -> list[int]:
+    return [n for n, kind in enumerate(file.colorinterp, 1) if kind == ColorInterp.alpha]
 
 
 def _rasterio(window: Window) -> RasterioWindow:
