@@ -195,6 +195,8 @@ class TestProduct:
         assert facts["kind"] == "labels"
         assert facts["labelled"] == sum(facts["classes"].values()) > 0
         assert (tmp_path / "labels.png").stat().st_size > 1000
+        code, said, _ = run("info", output)
+        assert "name p.gpkg  burned 900  features 900" in said
         code, _, error = run(*command, *where, "--attribute", "code")
         assert (code, "different request" in error) == (7, True)
         code, _, error = run(*command, *where, "--attribute", "crop", "--restart")

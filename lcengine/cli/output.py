@@ -45,6 +45,8 @@ def _text(key: str, value: Any) -> str:
     if isinstance(value, Mapping):
         return "  ".join(f"{_label(k, v)} {_text(k, v)}" for k, v in value.items())
     if isinstance(value, list | tuple):
+        if value and isinstance(value[0], Mapping):
+            return "; ".join(_text(key, v) for v in value)
         return ", ".join(str(v) for v in value)
     if key.endswith("bytes") or key.startswith("memory"):
         return human_bytes(int(value))
