@@ -285,7 +285,7 @@ def retiled(grid, tile):
 
 
 @pytest.mark.slow
-@settings(max_examples=16)
+@settings(max_examples=10)
 @given(data=st.data())
 def test_tiles_blocks_and_order_change_nothing(hard, soft, untiled, tmp_path_factory, data):
     """Overlapping granules, two zones, every resampling, a recipe with all its parts."""

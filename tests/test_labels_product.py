@@ -199,7 +199,7 @@ def test_commands_that_cannot_be(run, tmp_path):
         ([tmp_path / "f.gpkg", "--attribute", "crop"], "nothing says which pixels"),
         ([tmp_path / "f.gpkg", *area, "--attribute", "crop"], "f.gpkg"),
         ([tmp_path / "f.gpkg", *area], "neither is given"),
-        ([tmp_path / "f.gpkg", *area, "--attribute", "a", "--map", "b"], "--map is 'b', expected"),
+        ([tmp_path / "f.gpkg", *area, "--attribute", "a", "--map", "b"], "--map has 'b', expected"),
         (["--rules", tmp_path / "r.toml", *area, "--buffer", "3"], "leave --buffer out"),
         (["--rules", tmp_path / "r.toml", *area], "r.toml cannot be read"),
     ]:

@@ -151,7 +151,7 @@ def test_despike_brings_masked_observations_back(untiled):
 
 
 @pytest.mark.slow
-@settings(max_examples=6)
+@settings(max_examples=4)
 @given(data=st.data())
 def test_tiles_blocks_and_order_change_nothing(archive, untiled, tmp_path_factory, data):
     draw = data.draw
@@ -160,7 +160,7 @@ def test_tiles_blocks_and_order_change_nothing(archive, untiled, tmp_path_factor
     file = tmp_path_factory.mktemp("shuffled") / "items.json"
     features = draw(st.permutations(archive[1]))
     file.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
-    tile, block = draw(st.sampled_from([16, 32, 48, 64])), draw(st.integers(20, 64))
+    tile, block = draw(st.sampled_from([32, 48, 64])), draw(st.integers(20, 64))
     grid = grid_at(epsg, tile)
     plan = plan_composite(lcengine.search(str(file)), grid, spec(outliers), block=block)
     want, arrays = untiled(outliers, epsg)

@@ -8,19 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from lcengine.cli import options
-from lcengine.cli.options import takes
+from lcengine.cli.making import Making, making
+from lcengine.cli.options import pairs, takes
 from lcengine.cli.output import emit, say
-from lcengine.cli.progress import progress
 
 if TYPE_CHECKING:
     from lcengine.legends import Legend
 
-LegendName = Annotated[
-    str | None,
-    typer.Option(
-        "--legend", help="A legend's name, a table (.csv, .json, .toml), .qml, .txt, .clr or .tif."
-    ),
-]
 Mapping = Annotated[
     str | None, typer.Option("--map", help="Values to codes or names: 'maize=1,Weizen=2'.")
 ]
@@ -37,7 +31,7 @@ def via(
     one_class: Annotated[
         str | None, typer.Option("--class", help="One class for all regions, name or code.")
     ] = None,
-    legend: LegendName = None,
+    legend: options.LegendName = None,
     mapping: Mapping = None,
     background: Annotated[
         str | None,
@@ -59,18 +53,17 @@ def via(
     from lcengine.labels.picture import draw_masks
 
     found = drawing.read_via(annotations)
-    if legend is not None:
-        known = _legend(legend)
-    elif attribute is not None and mapping is None:
+    known = options.legend(legend)
+    if known is None:
+        if attribute is None and one_class is None:
+            raise InputError("regions get their class by --attribute or are all of one --class")
+        if attribute is None or mapping is not None:
+            raise InputError("--class and --map are of a legend; give --legend")
         known = drawing.legend_of(found, attribute)
-    elif attribute is None and one_class is None:
-        raise InputError("regions get their class by --attribute or are all of one --class")
-    else:
-        raise InputError("--class and --map are of a legend; give --legend")
     rule = drawing.Drawing(
         known,
         attribute=attribute,
-        mapping=_pairs(mapping, known),
+        mapping=_codes(mapping, known),
         code=None if one_class is None else known.find(one_class).code,
         background=None if background is None else known.find(background).code,
         priority=tuple(p.strip() for p in priority.split(",")) if priority else (),
@@ -112,11 +105,12 @@ def colors(
     json: options.AsJson = False,
 ) -> None:
     """Masks of colours as class codes, or class codes as colours."""
+    from lcengine.classmap import find_legend
     from lcengine.errors import InputError
     from lcengine.labels.colors import to_codes, to_colours
     from lcengine.labels.picture import draw_masks
 
-    known = _legend(legend)
+    known = find_legend(legend)
     if to == "colours":
         if tolerance or unknown != "error" or suffix is not None:
             raise InputError("--tolerance, --unknown and --format are for --to codes; leave it out")
@@ -146,7 +140,7 @@ def crops(
     region: Annotated[
         str | None, typer.Option("--region", help="Attribute of the fields with their region.")
     ] = None,
-    legend: LegendName = None,
+    legend: options.LegendName = None,
     mapping: Mapping = None,
     encoding: Annotated[
         str | None, typer.Option("--encoding", help="Of a shapefile's attributes, e.g. cp1252.")
@@ -170,7 +164,7 @@ def crops(
     headings = [heading.strip() for heading in columns.split(",")]
     if len(headings) != 3:
         raise InputError(f"--columns is {columns!r}, expected three headings: region,crop,harvest")
-    known = None if legend is None else _legend(legend)
+    known = options.legend(legend)
     if known is None and mapping is not None:
         raise InputError("--map names classes of a legend; give --legend")
     found = read_crops(
@@ -179,7 +173,7 @@ def crops(
         layout=Table(sheet, headings[0], headings[1], headings[2], date),
         region=region,
         legend=known,
-        mapping=None if known is None or mapping is None else _pairs(mapping, known),
+        mapping=None if known is None or mapping is None else _codes(mapping, known),
         encoding=encoding,
     )
     spans = found.windows(count=windows, before=before)
@@ -256,72 +250,40 @@ def regions(
     _next(picture, f"next: lcengine composite … --aoi {files[0]}")
 
 
-def _grid(
-    like: options.Like = None,
-    bbox: options.Bbox = None,
-    aoi: options.AoiFile = None,
-    crs: options.Crs = None,
-    resolution: options.Resolution = None,
-    tile: options.TileSize = None,
-) -> Any:
-    """The grid of the labels."""
-    return options.grid(like, bbox, aoi, crs, resolution, tile)
-
-
-@takes(_grid)
+@takes(options.grid, making)
 def resample(
     grid: Any,
+    making: Making,
     source: Annotated[str, typer.Argument(help="A map of classes: GeoTIFF or label product.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Product to write (Zarr).")],
     method: Annotated[
         Literal["majority", "nearest", "fractions"],
         typer.Option("--method", help="Class of most points, at the centre, or shares of all."),
     ] = "majority",
-    legend: LegendName = None,
-    restart: options.Restart = False,
-    cluster: options.Cluster = "local",
+    legend: options.LegendName = None,
     picture: options.Picture = None,
     json: options.AsJson = False,
 ) -> None:
     """A map of classes on another grid, as a product of labels or of fractions."""
-    from lcengine import jobs, quicklook
+    from lcengine import quicklook
     from lcengine.cli.product import summary
     from lcengine.labels.coarse.plan import plan_map
 
-    client = options.connector(cluster)
-    known = None if legend is None else _legend(legend)
+    known = options.legend(legend)
     plan = plan_map(source, grid, legend=known, method=method)
-    with options.terminable(), progress(json) as listener:
-        path = jobs.run(
-            plan, output, client=client, request=plan.to_json(), restart=restart, listener=listener
-        )
+    path = making.run(lambda: plan, plan.to_json(), json)
     if picture is not None:
         quicklook.draw(path, picture)
     emit(summary(path), json)
-    _next(picture, f"next: lcengine quicklook {output} -o {output.stem}.png")
+    _next(picture, f"next: lcengine quicklook {making.output} -o {Path(making.output).stem}.png")
 
 
 def _next(picture: Path | None, otherwise: str) -> None:
     say(otherwise if picture is None else f"look at {picture}")
 
 
-def _legend(text: str) -> Legend:
-    from lcengine.classmap import find_legend
-
-    return find_legend(text)
-
-
-def _pairs(text: str | None, legend: Legend) -> dict[str, int]:
-    """`value=class` pairs with commas; a class by name or code."""
-    from lcengine.errors import InputError
-
-    found = {}
-    for pair in filter(None, (part.strip() for part in (text or "").split(","))):
-        value, sign, name = pair.rpartition("=")
-        if not sign or not value.strip():
-            raise InputError(f"--map has {pair!r}, expected value=class, as in maize=1,Weizen=2")
-        found[value.strip()] = legend.find(name).code
-    return found
+def _codes(text: str | None, legend: Legend) -> dict[str, int]:
+    """Codes by value, of classes by name or code."""
+    return {value: legend.find(name).code for value, name in pairs(text, "--map").items()}
 
 
 def _coded(legend: Legend) -> dict[str, int]:

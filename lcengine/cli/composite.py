@@ -9,10 +9,10 @@ import typer
 from rich.markup import escape
 
 from lcengine.cli import options
+from lcengine.cli.making import Making, making
 from lcengine.cli.options import takes
 from lcengine.cli.output import emit, say
 from lcengine.cli.pricing import Budget, budget, parse_bytes
-from lcengine.cli.progress import progress
 from lcengine.kernels.methods import FORMS, SCREENS
 from lcengine.price import Machines
 
@@ -178,47 +178,25 @@ def _machines(workers: int | None, threads: int | None, bandwidth: str | None = 
     return Machines(1 if workers is None else workers, cores, speed)
 
 
-@takes(_request, budget)
+@takes(_request, budget, making)
 def composite(
     request: CompositeRequest,
     budget: Budget,
+    making: Making,
     *,
-    output: Annotated[
-        str,
-        typer.Option("--output", "-o", help="Product to write: out.zarr or s3://bucket/out.zarr."),
-    ],
-    cluster: options.Cluster = "local",
-    store: options.Store = None,
-    retries: options.Retries = 2,
-    patience: options.Patience = 3600.0,
-    worker_timeout: options.WorkerTimeout = 120.0,
-    restart: options.Restart = False,
     json: options.AsJson = False,
 ) -> None:
     """Make a cloud-free composite. Interrupted, the same command goes on where it stopped."""
-    from lcengine import jobs
     from lcengine.cli.product import summary
-    from lcengine.engine import Policy
 
-    client = options.connector(cluster)
     priced = budget.on(_machines(None, None))
-    with options.terminable(), progress(json, budget.prices.core_hour) as listener:
-        path = jobs.run(
-            request.plan,
-            output,
-            client=client,
-            request=request.to_json(),
-            restart=restart,
-            store=store,
-            guard=priced.check,
-            policy=Policy(retries=retries, patience=patience, worker_timeout=worker_timeout),
-            listener=listener,
-        )
+    price = budget.prices.core_hour
+    path = making.run(request.plan, request.to_json(), json, guard=priced.check, price=price)
     facts = summary(path)
     emit(facts, json)
     periods = facts.get("periods", [])
     time = f" --time {periods[len(periods) // 2]}" if len(periods) > 1 else ""
-    say(f"next: lcengine quicklook {output}{time} -o {Path(output).stem}.png")
+    say(f"next: lcengine quicklook {making.output}{time} -o {Path(making.output).stem}.png")
 
 
 MASKS = {

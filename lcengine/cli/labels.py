@@ -9,9 +9,9 @@ import typer
 
 from lcengine.cli import options
 from lcengine.cli.annotations import colors, crops, regions, resample, via
-from lcengine.cli.options import takes
+from lcengine.cli.making import Making, making
+from lcengine.cli.options import pairs, takes
 from lcengine.cli.output import emit, say
-from lcengine.cli.progress import progress
 
 if TYPE_CHECKING:
     from lcengine.grid import Grid
@@ -66,22 +66,6 @@ Conflict = Annotated[
     Literal["ignore", "error", "last"],
     typer.Option("--conflict", help="Pixels of equal priority and different classes."),
 ]
-LegendName = Annotated[
-    str | None,
-    typer.Option("--legend", help="A legend's name, .qml, .txt, .clr or .tif (default: made)."),
-]
-
-
-def _grid(
-    like: options.Like = None,
-    bbox: options.Bbox = None,
-    aoi: options.AoiFile = None,
-    crs: options.Crs = None,
-    resolution: options.Resolution = None,
-    tile: options.TileSize = None,
-) -> Any:
-    """The grid of the labels."""
-    return options.grid(like, bbox, aoi, crs, resolution, tile)
 
 
 def _rule(
@@ -99,7 +83,7 @@ def _rule(
         "attribute": attribute,
         "class": _class(one_class),
         "other": _class(other),
-        "map": _pairs(mapping) if mapping else None,
+        "map": {value: _class(name) for value, name in pairs(mapping, "--map").items()} or None,
         "buffer": buffer or None,
         "erode": erode or None,
         "all_touched": all_touched or None,
@@ -122,53 +106,34 @@ def _source(
 
 
 @app.command("rasterize")
-@takes(_grid, _source, _rule)
+@takes(options.grid, _source, _rule, making)
 def rasterize(
     grid: Any,
     source: dict[str, Any],
     rule: dict[str, Any],
+    making: Making,
     *,
     vectors: Vectors = None,
-    output: Annotated[
-        str, typer.Option("--output", "-o", help="Product to write: labels.zarr or s3://…")
-    ],
     rules: Rules = None,
-    legend: LegendName = None,
+    legend: options.LegendName = None,
     conflict: Conflict = "ignore",
     picture: options.Picture = None,
-    cluster: options.Cluster = "local",
-    store: options.Store = None,
-    retries: options.Retries = 2,
-    restart: options.Restart = False,
     json: options.AsJson = False,
 ) -> None:
     """Make a label raster of vector features: one class per pixel, unlabelled where there is none.
 
     Pixels are those whose centre a feature covers (lines: Bresenham), as GDAL does it.
     """
-    from lcengine import jobs
     from lcengine.cli.product import summary
-    from lcengine.engine import Policy
 
     request = _request(vectors, rules, grid, source, rule, legend, conflict)
-    client = options.connector(cluster)
-    with options.terminable(), progress(json) as listener:
-        path = jobs.run(
-            request.plan,
-            output,
-            client=client,
-            request=request.to_json(),
-            restart=restart,
-            store=store,
-            policy=Policy(retries=retries),
-            listener=listener,
-        )
+    path = making.run(request.plan, request.to_json(), json)
     if picture is not None:
         from lcengine.quicklook import draw
 
         draw(path, picture)
     emit({**summary(path), **({"picture": str(picture)} if picture else {})}, json)
-    draws = f"next: lcengine quicklook {output} -o {Path(output).stem}.png"
+    draws = f"next: lcengine quicklook {making.output} -o {Path(making.output).stem}.png"
     say(f"look at {picture}" if picture else draws)
 
 
@@ -207,16 +172,6 @@ def _request(
 def _given(source: dict[str, Any], rule: dict[str, Any]) -> str:
     names = ("file-crs" if key == "crs" else key.replace("_", "-") for key in (*source, *rule))
     return ", ".join(f"--{name}" for name in names)
-
-
-def _pairs(text: str) -> dict[str, int | str | None]:
-    """`a=1,b=2`; `InputError` for what is none."""
-    from lcengine.errors import InputError
-
-    pairs = [part.rpartition("=") for part in text.split(",")]
-    if not all(value.strip() and target.strip() for value, _, target in pairs):
-        raise InputError(f"--map is {text!r}, expected value=class pairs: 'maize=1200,rye=1300'")
-    return {value.strip(): _class(target.strip()) for value, _, target in pairs}
 
 
 def _class(text: str | None) -> int | str | None:

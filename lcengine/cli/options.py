@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import inspect
 import signal
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from lcengine.aoi import Aoi
     from lcengine.catalog import Query
     from lcengine.grid import Grid
+    from lcengine.legends import Legend
 
 Source = Annotated[
     str,
@@ -104,10 +106,15 @@ Resolution = Annotated[
 TileSize = Annotated[
     int | None, typer.Option("--tile", help="Tile edge in pixels, a multiple of 16.")
 ]
-Picture = Annotated[Path | None, typer.Option("--picture", help="Also draw it into this PNG.")]
-Restart = Annotated[
-    bool, typer.Option("--restart", help="Discard unfinished work or replace the product.")
+LegendName = Annotated[
+    str | None,
+    typer.Option(
+        "--legend",
+        help="A legend's name, a style (.qml, .txt, .clr), a table (.csv, .json, .toml) or a "
+        "raster with a colour table (default: that of the input, or one made of its values).",
+    ),
 ]
+Picture = Annotated[Path | None, typer.Option("--picture", help="Also draw it into this PNG.")]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout, for machines.")]
 
 
@@ -161,13 +168,17 @@ def takes(*builds: Callable[..., Any]) -> Callable[[Callable[..., None]], Callab
     return decorate
 
 
+class _Names(dict[str, Any]):
+    """Names of a module; those that only type checkers import are Any."""
+
+    def __missing__(self, name: str) -> Any:
+        return getattr(builtins, name, Any)
+
+
 def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
-    """Parameters with their annotations evaluated; types known to checkers only become Any."""
-    module = inspect.getmodule(function)
-    names = dict.fromkeys(("CompositeRequest", "SampleSpec", "Source"), Any)
-    hints = get_type_hints(
-        function, globalns={**names, **vars(module)} if module else names, include_extras=True
-    )
+    """Parameters with their annotations evaluated."""
+    names = _Names(vars(inspect.getmodule(function)))
+    hints = get_type_hints(function, globalns={}, localns=names, include_extras=True)
     parameters = inspect.signature(function).parameters.values()
     return [p.replace(annotation=hints.get(p.name, Any)) for p in parameters]
 
@@ -185,12 +196,12 @@ def area(bbox: str | None, aoi: Path | None) -> Aoi | None:
 
 
 def grid(
-    like: str | None,
-    bbox: str | None,
-    aoi: Path | None,
-    crs: str | None,
-    resolution: float | None,
-    tile: int | None,
+    like: Like = None,
+    bbox: Bbox = None,
+    aoi: AoiFile = None,
+    crs: Crs = None,
+    resolution: Resolution = None,
+    tile: TileSize = None,
 ) -> Grid:
     """The pixels of a product to make: those of another, or an area with CRS and pixel size."""
     from lcengine.crs import utm_of
@@ -227,6 +238,29 @@ def _grid_like(path: str, tile: int | None) -> Grid:
         return Grid.from_pixels(crs, found.transform, found.shape, tile)
     own = store.grid_of(path)
     return own if tile is None else replace(own, tile=tile)
+
+
+def legend(name: str | None) -> Legend | None:
+    """The legend of that name or file, None where none is named."""
+    from lcengine.classmap import find_legend
+
+    return None if name is None else find_legend(name)
+
+
+def pairs(text: str | None, option: str) -> dict[str, str]:
+    """`value=class` pairs with commas, from the last `=` of each; `InputError` for what is none."""
+    from lcengine.errors import InputError
+
+    found: dict[str, str] = {}
+    for part in filter(None, map(str.strip, (text or "").split(","))):
+        value, _, target = (word.strip() for word in part.rpartition("="))
+        if not (value and target) or value in found:
+            raise InputError(
+                f"{option} has {part!r}, expected value=class with each value once, as in "
+                "maize=1,Weizen=2"
+            )
+        found[value] = target
+    return found
 
 
 def query_of(

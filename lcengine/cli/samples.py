@@ -9,12 +9,11 @@ import typer
 from rich.markup import escape
 
 from lcengine.cli import options
+from lcengine.cli.making import Making, making
 from lcengine.cli.options import takes
 from lcengine.cli.output import emit, say
-from lcengine.cli.progress import progress
 
 if TYPE_CHECKING:
-    from lcengine.legends import Legend
     from lcengine.samples.source import Source
     from lcengine.samples.spec import SampleSpec
 
@@ -25,10 +24,6 @@ Sources = Annotated[
 Labels = Annotated[
     str | None,
     typer.Option("--labels", help="Label product, or GeoTIFF of classes; its pixels are taken."),
-]
-LegendName = Annotated[
-    str | None,
-    typer.Option("--legend", help="Legend of a GeoTIFF: a name, .qml, .txt or .clr (its own)."),
 ]
 Bands = Annotated[
     list[str] | None,
@@ -76,7 +71,7 @@ Seed = Annotated[int, typer.Option("--seed", help="Decides all that is drawn.")]
 def _source(
     sources: Sources,
     labels: Labels = None,
-    legend: LegendName = None,
+    legend: options.LegendName = None,
     bands: Bands = None,
     resampling: Resampling = None,
     folder: Folder = None,
@@ -111,7 +106,7 @@ def _source(
     return open_stack(
         _pairs(sources, "a source"),
         labels,
-        legend=None if legend is None else _legend(legend),
+        legend=options.legend(legend),
         bands={name: _list(text) for name, text in _pairs(bands, "--bands").items()},
         resampling=common[0] if common else _pairs(named, "--resampling"),
     )
@@ -139,12 +134,6 @@ def _value(text: str) -> Any:
 
 def _list(text: str) -> list[str]:
     return [part.strip() for part in text.split(",")]
-
-
-def _legend(text: str) -> Legend:
-    from lcengine.classmap import find_legend
-
-    return find_legend(text)
 
 
 def _spec(
@@ -191,45 +180,24 @@ def _shares(text: str) -> tuple[float, float, float]:
     return train, val, test
 
 
-@takes(_spec, _source)
+@takes(_spec, _source, making)
 def samples(
     spec: SampleSpec,
     source: Source,
+    making: Making,
     *,
-    output: Annotated[
-        str,
-        typer.Option("--output", "-o", help="Store to write: samples.zarr or s3://bucket/s.zarr."),
-    ],
-    cluster: options.Cluster = "local",
-    store: options.Store = None,
-    retries: options.Retries = 2,
-    patience: options.Patience = 3600.0,
-    worker_timeout: options.WorkerTimeout = 120.0,
-    restart: options.Restart = False,
     picture: options.Picture = None,
     json: options.AsJson = False,
 ) -> None:
     """Cut patches of images and labels, split by space. The same command resumes."""
-    from lcengine import jobs
-    from lcengine.engine import Policy
     from lcengine.samples.picture import check, draw
     from lcengine.samples.plan import plan_samples
     from lcengine.store import provenance
 
     if picture is not None:
         check(picture)
-    client = options.connector(cluster)
-    with options.terminable(), progress(json) as listener:
-        path = jobs.run(
-            lambda: plan_samples(source, spec),
-            output,
-            client=client,
-            request={"source": source.to_json(), "spec": spec.to_json()},
-            restart=restart,
-            store=store,
-            policy=Policy(retries=retries, patience=patience, worker_timeout=worker_timeout),
-            listener=listener,
-        )
+    request = {"source": source.to_json(), "spec": spec.to_json()}
+    path = making.run(lambda: plan_samples(source, spec), request, json)
     facts = provenance(path)
     emit(_summary(path, facts, json), json)
     for name, number in facts["empty"].items():

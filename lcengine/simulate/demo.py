@@ -131,8 +131,13 @@ def run(
     """Run the demo into `folder`; returns the figures. `say` gets one line per step."""
     folder.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
-    say(f"1/4 simulating Sentinel-1 and {dates} overpasses of Sentinel-2 into {folder}/archive ...")
-    options = SimulationOptions(size=size, dates=dates, bands=BANDS, sensors=("s2", "s1"))
+    say(
+        f"1/4 simulating labels, Sentinel-1 and {dates} overpasses of Sentinel-2 into "
+        f"{folder}/archive ..."
+    )
+    options = SimulationOptions(
+        size=size, dates=dates, bands=BANDS, sensors=("s2", "s1"), labels=True
+    )
     world = simulate(folder / "archive", options, restart=True)
     with (
         FileServer(world.path) as files,

@@ -23,7 +23,7 @@ def world(tmp_path_factory):
     return simulate(tmp_path_factory.mktemp("world") / "sim", options)
 
 
-COLUMNS = 8
+COLUMNS = 6
 """Tiles along an axis of the world that is interrupted."""
 
 
