@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from plain_source import Plain, scene
 
 from lcengine.errors import InputError
+from lcengine.hashing import mixed
 from lcengine.samples import select
-from lcengine.samples.blocks import choose, lattice, mixed
+from lcengine.samples.blocks import choose, lattice
 from lcengine.samples.select import candidates
 from lcengine.samples.spec import SampleSpec
 

@@ -25,7 +25,7 @@ from openpyxl.utils.exceptions import InvalidFileException
 from lcengine.errors import InputError
 from lcengine.labels.colors import make_folder
 from lcengine.labels.vectors import read_vectors
-from lcengine.legends import Legend, named
+from lcengine.legends import Legend, folded, named
 from lcengine.legends.tables import delimiter
 from lcengine.periods import Period, from_json, to_json
 
@@ -201,7 +201,7 @@ def _alike(names: Iterable[str], preferred: Sequence[str] = ()) -> list[str]:
 
 def fold(name: str) -> str:
     """A name as names are compared: composed accents, no case, `_` as a space, single spaces."""
-    text = unicodedata.normalize("NFC", name).casefold().replace("_", " ")
+    text = folded(name).replace("_", " ")
     return " ".join(text.split())
 
 

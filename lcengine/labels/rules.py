@@ -7,6 +7,7 @@ import numbers
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeGuard
 
@@ -16,7 +17,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from lcengine.errors import InputError
-from lcengine.legends import Legend
+from lcengine.legends import Legend, folded
 from lcengine.legends import named as made
 
 IGNORED = "ignore"
@@ -188,14 +189,14 @@ def legend_of(name: str, layers: Iterable[tuple[gpd.GeoDataFrame, Rule]]) -> Leg
             if isinstance(value, int):
                 codes.setdefault(value, f"class {value}")
             else:
-                names.setdefault(_folded(value), value)
+                names.setdefault(folded(value), value)
     strange = [str(code) for code in sorted(codes) if not 0 <= code < _CODES]
     if strange:
         raise InputError(
             f"{name} has the codes {', '.join(strange[:_SHOWN])}{', …' if strange[_SHOWN:] else ''}"
             f", expected 0 to {_CODES - 1}; map them to codes or names with --map (classes=)"
         )
-    taken = {_folded(text) for text in codes.values()}
+    taken = {folded(text) for text in codes.values()}
     free = (code for code in range(1, _CODES) if code not in codes)
     others = [text for key, text in names.items() if key not in taken]
     codes |= dict(zip(free, others, strict=False))
@@ -215,16 +216,12 @@ def _mapped(rule: Rule, value: Class | None, legend: Legend | None) -> Class | N
 
 
 def _code(legend: Legend, value: Class | None) -> int | None:
-    """Code of a class by code or name (whatever the case), -1 to leave it out, None for none."""
+    """Code of a class by code or name, -1 to leave it out, None for none."""
     if value == IGNORED:
         return -1
-    for entry in legend.entries:
-        if value == entry.code:
-            return entry.code
-    text = _folded(str(value))
-    for entry in legend.entries:
-        if text == _folded(entry.name):
-            return entry.code
+    if value is not None:
+        with suppress(InputError):
+            return legend.find(value).code
     return None
 
 
@@ -279,11 +276,6 @@ def _class(value: Any) -> Class | None:
     if found is None and value is not None:
         raise InputError(f"a class is {value!r}, expected a code, a name or {IGNORED}")
     return found
-
-
-def _folded(text: str) -> str:
-    """A name as names are compared."""
-    return unicodedata.normalize("NFC", text).strip().casefold()
 
 
 def _is_number(value: Any) -> TypeGuard[float]:

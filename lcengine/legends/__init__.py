@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from lcengine.errors import InputError
-from lcengine.legends.base import IGNORE, Entry, Legend
+from lcengine.legends.base import IGNORE, Entry, Legend, folded
 from lcengine.legends.cdl import CDL
 from lcengine.legends.crosswalk import Crosswalk, grouped
 from lcengine.legends.crosswalks import CROSSWALKS
@@ -36,6 +36,7 @@ __all__ = [
     "Legend",
     "crosswalk",
     "crosswalks",
+    "folded",
     "grouped",
     "legend",
     "legends",

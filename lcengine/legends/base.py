@@ -8,6 +8,7 @@ uint8 0 … K-1 with 255 for what is no class; *RGB*, as some label sets are pub
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -115,22 +116,24 @@ class Legend:
                 return entry
         raise InputError(f"legend {self.name} has no code {code}; it has {self._listed()}")
 
-    def find(self, text: str) -> Entry:
-        """The entry of a name, else of a name but for its case, else of a code, or `InputError`.
+    def find(self, value: int | str) -> Entry:
+        """The entry of a class as people and files write it, or `InputError`.
 
-        Names go first, since they may be numbers: class "1" of an annotation may have code 2.
+        An integer is a code. Text is a name, else a name but for its case and accents' form, else a
+        code: names go first, since class "1" of an annotation may have code 2.
         """
-        wanted = text.strip()
-        texts = (
-            [entry.name for entry in self.entries],
-            [entry.name.casefold() for entry in self.entries],
-            [str(entry.code) for entry in self.entries],
-        )
-        for known, asked in zip(texts, (wanted, wanted.casefold(), wanted), strict=True):
+        text = folded(str(value))
+        codes = [str(entry.code) for entry in self.entries]
+        names = [
+            ([entry.name for entry in self.entries], str(value).strip()),
+            ([folded(entry.name) for entry in self.entries], text),
+        ]
+        ways = [(codes, text), *names] if isinstance(value, int) else [*names, (codes, text)]
+        for known, asked in ways:
             if asked in known:
                 return self.entries[known.index(asked)]
-        names = ", ".join([*self.names[:20], *(["…"] if len(self.names) > 20 else [])])
-        raise InputError(f"{text!r} is no class of legend {self.name}; it has {names}")
+        listed = ", ".join([*self.names[:20], *(["…"] if len(self.names) > 20 else [])])
+        raise InputError(f"{value!r} is no class of legend {self.name}; it has {listed}")
 
     def stored(self, codes: npt.ArrayLike, missing: int | None = None) -> Codes:
         """Codes of any integer type as `dtype`; `missing` (the source's nodata) becomes `nodata`.
@@ -274,6 +277,11 @@ class Legend:
     def _listed(self) -> str:
         codes = [str(entry.code) for entry in self.entries]
         return ", ".join(codes if len(codes) <= 32 else [*codes[:31], "…"])
+
+
+def folded(text: str) -> str:
+    """A name as names are compared: whatever its case, and the form of its accents."""
+    return unicodedata.normalize("NFC", text).strip().casefold()
 
 
 def _distinct(

@@ -19,6 +19,7 @@ import shapely
 
 from lcengine.crs import lonlat_box, resolve_crs
 from lcengine.errors import AoiError, InputError
+from lcengine.hashing import mixed
 from lcengine.samples.source import Scene
 from lcengine.samples.spec import SampleSpec
 
@@ -59,14 +60,14 @@ class Lattice:
         if spec.split == "random":
             parts = [self.rows.starts[rows] + self.rows.whole]
             parts += [self.cols.starts[cols] + self.cols.whole]
-            return choose(spec, mixed(spec.seed, _SPLIT, self.place, *parts))
+            return choose(spec, mixed(0, spec.seed, _SPLIT, self.place, *parts))
         blocks = self.rows.blocks[rows], self.cols.blocks[cols]
-        return choose(spec, mixed(spec.seed, _SPLIT, self.space, *blocks))
+        return choose(spec, mixed(0, spec.seed, _SPLIT, self.space, *blocks))
 
     def keys(self, spec: SampleSpec, rows: INDEX, cols: INDEX) -> npt.NDArray[np.uint64]:
         """(n) hashes of patches, which say who is drawn, and in what order they are stored."""
         whole = self.rows.starts[rows] + self.rows.whole, self.cols.starts[cols] + self.cols.whole
-        return mixed(spec.seed, _KEY, self.place, *whole)
+        return mixed(0, spec.seed, _KEY, self.place, *whole)
 
 
 def lattice(scene: Scene, spec: SampleSpec) -> Lattice:
@@ -119,19 +120,6 @@ def choose(spec: SampleSpec, keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.uin
 def number(text: str) -> int:
     """A text as 63 bits."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) >> 1
-
-
-def mixed(*parts: int | npt.NDArray[np.integer]) -> npt.NDArray[np.uint64]:
-    """A well-mixed hash of whole numbers (Steele et al. 2014, SplitMix64's finaliser)."""
-    shape = np.broadcast_shapes(*(np.shape(part) for part in parts))
-    state = np.zeros(shape or (1,), np.uint64)
-    for part in parts:
-        state += np.asarray(part, np.int64).view(np.uint64)
-        state += np.uint64(0x9E3779B97F4A7C15)
-        state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        state ^= state >> np.uint64(31)
-    return state
 
 
 def uniform(keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.float64]:

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import Voronoi
 from shapely import LineString, MultiLineString, box
+
+from lcengine.hashing import mixed
 
 Metres = NDArray[np.float64]
 Bounds = tuple[float, float, float, float]
@@ -241,16 +243,9 @@ def make_pattern(rng: np.random.Generator, metres: float) -> Pattern:
     )
 
 
-def _hash(salt: int, *parts: NDArray[np.generic]) -> NDArray[np.uint32]:
-    """A well-mixed number of whole numbers (Steele et al. 2014, SplitMix64's finaliser)."""
-    state = np.full(parts[0].shape, salt, np.uint64)
-    for part in parts:
-        state += part.astype(np.int64).view(np.uint64)
-        state += np.uint64(0x9E3779B97F4A7C15)
-        state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        state ^= state >> np.uint64(31)
-    return (state >> np.uint64(32)).astype(np.uint32)
+def _hash(salt: int, *parts: NDArray[np.integer[Any]]) -> NDArray[np.uint32]:
+    """A well-mixed number of whole numbers."""
+    return (mixed(salt, *parts) >> np.uint64(32)).astype(np.uint32)
 
 
 def _share(key: NDArray[np.uint32], shift: int) -> Metres:
