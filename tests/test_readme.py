@@ -1,4 +1,4 @@
-"""The README's commands, as a newcomer copies them (those marked `network` aside)."""
+"""The commands of README and docs, as a newcomer copies them (those marked `network` aside)."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^```(bash|python|toml)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+PAGES = ("README.md", "docs/labels.md", "docs/samples.md")
+"""In this order: the later ones use what the README's commands have made."""
 
 
 @pytest.mark.slow
 def test_every_command_of_the_readme_runs(tmp_path):
-    blocks = BLOCK.findall((ROOT / "README.md").read_text())
+    blocks = [block for page in PAGES for block in BLOCK.findall((ROOT / page).read_text())]
     commands = [(kind, text) for kind, text in blocks if "make demo" not in text]
-    assert {kind for kind, _ in commands} == {"bash", "python"}
+    assert {kind for kind, _ in commands} == {"bash", "python", "toml"}
     # Without a console script on the PATH the commands are those of this checkout.
     script = tmp_path / "bin" / "lcengine"
     script.parent.mkdir()
@@ -45,7 +47,10 @@ def test_every_command_of_the_readme_runs(tmp_path):
 
     run(["lcengine", "demo", "--size", "512", "--dates", "6"])
     for kind, text in commands:
-        run(["bash", "-eu", "-c", text] if kind == "bash" else ["python", "-c", text])
+        if kind == "toml":
+            (tmp_path / "labels.toml").write_text(text)
+        else:
+            run(["bash", "-eu", "-c", text] if kind == "bash" else ["python", "-c", text])
     assert (tmp_path / "composite.png").exists()
 
 
