@@ -216,3 +216,13 @@ def test_wrong_folders_are_named(tmp_path):
         colors.to_colours(tmp_path / "a.png", tmp_path / "a.png", GLOBE)
     with pytest.raises(InputError, match=r"a\.png cannot be made: File exists; give another"):
         colors.to_codes(tmp_path, tmp_path / "a.png", GLOBE)
+
+
+def test_a_folder_is_converted_whole_or_not_at_all(tmp_path):
+    codes = np.full((5, 5), GLOBE.codes[0], np.uint8)
+    (tmp_path / "masks").mkdir()
+    save_png(tmp_path / "masks" / "a.png", codes, GLOBE, colours=True)
+    Image.new("RGB", (5, 5), (1, 2, 3)).save(tmp_path / "masks" / "b.png")
+    with pytest.raises(InputError, match=r"b\.png: .*#010203"):
+        colors.to_codes(tmp_path / "masks", tmp_path / "codes", GLOBE)
+    assert list((tmp_path / "codes").iterdir()) == []

@@ -14,7 +14,7 @@ from source_contract import SourceContract
 from lcengine.classmap import save_classes
 from lcengine.errors import InputError
 from lcengine.imagefile import unplaced
-from lcengine.legends import IGNORE, Entry, Legend, legend
+from lcengine.legends import IGNORE, Entry, Legend, legend, save_style
 from lcengine.locate import Window
 from lcengine.samples import folders
 from lcengine.samples.folders import open_folder, pixels
@@ -205,7 +205,8 @@ def test_masks_of_colours_exact_and_with_tolerance(tmp_path):
     picture(tmp_path / "masks" / "a.png", smeared)
     with pytest.raises(InputError, match=r"masks/a\.png: .*not of legend wall: #03"):
         open_folder("images", tmp_path, legend=WALL).labels(0, whole)
-    near = open_folder("images", tmp_path, legend=WALL, tolerance=3)
+    save_style(WALL, tmp_path / "wall.qml")
+    near = open_folder("images", tmp_path, legend=str(tmp_path / "wall.qml"), tolerance=3)
     np.testing.assert_array_equal(near.labels(0, whole), truth)
 
 

@@ -301,6 +301,11 @@ class TestRules:
         assert self.codes([7, 8], Rule("crop", {7: 1, "8": "rye"})) == [1, 300]
         assert self.codes([7.0, " Mais"], Rule("crop", {7.0: 1, " Mais": "300"})) == [1, 300]
 
+    def test_mapped_values_are_found_whatever_their_case_and_warned_of_where_they_are_not(self):
+        rule = Rule("crop", {"mais": 1, "Quinoa": 300}, other="ignore")
+        with pytest.warns(UserWarning, match="has no crop Quinoa, which the map names"):
+            assert self.codes(["MAIS", "Wald"], rule) == [1, -1]
+
     def test_names_of_the_legend_need_no_mapping_and_codes_do(self):
         rule = Rule("crop", {"Roggen": 300}, other="ignore")
         assert self.codes(["Roggen", "MAIZE", "oats"], rule) == [300, 1, -1]

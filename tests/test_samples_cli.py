@@ -54,6 +54,10 @@ def test_products(run, made, cluster, tmp_path):
     assert min(numbers.values()) > 0
     assert sum(numbers.values()) == store.stored(output).sizes["sample"]
     assert facts["splits"]["train"]["pixels"]["40"] > 0
+    seen = [{c for c, n in split["pixels"].items() if n} for split in facts["splits"].values()]
+    assert ("another --seed or smaller --block may help" in err) == any(
+        one != set.union(*seen) for one in seen
+    )
     sheet = (imread(picture)[..., :3] * 255).round().astype(int)
     seen = [(sheet == frame).all(axis=-1).any() for frame in FRAMES]
     assert seen == [True, True, True]

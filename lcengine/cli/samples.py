@@ -203,9 +203,20 @@ def samples(
     for name, number in facts["empty"].items():
         if number:
             say(f"{number} patches have no valid pixel of {name}")
+    for name, absent in _lacking(facts):
+        say(f"{name} has none of {', '.join(absent)}; another --seed or smaller --block may help")
     if picture is not None:
         draw(path, picture)
         say(f"wrote {picture}")
+
+
+def _lacking(facts: dict[str, Any]) -> list[tuple[str, list[str]]]:
+    """Splits in which classes of the others are absent."""
+    names = {str(e["code"]): e["name"] for e in facts["legend"]["entries"]}
+    used = {name: split["pixels"] for name, split in facts["splits"].items() if split["samples"]}
+    there = [code for code in names if any(pixels.get(code) for pixels in used.values())]
+    absent = {n: [names[c] for c in there if not pixels.get(c)] for n, pixels in used.items()}
+    return [(name, classes) for name, classes in absent.items() if classes]
 
 
 def _summary(path: str, facts: dict[str, Any], as_json: bool) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -28,18 +28,16 @@ def to_codes(
     """Masks of colours as masks of codes: a file, or the images of a folder into a folder.
 
     `tolerance`, `unknown`: as in `Legend.from_rgb`. A palette that is not the legend's own is one
-    of colours. `suffix`, for folders: .tif (keeps the place on
-    Earth, and has the legend's nodata and names) or .png. Returns the files written. Raises
-    `InputError` that names the file for colours the legend does not have.
+    of colours. `suffix`, for folders: .tif (keeps the place on Earth, and has the legend's nodata
+    and names) or .png. Returns the files written. Raises `InputError` that names the file for
+    colours the legend does not have; nothing is left of the others then.
     """
     pairs = _pairs(Path(source), Path(output), suffix)
-    for path, target in pairs:
-        with _naming(path):
-            codes = read_classes(
-                path, legend, tolerance=tolerance, unknown=unknown, palette="colours"
-            )
-        save_mask(target, codes, legend, like=path)
-    return [target for _, target in pairs]
+
+    def read(path: Path) -> Codes:
+        return read_classes(path, legend, tolerance=tolerance, unknown=unknown, palette="colours")
+
+    return _converted(pairs, read, lambda t, codes, path: save_mask(t, codes, legend, like=path))
 
 
 def to_colours(
@@ -51,11 +49,31 @@ def to_colours(
     `InputError` that names the file for codes the legend does not have.
     """
     pairs = _pairs(Path(source), Path(output), ".png")
-    for path, target in pairs:
-        with _naming(path):
-            codes = read_classes(path, legend)
-        save_png(target, codes, legend, colours=True)
-    return [target for _, target in pairs]
+    return _converted(
+        pairs,
+        lambda path: read_classes(path, legend),
+        lambda target, codes, _: save_png(target, codes, legend, colours=True),
+    )
+
+
+def _converted(
+    pairs: list[tuple[Path, Path]],
+    read: Callable[[Path], Codes],
+    save: Callable[[Path, Codes, Path], None],
+) -> list[Path]:
+    """Convert all files, or none: a part of them would pass for the whole."""
+    written: list[Path] = []
+    try:
+        for path, target in pairs:
+            with _naming(path):
+                codes = read(path)
+            written.append(target)
+            save(target, codes, path)
+    except BaseException:
+        for target in written:
+            target.unlink(missing_ok=True)
+        raise
+    return written
 
 
 def save_mask(

@@ -6,6 +6,7 @@ import math
 import numbers
 import re
 import unicodedata
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
@@ -120,7 +121,8 @@ def values_of(
         return [rule.value] * len(frame)
     assert rule.attribute is not None
     plain = [_plain(value) for value in _column(frame, rule.attribute, "attribute")]
-    table = {value: _mapped(rule, value, legend) for value in dict.fromkeys(plain)}
+    targets = {folded(text): target for text, target in rule.classes.items()}
+    table = {value: _mapped(targets, value, legend) for value in dict.fromkeys(plain)}
     return [table[value] for value in plain]
 
 
@@ -129,6 +131,7 @@ def codes_of(frame: gpd.GeoDataFrame, rule: Rule, legend: Legend) -> npt.NDArray
 
     Raises `InputError` that names the values that are no class of the legend.
     """
+    _warn_of_absent(frame, rule)
     found = values_of(frame, rule, legend)
     table = {value: _code(legend, value) for value in dict.fromkeys(found)}
     unknown = [value for value, code in table.items() if code is None]
@@ -208,11 +211,27 @@ def legend_of(name: str, layers: Iterable[tuple[gpd.GeoDataFrame, Rule]]) -> Leg
     return made(codes, name, "values of the features")
 
 
-def _mapped(rule: Rule, value: Class | None, legend: Legend | None) -> Class | None:
-    if not rule.classes or value is None:
+def _mapped(
+    targets: Mapping[str, Class], value: Class | None, legend: Legend | None
+) -> Class | None:
+    if not targets or value is None:
         return value
     own = isinstance(value, str) and legend is not None and _code(legend, value) is not None
-    return rule.classes.get(str(value), value if own else None)
+    return targets.get(folded(str(value)), value if own else None)
+
+
+def _warn_of_absent(frame: gpd.GeoDataFrame, rule: Rule) -> None:
+    """A misspelt value of a map would be silent where `other` says what all others are."""
+    if rule.attribute is None or not rule.classes:
+        return
+    values = {folded(str(_plain(value))) for value in _column(frame, rule.attribute, "attribute")}
+    absent = [text for text in rule.classes if folded(text) not in values]
+    if absent:
+        warnings.warn(
+            f"{_name(frame)} has no {rule.attribute} {', '.join(absent[:_SHOWN])}, which the map "
+            "names",
+            stacklevel=2,
+        )
 
 
 def _code(legend: Legend, value: Class | None) -> int | None:
@@ -248,6 +267,7 @@ def _complain(
         f"{_name(frame)}: {what} are no class of legend {legend.name}: {listed}; it has {known}"
         f"{', …' if len(legend.entries) > _SHOWN else ''}; map them with --map (classes=), or "
         "say what other values are with --other (a class or ignore)"
+        + (", or leave those without a value out with --where" if None in unknown else "")
     )
 
 

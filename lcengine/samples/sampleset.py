@@ -68,9 +68,9 @@ class SampleSet:
 
     path: str
     inputs: tuple[Input, ...]
-    legend: Legend
-    table: pd.DataFrame
-    statistics: dict[str, Any]
+    legend: Legend = field(repr=False)
+    table: pd.DataFrame = field(repr=False)
+    statistics: dict[str, Any] = field(repr=False)
     rows: dict[str, RowReader] = field(repr=False)
 
     def __len__(self) -> int:

@@ -273,8 +273,11 @@ def _empty(found: Candidates, spec: SampleSpec, split: int) -> str:
     name = SPLITS[split]
     if spec.samples is not None and (found.split == split).any():
         return f"split {name} gets none of {spec.samples} samples; draw more"
+    scenes = len(np.unique(found.scene))
     if spec.split == "random":
         where, remedy = "", "take a smaller stride"
+    elif scenes > 1 and not found.block.any():
+        where, remedy = f" in {scenes} scenes, each in one split as a whole", "add scenes"
     else:
         blocks = len(np.unique(np.column_stack([found.scene, found.block]), axis=0))
         places = "1 block" if blocks == 1 else f"{blocks} blocks"

@@ -20,6 +20,9 @@ from lcengine.periods import Period
 from lcengine.store.rows import Layout, Part
 from lcengine.store.template import Variable
 
+_SHOWN = 80
+"""Characters of a value in a message."""
+
 Receipt = dict[str, Any]
 """What is known of a finished tile: `tile`, `sha256`, and small JSON values of its task.
 
@@ -173,7 +176,13 @@ def differences(new: Any, old: Any, path: str = "") -> list[str]:
             name = key if path in ("", "request") else f"{path}.{key}"
             found += differences(new.get(key), old.get(key), name)
         return found
-    return [] if new == old else [f"{path}: {old!r} -> {new!r}"]
+    return [] if new == old else [f"{path}: {_short(old)} -> {_short(new)}"]
+
+
+def _short(value: Any) -> str:
+    """A value in a message of one line."""
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 2]} …"
 
 
 def digest(data: Mapping[str, Any], files: Mapping[str, bytes] | None = None) -> str:

@@ -398,3 +398,6 @@ def test_differences():
     assert differences(old, old) == []
     new = {"a": 1, "request": {"b": [1], "c": {"d": 1}}, "f": "x"}
     assert differences(new, old) == ["f: None -> 'x'", "b: [1, 2] -> [1]", "c.d: 0 -> 1"]
+    (long,) = differences({"a": "x" * 500}, {"a": "y"})
+    assert long.startswith("a: 'y' -> 'xxx")
+    assert len(long) < 120

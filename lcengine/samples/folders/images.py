@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lcengine.classmap import coloured, read_legend
+from lcengine.classmap import coloured, find_legend, read_legend
 from lcengine.errors import InputError
-from lcengine.legends import IGNORE, Legend, legend
+from lcengine.legends import IGNORE, Legend
 from lcengine.samples.folders import pixels
 from lcengine.samples.folders.base import FolderSource, Member, complete, listing
 from lcengine.samples.folders.pixels import Header
@@ -33,7 +33,7 @@ class ImageFolder(FolderSource):
     common (it may hold folders) and `*` for anything else: `images/{}.*` and `masks/{}_gt.png`, or
     `{}_sat.jpg` and `{}_mask.png` side by side. A mask has one band of codes (a palette is not
     looked at), or colours of the legend, exact or within `tolerance` (see `Legend.from_rgb`).
-    `legend`: a legend, its name or its JSON; by default the colour table of the first mask.
+    `legend`: a legend, its name or file, or its JSON; by default the palette of the first mask.
     `bands`: names of the images' bands, by default as the files describe them and without alpha;
     naming all of them keeps one that is called alpha and is none, such as a near infrared.
 
@@ -187,7 +187,7 @@ def encoded(
 def _legend(given: str | Legend | Mapping[str, Any]) -> Legend:
     if isinstance(given, Legend):
         return given
-    return legend(given) if isinstance(given, str) else Legend.from_json(given)
+    return find_legend(given) if isinstance(given, str) else Legend.from_json(given)
 
 
 def _fill(path: Path, found: Header) -> int | None:
