@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import lcengine
-from lcengine import export
+from lcengine import export, jobs
 from lcengine.composite import CompositeSpec, plan_composite, task
 from lcengine.composite.block import reduce_block
 from lcengine.composite.tile import compute_tile
@@ -316,9 +316,7 @@ def test_a_screen_of_plain_numbers_has_no_floor_of_reflectance(archive):
 def test_a_worker_warms_up_on_what_it_will_do(archive, tmp_path, monkeypatch):
     """Kernels of decibels, or every worker compiles them in its first tile."""
     plan = plan_composite(archive, grid_at(), spec())
-    staging = target(tmp_path / "out.zarr").create(
-        {}, plan.run_id, plan.to_json(), plan.grid, plan.variables()
-    )
+    staging = jobs.stage(target(tmp_path / "out.zarr"), {}, plan)
     made = []
 
     def watched(spec, periods, block, observable):
@@ -326,7 +324,7 @@ def test_a_worker_warms_up_on_what_it_will_do(archive, tmp_path, monkeypatch):
         return reduce_block(spec, periods, block, observable)
 
     monkeypatch.setattr(task, "reduce_block", watched)
-    task.warm_up(staging)
+    jobs.warm_up(staging)
     assert [block.quantity for block in made] == [plan.quantity]
 
 

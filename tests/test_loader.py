@@ -32,7 +32,9 @@ def made(request, tmp_path_factory):
 
 
 def threads_left():
-    return [t.name for t in threading.enumerate() if t.name.startswith("lcengine")]
+    """Of loaders; the process keeps those of composites."""
+    ours = ("lcengine-loader", "lcengine-samples")
+    return [t.name for t in threading.enumerate() if t.name.startswith(ours)]
 
 
 def normalised(entry, values, statistics):

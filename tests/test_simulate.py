@@ -478,7 +478,7 @@ class TestManyGranules:
 
             options = SimulationOptions(40_000, 2, bands=("red",), second_zone=True)
             root = Path(sys.argv[1])
-            archive._prepare(root, options)
+            archive._prepare(root, options, restart=False)
             items = scenes.jobs(options)[-1].run(root)
             truth.jobs(options)[0][-1].run(root)
             # Not ru_maxrss, which begins with the size of the process that started this one.
