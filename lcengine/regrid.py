@@ -249,7 +249,7 @@ def _resample(
     for y in range(0, window.height, step):
         strip = Window(window.y0 + y, window.x0, min(step, window.height - y), window.width)
         footing = _footing(job.product, strip, job.source.lattice, k)
-        _check_inside(footing, area, job)
+        check_inside(footing, area, job.source, 1 if job.resampling == "bilinear" else 0)
         for layer, target in zip(layers, out[:, y : y + strip.height], strict=True):
             _gather(np.ascontiguousarray(layer), footing, area, job, target)
     inside = None if job.cut is None else job.cut.inside(*window)
@@ -258,16 +258,19 @@ def _resample(
     return out.reshape(*values.shape[:-2], window.height, window.width)
 
 
-def _check_inside(footing: Footing, area: Window, job: _Job) -> None:
-    """`InputError` where the outline of a chunk did not tell which source pixels lie under it."""
-    found = footing.bounds(job.source.shape, 1 if job.resampling == "bilinear" else 0)
+def check_inside(footing: Footing, area: Window, source: SourceGrid, reach: int = 0) -> None:
+    """`InputError` where the outline of a chunk did not tell which source pixels lie under it.
+
+    `reach`: pixels around each that are looked at too.
+    """
+    found = footing.bounds(source.shape, reach)
     if found is None:
         return
     (y0, x0, height, width), (top, left, rows, cols) = found, area
     if y0 < top or x0 < left or y0 + height > top + rows or x0 + width > left + cols:
         raise InputError(
-            f"the grid folds in the CRS {job.source.lattice.crs[:40]} of a source, as at a pole or "
-            "the antimeridian; stack a grid that lies on one side"
+            f"the grid folds in the CRS {source.lattice.crs[:40]} of a source, as at a pole or "
+            "the antimeridian; take a grid that lies on one side"
         )
 
 

@@ -29,6 +29,15 @@ def shared_data() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def flanders(shared_data: Path) -> Path:
+    """Real imagery of two years with labels."""
+    folder = shared_data / "flanders-2018"
+    if not folder.is_dir():
+        pytest.skip(f"real data absent: no folder {folder}")
+    return folder
+
+
 @pytest.fixture
 def run(monkeypatch, capsys):
     """`lcengine …` in this process: (exit code, stdout, stderr)."""

@@ -48,14 +48,6 @@ FIELD = oracle.Product(32631, 501_360.0, 5_629_680.0, 10.0, 64, 64)
 
 
 @pytest.fixture(scope="module")
-def flanders(shared_data):
-    folder = shared_data / "flanders-2018"
-    if not folder.is_dir():
-        pytest.skip(f"real data absent: no folder {folder}")
-    return folder
-
-
-@pytest.fixture(scope="module")
 def season(flanders):
     """The raw items of the growing season."""
     found = oracle.between(oracle.items_below(flanders), *SEASON.split("/"))

@@ -29,14 +29,6 @@ PATCH, BUFFER = 5, 3
 
 
 @pytest.fixture(scope="module")
-def flanders(shared_data):
-    folder = shared_data / "flanders-2018"
-    if not folder.is_dir():
-        pytest.skip(f"real data absent: no folder {folder}")
-    return folder
-
-
-@pytest.fixture(scope="module")
 def season(flanders, tmp_path_factory):
     """Two monthly medians on the labels' grid, and samples of them: (composite, samples)."""
     folder = tmp_path_factory.mktemp("flanders")

@@ -6,7 +6,7 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import geopandas as gpd
 import numpy as np
@@ -44,20 +44,13 @@ class LabelPlan:
     tiles: tuple[int, ...]
     table: bytes
 
-    @property
-    def kind(self) -> str:
-        """Kind of product."""
-        return "labels"
+    kind: ClassVar[str] = "labels"
+    time_axis: ClassVar[tuple[Period, ...]] = ()
 
     @property
     def layout(self) -> Grid:
         """The product's grid."""
         return self.grid
-
-    @property
-    def time_axis(self) -> tuple[Period, ...]:
-        """Labels have none."""
-        return ()
 
     @cached_property
     def run_id(self) -> str:

@@ -34,7 +34,7 @@ from lcengine.locate import (
     window_bounds,
 )
 from lcengine.plan import product_lattice
-from lcengine.regrid import POINTS, reaches, source_grid
+from lcengine.regrid import POINTS, check_inside, reaches, source_grid
 
 Method = Literal["majority", "nearest", "fractions"]
 METHODS: tuple[Method, ...] = ("majority", "nearest", "fractions")
@@ -296,7 +296,7 @@ def _in_blocks(
         for x in range(0, window.width, width):
             size = min(height, window.height - y), min(width, window.width - x)
             footing = _footing(job, Window(window.y0 + y, window.x0 + x, *size))
-            _check_inside(footing, area, job)
+            check_inside(footing, area, job.source)
             part = np.empty((*job.lead, *size), out.dtype)
             _count(indices, footing, area, job, part)
             out[..., y : y + size[0], x : x + size[1]] = part
@@ -348,19 +348,6 @@ def _count(
         votes.fractions(indices, rows, cols, job.samples, out)
     else:
         votes.majority(indices, rows, cols, job.samples, len(job.legend.classes), out)
-
-
-def _check_inside(footing: Footing, area: Window, job: Votes) -> None:
-    """`InputError` where the outline of a chunk did not tell which pixels lie under it."""
-    found = footing.bounds(job.source.shape)
-    if found is None:
-        return
-    (y0, x0, height, width), (top, left, rows, cols) = found, area
-    if y0 < top or x0 < left or y0 + height > top + rows or x0 + width > left + cols:
-        raise InputError(
-            f"the grid folds in the CRS {job.source.lattice.crs[:40]} of the map, as at a pole or "
-            "the antimeridian; take a grid that lies on one side"
-        )
 
 
 def _dataset(data: da.Array, job: Votes) -> xr.Dataset:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import xarray as xr
 
@@ -37,20 +37,13 @@ class MapPlan:
     method: Method
     tiles: tuple[int, ...]
 
-    @property
-    def kind(self) -> str:
-        """Kind of product."""
-        return "labels.coarse"
+    kind: ClassVar[str] = "labels.coarse"
+    time_axis: ClassVar[tuple[Period, ...]] = ()
 
     @property
     def layout(self) -> Grid:
         """The product's grid."""
         return self.grid
-
-    @property
-    def time_axis(self) -> tuple[Period, ...]:
-        """Labels have none."""
-        return ()
 
     @cached_property
     def run_id(self) -> str:
