@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Literal
 
 from lcengine.addresses import DRIVERS
@@ -62,18 +63,17 @@ def _converted(
     save: Callable[[Path, Codes, Path], None],
 ) -> list[Path]:
     """Convert all files, or none: a part of them would pass for the whole."""
-    written: list[Path] = []
-    try:
+    folder = pairs[0][1].absolute().parent
+    if not folder.is_dir():
+        raise InputError(f"folder {folder} does not exist; create it")
+    with TemporaryDirectory(dir=folder, prefix=".") as scratch:
         for path, target in pairs:
             with _naming(path):
                 codes = read(path)
-            written.append(target)
-            save(target, codes, path)
-    except BaseException:
-        for target in written:
-            target.unlink(missing_ok=True)
-        raise
-    return written
+            save(Path(scratch, target.name), codes, path)
+        for _, target in pairs:
+            os.replace(Path(scratch, target.name), target)
+    return [target for _, target in pairs]
 
 
 def save_mask(

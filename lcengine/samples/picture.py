@@ -17,8 +17,7 @@ from matplotlib.image import imsave
 from lcengine import store
 from lcengine.errors import InputError
 from lcengine.quicklook import classes, colour, natural
-from lcengine.samples.plan import TABLE
-from lcengine.samples.source import LABEL
+from lcengine.samples.source import LABEL, TABLE
 from lcengine.samples.spec import SPLITS
 
 PATCHES = 32

@@ -23,13 +23,11 @@ from lcengine.locate import Window
 from lcengine.periods import Period
 from lcengine.samples import stack_source
 from lcengine.samples.select import Candidates, candidates, draw
-from lcengine.samples.source import LABEL, Source
+from lcengine.samples.source import LABEL, PIXELS, TABLE, Source
 from lcengine.samples.spec import SPLITS, TRAIN, SampleSpec
 from lcengine.samples.stack_source import StackSource
 from lcengine.store import Rows, Variable, digest
 
-TABLE = "samples.parquet"
-"""The table of samples, beside the plan and beside the arrays."""
 PART = 64 * 2**20
 """Bytes of all arrays of a part, at most: what a task cuts and a shard holds."""
 LEAST = 2**20
@@ -115,7 +113,7 @@ class SamplePlan:
         """(samples of a part, K) pixels of each class when the plan was made."""
         part = self.layout.tile_at(number)
         rows = self.table.slice(part.start, part.stop - part.start)
-        names = [f"pixels_{code}" for code in self.source.legend.codes]
+        names = [PIXELS.format(code) for code in self.source.legend.codes]
         return np.stack([rows[name].to_numpy() for name in names], axis=1).astype(np.uint32)
 
     def facts(self) -> dict[str, Any]:
@@ -136,7 +134,7 @@ class SamplePlan:
             rows = self.table.filter(pc.equal(self.table["split"], name))
             blocks = 0 if self.spec.split == "random" else pc.count_distinct(rows["block"]).as_py()
             pixels = {
-                str(code): int(pc.sum(rows[f"pixels_{code}"]).as_py() or 0)
+                str(code): int(pc.sum(rows[PIXELS.format(code)]).as_py() or 0)
                 for code in self.source.legend.codes
             }
             out[name] = {"samples": rows.num_rows, "blocks": blocks, "pixels": pixels}
@@ -206,7 +204,7 @@ def table_of(found: Candidates, source: Source, spec: SampleSpec) -> pa.Table:
     transforms = np.array([scene.transform[:6] for scene in scenes], np.float64)[found.scene]
     placed = np.array([scene.crs is not None for scene in scenes])[found.scene]
     a, left, top = transforms[:, 0], transforms[:, 2], transforms[:, 5]
-    names = [f"pixels_{code}" for code in source.legend.codes]
+    names = [PIXELS.format(code) for code in source.legend.codes]
     return pa.table(
         {
             "sample": np.arange(len(found), dtype=np.int64),

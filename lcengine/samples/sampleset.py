@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,16 +18,11 @@ import pandas as pd
 from lcengine import store
 from lcengine.errors import InputError
 from lcengine.legends import Legend
-from lcengine.samples.source import LABEL, Arrays, Input
+from lcengine.samples.source import LABEL, PIXELS, STATISTICS, TABLE, Arrays, Input
 from lcengine.store.patches import RowReader, readers
 
 if TYPE_CHECKING:
     from lcengine.samples.loader import Loader
-
-TABLE: Final = "samples.parquet"
-STATISTICS: Final = "statistics.json"
-PIXELS: Final = "pixels_{}"
-"""Columns of the table with pixels per class, by code."""
 
 
 def open(path: str | os.PathLike[str]) -> SampleSet:

@@ -15,6 +15,13 @@ from lcengine.locate import Window
 LABEL = "label"
 """Name of the labels among the arrays of a patch."""
 
+TABLE = "samples.parquet"
+"""The table of samples, beside the plan and beside the arrays."""
+PIXELS = "pixels_{}"
+"""Its columns with pixels per class, by code."""
+STATISTICS = "statistics.json"
+"""Beside the arrays: `{input: {band: {count, mean, std, min, max}}}` of the training patches."""
+
 Arrays = dict[str, npt.NDArray[Any]]
 """Patches by input, (sample, [time,] band, y, x), and under `LABEL` uint8 (sample, y, x)."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -12,12 +13,9 @@ import numpy.typing as npt
 from lcengine import engine, jobs
 from lcengine.errors import InputError
 from lcengine.kernels.counts import class_counts
-from lcengine.samples.plan import TABLE, SamplePlan
-from lcengine.samples.source import LABEL, Arrays, Input
+from lcengine.samples.plan import SamplePlan
+from lcengine.samples.source import LABEL, STATISTICS, TABLE, Arrays, Input
 from lcengine.samples.statistics import Sums, statistics, sums
-
-STATISTICS = "statistics.json"
-"""Beside the arrays: `{input: {band: {count, mean, std, min, max}}}` of the training patches."""
 
 
 def load(data: Mapping[str, Any], file: jobs.File) -> SamplePlan:
@@ -76,17 +74,16 @@ def _cut(plan: SamplePlan, number: int) -> Arrays:
 def finish(plan: SamplePlan, receipts: jobs.Receipts) -> tuple[dict[str, Any], dict[str, bytes]]:
     """What is said of the samples, their table, and the statistics of training patches."""
     inputs = plan.source.inputs
-    found = statistics(inputs, _sums(receipts))
-    empty = {entry.name: 0 for entry in inputs}
-    for receipt in receipts():
-        empty = {name: number + receipt["empty"][name] for name, number in empty.items()}
-    facts = {**plan.facts(), "empty": empty}
+    empty = Counter({entry.name: 0 for entry in inputs})
+
+    def parts() -> Iterator[Sums]:
+        for receipt in receipts():
+            empty.update(receipt["empty"])
+            yield receipt["statistics"]
+
+    found = statistics(inputs, parts())
+    facts = {**plan.facts(), "empty": dict(empty)}
     return facts, {**plan.files(), STATISTICS: json.dumps(found, indent=1).encode()}
-
-
-def _sums(receipts: jobs.Receipts) -> Iterator[Sums]:
-    for receipt in receipts():
-        yield receipt["statistics"]
 
 
 KIND = jobs.Kind(load, compute, finish)

@@ -15,10 +15,10 @@ from collections.abc import Sequence
 
 from lcengine.errors import InputError
 from lcengine.legends import SEN12MS as SCHEMES
-from lcengine.legends import Legend, crosswalks, legend
+from lcengine.legends import Legend
 from lcengine.legends.published import DFC2020 as CLASSES
 from lcengine.samples.folders.near import BUFFER
-from lcengine.samples.folders.sentinel import Triplets
+from lcengine.samples.folders.sentinel import Triplets, led_to
 
 LABELS = ("dfc", "lc")
 
@@ -51,7 +51,7 @@ class Dfc2020(Triplets):
             raise InputError(f"labels are {labels!r}, expected {' or '.join(LABELS)}")
         super().__init__(
             path,
-            legend=_wanted(legend),
+            legend=led_to("DFC2020", (CLASSES,), legend),
             inputs=inputs,
             buffer=buffer,
             skip_unpaired=skip_unpaired,
@@ -68,11 +68,3 @@ class Dfc2020(Triplets):
     def mask_bands(self) -> Sequence[int] | None:
         """The only band, or that of IGBP."""
         return (1,)
-
-
-def _wanted(name: str) -> Legend:
-    known = [CLASSES, *(walk.target for walk in crosswalks(CLASSES.name))]
-    if name not in [one.name for one in known]:
-        listed = ", ".join(one.name for one in known)
-        raise InputError(f"labels of DFC2020 as {name!r}: expected one of {listed}")
-    return legend(name)

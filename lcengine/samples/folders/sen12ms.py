@@ -12,11 +12,10 @@ import os
 import re
 from collections.abc import Sequence
 
-from lcengine.errors import InputError
 from lcengine.legends import SEN12MS as SCHEMES
-from lcengine.legends import Legend, crosswalks, legend
+from lcengine.legends import Legend
 from lcengine.samples.folders.near import BUFFER
-from lcengine.samples.folders.sentinel import Triplets
+from lcengine.samples.folders.sentinel import Triplets, led_to
 
 
 class Sen12MS(Triplets):
@@ -43,7 +42,7 @@ class Sen12MS(Triplets):
     ) -> None:
         super().__init__(
             path,
-            legend=_wanted(legend),
+            legend=led_to("SEN12MS", SCHEMES, legend),
             inputs=inputs,
             buffer=buffer,
             skip_unpaired=skip_unpaired,
@@ -57,11 +56,3 @@ class Sen12MS(Triplets):
     def mask_bands(self) -> Sequence[int] | None:
         """The band of that scheme."""
         return (SCHEMES.index(self.published) + 1,)
-
-
-def _wanted(name: str) -> Legend:
-    known = [*SCHEMES, *(walk.target for walk in crosswalks(SCHEMES[0].name))]
-    if name not in [one.name for one in known]:
-        listed = ", ".join(one.name for one in known)
-        raise InputError(f"labels of SEN12MS as {name!r}: expected one of {listed}")
-    return legend(name)

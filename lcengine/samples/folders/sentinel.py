@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from lcengine.errors import InputError
 from lcengine.kernels import convert
-from lcengine.legends import Legend, crosswalk
+from lcengine.legends import Legend, crosswalk, crosswalks
 from lcengine.samples.folders import near
 from lcengine.samples.folders.base import FolderSource, Member, complete, listing
 from lcengine.samples.folders.images import encoded
@@ -181,3 +181,13 @@ class Triplets(FolderSource):
         season, _, rest = member.region.rpartition("_")
         name = self.label if role == LABEL else role
         return f"{season}_{name}_{rest}_{member.name.rpartition('_')[2]}.tif"
+
+
+def led_to(release: str, own: Sequence[Legend], name: str) -> Legend:
+    """A legend of a release, or one that a crosswalk leads to from its first; else `InputError`."""
+    known = [*own, *(walk.target for walk in crosswalks(own[0].name))]
+    for legend in known:
+        if legend.name == name:
+            return legend
+    listed = ", ".join(legend.name for legend in known)
+    raise InputError(f"labels of {release} as {name!r}: expected one of {listed}")
