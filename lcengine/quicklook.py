@@ -48,8 +48,7 @@ def draw(
             f"bands are {', '.join(chosen)}; expected one or three of "
             f"{', '.join(str(n) for n in dataset.data_vars)}"
         )
-    if not Path(picture).absolute().parent.is_dir():
-        raise InputError(f"folder {Path(picture).absolute().parent} does not exist; create it")
+    check_picture(picture)
     if size < 1:
         raise InputError(f"size is {size}, expected at least 1 pixel")
     step = max(1, -(-max(dataset.sizes["y"], dataset.sizes["x"]) // size))
@@ -61,6 +60,13 @@ def draw(
         stack = np.stack([thin[name].values.astype(np.float32) for name in chosen])
         imsave(picture, colour(stack), format="png")
     return first.shape[-2], first.shape[-1]
+
+
+def check_picture(picture: str | os.PathLike[str]) -> None:
+    """`InputError` where a picture cannot be written for want of a folder: before long work."""
+    folder = Path(picture).absolute().parent
+    if not folder.is_dir():
+        raise InputError(f"folder {folder} does not exist; create it")
 
 
 def classes(codes: npt.NDArray[Any], attributes: Mapping[str, Any]) -> npt.NDArray[np.uint8]:

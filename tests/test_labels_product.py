@@ -232,6 +232,7 @@ def test_commands_that_cannot_be(run, tmp_path):
         ([tmp_path / "f.gpkg", *area], "neither is given"),
         ([tmp_path / "f.gpkg", *area, "--attribute", "a", "--map", "b"], "--map has 'b', expected"),
         (["--rules", tmp_path / "r.toml", *area, "--buffer", "3"], "leave --buffer out"),
+        ([tmp_path / "f.gpkg", *area, "--picture", tmp_path / "no" / "a.png"], "create it"),
         (["--rules", tmp_path / "r.toml", *area, "--invalid", "repair"], "leave --invalid out"),
         (["--rules", tmp_path / "r.toml", *area], "r.toml cannot be read"),
     ]:

@@ -268,6 +268,8 @@ def resample(
     from lcengine.cli.product import summary
     from lcengine.labels.coarse.plan import plan_map
 
+    if picture is not None:
+        quicklook.check_picture(picture)
     known = options.legend(legend)
     plan = plan_map(source, grid, legend=known, method=method)
     path = making.run(lambda: plan, plan.to_json(), json)

@@ -133,12 +133,13 @@ def rasterize(
     Pixels are those whose centre a feature covers (lines: Bresenham), as GDAL does it.
     """
     from lcengine.cli.product import summary
+    from lcengine.quicklook import check_picture, draw
 
+    if picture is not None:
+        check_picture(picture)
     request = _request(vectors, rules, grid, source, rule, legend, conflict)
     path = making.run(request.plan, request.to_json(), json)
     if picture is not None:
-        from lcengine.quicklook import draw
-
         draw(path, picture)
     emit({**summary(path), **({"picture": str(picture)} if picture else {})}, json)
     draws = f"next: lcengine quicklook {making.output} -o {Path(making.output).stem}.png"

@@ -190,12 +190,13 @@ def samples(
     json: options.AsJson = False,
 ) -> None:
     """Cut patches of images and labels, split by space. The same command resumes."""
-    from lcengine.samples.picture import check, draw
+    from lcengine.quicklook import check_picture
+    from lcengine.samples.picture import draw
     from lcengine.samples.plan import plan_samples
     from lcengine.store import provenance
 
     if picture is not None:
-        check(picture)
+        check_picture(picture)
     request = {"source": source.to_json(), "spec": spec.to_json()}
     path = making.run(lambda: plan_samples(source, spec), request, json)
     facts = provenance(path)

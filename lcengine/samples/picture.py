@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import math
 import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from matplotlib.image import imsave
 
 from lcengine import store
 from lcengine.errors import InputError
-from lcengine.quicklook import classes, colour, natural
+from lcengine.quicklook import check_picture, classes, colour, natural
 from lcengine.samples.source import LABEL, TABLE
 from lcengine.samples.spec import SPLITS
 
@@ -41,7 +40,7 @@ def draw(
     where it has them, else its first band. Below each patch are its labels in the colours of the
     legend.
     """
-    check(picture)
+    check_picture(picture)
     provenance = store.provenance(product)
     if provenance.get("kind") != "samples":
         raise InputError(f"{product} holds no samples; draw rasters with `lcengine quicklook`")
@@ -54,13 +53,6 @@ def draw(
     sheet = _sheet([_framed(*patch) for patch in zip(images, labels, frames, strict=True)])
     imsave(picture, sheet, format="png")
     return sheet.shape[0], sheet.shape[1]
-
-
-def check(picture: str | os.PathLike[str]) -> None:
-    """`InputError` where a picture cannot be written for want of a folder."""
-    folder = Path(picture).absolute().parent
-    if not folder.is_dir():
-        raise InputError(f"folder {folder} does not exist; create it")
 
 
 def _splits(product: str | os.PathLike[str]) -> list[str]:
