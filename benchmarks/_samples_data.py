@@ -16,8 +16,8 @@ from rasterio.transform import from_origin
 from zarr.codecs import ZstdCodec
 
 from lcengine import store
+from lcengine.inputs import Input
 from lcengine.legends import legend
-from lcengine.samples.source import Input
 
 BANDS = tuple(f"band {i}" for i in range(10))
 S2 = Input("s2", BANDS, "int16", -32768)

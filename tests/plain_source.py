@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from lcengine.inputs import Input
 from lcengine.legends import Entry, Legend
-from lcengine.samples.source import LABEL, Input, Scene
+from lcengine.samples.source import LABEL, Scene
 
 LEGEND = Legend(
     "three",

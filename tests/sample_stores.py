@@ -11,8 +11,8 @@ import pandas as pd
 import zarr
 from zarr.codecs import ZstdCodec
 
+from lcengine.inputs import Input
 from lcengine.legends import Entry, Legend
-from lcengine.samples.source import Input
 
 CLASSES = 4
 LEGEND = Legend(

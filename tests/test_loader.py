@@ -16,10 +16,10 @@ from sample_stores import LEGEND, S1, S2, sample_arrays, sample_table, write_sam
 
 from lcengine import store
 from lcengine.errors import InputError, StoreError
+from lcengine.inputs import Input
 from lcengine.samples import sampleset
 from lcengine.samples.augment import Augment
 from lcengine.samples.loader import Loader, mixed
-from lcengine.samples.source import Input
 
 COUNT, PATCH = 50, 8
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from plain_source import Plain, scene
 
 from lcengine.errors import InputError
+from lcengine.inputs import Input
 from lcengine.samples import select
 from lcengine.samples.select import candidates, draw, shares
-from lcengine.samples.source import Input
 from lcengine.samples.spec import SampleSpec
 from lcengine.samples.statistics import Moments, statistics, sums
 

@@ -18,10 +18,11 @@ import numpy as np
 import numpy.typing as npt
 
 from lcengine.errors import InputError
+from lcengine.inputs import Arrays, Input
 from lcengine.kernels.patches import Scaling, Views, turn, zoom_bilinear, zoom_nearest
 from lcengine.samples.augment import PLAIN, Augment
 from lcengine.samples.sampleset import SampleSet
-from lcengine.samples.source import LABEL, Arrays, Input
+from lcengine.samples.source import LABEL
 
 INDEX: Final = "index"
 """Name of the samples' numbers in a batch, int64 (sample,)."""

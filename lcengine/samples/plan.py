@@ -6,7 +6,7 @@ import hashlib
 import io
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 import lcengine
+from lcengine.crs import is_pixel_crs, lonlat_box, resolve_crs
 from lcengine.legends import Entry, Legend
 from lcengine.legends.base import IGNORE
 from lcengine.locate import Window
@@ -122,10 +123,30 @@ class SamplePlan:
             "spec": self.spec.to_json(),
             "source": self.source.to_json(),
             "patch": self.spec.patch,
-            "inputs": [asdict(entry) for entry in self.source.inputs],
+            "inputs": [entry.to_json() for entry in self.source.inputs],
             "legend": self.source.legend.to_json(),
             "splits": self.splits(),
+            "place": self.place(),
         }
+
+    def place(self) -> dict[str, Any]:
+        """`crs` and `resolution` of the scenes where they share one, `bounds` of training patches.
+
+        Bounds are west, south, east, north in degrees; all are None where scenes have no place.
+        """
+        scenes = self.source.scenes
+        crs = scenes[0].crs if len({scene.crs for scene in scenes}) == 1 else None
+        sizes = {abs(scene.transform[0]) for scene in scenes}
+        resolution = sizes.pop() if len(sizes) == 1 else None
+        rows = self.table.filter(pc.equal(self.table["split"], SPLITS[TRAIN]))
+        if crs is None or is_pixel_crs(crs):
+            return {"crs": crs, "resolution": resolution, "bounds": None}
+        half = self.spec.patch / 2 * (resolution or 0.0)
+        box = [pc.min_max(rows[axis]).as_py() for axis in ("x", "y")]
+        corners = [box[0]["min"] - half, box[1]["min"] - half]
+        corners += [box[0]["max"] + half, box[1]["max"] + half]
+        bounds = lonlat_box((corners[0], corners[1], corners[2], corners[3]), resolve_crs(crs))
+        return {"crs": crs, "resolution": resolution, "bounds": list(bounds)}
 
     def splits(self) -> dict[str, dict[str, Any]]:
         """Of each split: samples, blocks (0: random), and pixels of each class by code."""

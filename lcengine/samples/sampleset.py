@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,8 +16,9 @@ import pandas as pd
 
 from lcengine import store
 from lcengine.errors import InputError
+from lcengine.inputs import Arrays, Input
 from lcengine.legends import Legend
-from lcengine.samples.source import LABEL, PIXELS, STATISTICS, TABLE, Arrays, Input
+from lcengine.samples.source import LABEL, PIXELS, STATISTICS, TABLE
 from lcengine.store.patches import RowReader, readers
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def open(path: str | os.PathLike[str]) -> SampleSet:
         raise InputError(
             f"{path} is a product but holds no samples; `lcengine samples` cuts them from it"
         )
-    inputs = tuple(_input(entry) for entry in facts["inputs"])
+    inputs = tuple(Input.from_json(entry) for entry in facts["inputs"])
     table = pd.read_parquet(io.BytesIO(store.sidecar(path, TABLE)))
     return SampleSet(
         str(path),
@@ -44,13 +44,8 @@ def open(path: str | os.PathLike[str]) -> SampleSet:
         table,
         json.loads(store.sidecar(path, STATISTICS)),
         readers(path),
+        facts,
     )
-
-
-def _input(entry: Mapping[str, Any]) -> Input:
-    """An input from JSON values, which have lists for tuples."""
-    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()}
-    return Input(**values)
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +53,7 @@ class SampleSet:
     """Samples: row i of `table` is sample i of the arrays.
 
     `statistics`: `{input: {band: {count, mean, std, min, max}}}` of the stored numbers of training
-    patches.
+    patches. `facts`: the store's provenance: `spec`, `source`, `place` and more.
     """
 
     path: str
@@ -67,6 +62,7 @@ class SampleSet:
     table: pd.DataFrame = field(repr=False)
     statistics: dict[str, Any] = field(repr=False)
     rows: dict[str, RowReader] = field(repr=False)
+    facts: dict[str, Any] = field(repr=False)
 
     def __len__(self) -> int:
         return len(self.table)

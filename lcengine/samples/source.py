@@ -9,11 +9,12 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from lcengine.inputs import Arrays, Input
 from lcengine.legends import Legend
 from lcengine.locate import Window
 
 LABEL = "label"
-"""Name of the labels among the arrays of a patch."""
+"""Name of the labels among the arrays of patches: uint8 (sample, y, x)."""
 
 TABLE = "samples.parquet"
 """The table of samples, beside the plan and beside the arrays."""
@@ -21,37 +22,6 @@ PIXELS = "pixels_{}"
 """Its columns with pixels per class, by code."""
 STATISTICS = "statistics.json"
 """Beside the arrays: `{input: {band: {count, mean, std, min, max}}}` of the training patches."""
-
-Arrays = dict[str, npt.NDArray[Any]]
-"""Patches by input, (sample, [time,] band, y, x), and under `LABEL` uint8 (sample, y, x)."""
-
-
-@dataclass(frozen=True)
-class Input:
-    """One image that a model sees, e.g. the bands of Sentinel-2.
-
-    `fill`: its missing value, None for NaN or where none is known. `times`: names of its periods,
-    empty where it has no time axis. `scale`, `units`: what a stored number is, where known.
-    """
-
-    name: str
-    bands: tuple[str, ...]
-    dtype: str
-    fill: int | None
-    times: tuple[str, ...] = ()
-    scale: float | None = None
-    units: str | None = None
-
-    @property
-    def lead(self) -> tuple[int, ...]:
-        """Shape before (y, x): ([time,] band)."""
-        return (*((len(self.times),) if self.times else ()), len(self.bands))
-
-    def valid(self, values: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-        """Where stored numbers are not missing."""
-        if values.dtype.kind == "f":
-            return np.asarray(np.isfinite(values))
-        return np.ones(values.shape, np.bool_) if self.fill is None else values != self.fill
 
 
 @dataclass(frozen=True)

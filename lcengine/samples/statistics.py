@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lcengine.samples.source import Input
+from lcengine.inputs import Input
 
 Sums = dict[str, list[dict[str, Any]]]
 """Of each input, per band: `Moments` as JSON values."""

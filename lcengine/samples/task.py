@@ -12,9 +12,10 @@ import numpy.typing as npt
 
 from lcengine import engine, jobs
 from lcengine.errors import InputError
+from lcengine.inputs import Arrays, Input
 from lcengine.kernels.counts import class_counts
 from lcengine.samples.plan import SamplePlan
-from lcengine.samples.source import LABEL, STATISTICS, TABLE, Arrays, Input
+from lcengine.samples.source import LABEL, STATISTICS, TABLE
 from lcengine.samples.statistics import Sums, statistics, sums
 
 

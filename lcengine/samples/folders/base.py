@@ -16,11 +16,12 @@ import numpy.typing as npt
 
 from lcengine.addresses import DRIVERS
 from lcengine.errors import InputError
+from lcengine.inputs import Arrays, Input
 from lcengine.legends import Legend
 from lcengine.locate import Window
 from lcengine.samples.folders import pixels
 from lcengine.samples.folders.pixels import Header
-from lcengine.samples.source import LABEL, Arrays, Input, Scene
+from lcengine.samples.source import LABEL, Scene
 
 APART = 0.5
 """Pixels by which files of a scene may lie apart; beyond, they show different places."""

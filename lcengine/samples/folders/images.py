@@ -14,11 +14,12 @@ import numpy.typing as npt
 
 from lcengine.classmap import coloured, find_legend, read_legend
 from lcengine.errors import InputError
+from lcengine.inputs import Input
 from lcengine.legends import IGNORE, Legend
 from lcengine.samples.folders import pixels
 from lcengine.samples.folders.base import FolderSource, Member, complete, listing
 from lcengine.samples.folders.pixels import Header
-from lcengine.samples.source import LABEL, Input
+from lcengine.samples.source import LABEL
 
 IMAGE = "image"
 COLOURS = ("red", "green", "blue")

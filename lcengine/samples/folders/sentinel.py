@@ -19,13 +19,14 @@ import numpy as np
 import numpy.typing as npt
 
 from lcengine.errors import InputError
+from lcengine.inputs import Input
 from lcengine.kernels import convert
 from lcengine.legends import Legend, crosswalk, crosswalks
 from lcengine.samples.folders import near
 from lcengine.samples.folders.base import FolderSource, Member, complete, listing
 from lcengine.samples.folders.images import encoded
 from lcengine.samples.folders.pixels import Header
-from lcengine.samples.source import LABEL, Input, Scene
+from lcengine.samples.source import LABEL, Scene
 from lcengine.sensors.base import QUANTITIES
 
 S1_BANDS = ("vv", "vh")

@@ -1,0 +1,7 @@
+"""Features of bands: indices, statistics and harmonics over time, bags of colours."""
+
+from __future__ import annotations
+
+from lcengine.features.recipe import Features
+
+__all__ = ["Features"]

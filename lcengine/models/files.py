@@ -1,0 +1,135 @@
+"""Models as folders: `model.json` says what it is, safetensors hold what it has learned.
+
+Nothing that is read here can execute code: JSON, safetensors, and files of other libraries
+that are data alone (XGBoost's UBJSON). `model.json` has the hash of every other file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.numpy
+
+import lcengine
+from lcengine.errors import InputError
+from lcengine.models.predictor import Predictor, kind
+from lcengine.models.spec import ModelSpec
+
+SPEC = "model.json"
+ARRAYS = "model.safetensors"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class ModelRef:
+    """A model by its folder and `identity`: what plans hold, and workers load once."""
+
+    path: str
+    sha256: str
+
+    def load(self) -> Predictor:
+        """The model; `InputError` where another one lies there since."""
+        found = identity(self.path)
+        if found != self.sha256:
+            raise InputError(
+                f"{self.path} holds another model than when this was planned ({self.sha256[:12]}, "
+                f"now {found[:12]}); bring it back, or plan again with --restart"
+            )
+        return load(self.path)
+
+
+def save(predictor: Predictor, folder: str | os.PathLike[str]) -> ModelRef:
+    """Write a model as a folder, or in the place of an older model; whole, or not at all.
+
+    Raises `InputError` where something else lies there.
+    """
+    target = Path(folder).absolute()
+    if target.exists() and not (target / SPEC).is_file():
+        raise InputError(f"{target} exists and is no model; choose another folder")
+    arrays, files = predictor.state()
+    contents = {ARRAYS: safetensors.numpy.save(dict(arrays)), **files}
+    told = {
+        "format": FORMAT,
+        "package": lcengine.__version__,
+        "spec": predictor.spec.to_json(),
+        "files": {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()},
+    }
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as scratch:
+        made = Path(scratch) / "model"
+        made.mkdir()
+        for name, content in contents.items():
+            (made / name).write_bytes(content)
+        text = json.dumps(told, indent=1, ensure_ascii=False, allow_nan=False)
+        (made / SPEC).write_text(text, encoding="utf-8")
+        if target.exists():
+            target.rename(Path(scratch) / "older")
+        made.rename(target)
+    return ModelRef(str(target), identity(target))
+
+
+def load(folder: str | os.PathLike[str]) -> Predictor:
+    """The model in a folder.
+
+    Raises `InputError` where there is none, a file is absent or not what `model.json` says, the
+    model is of a kind or format that this version does not know, or a library is missing.
+    """
+    told = _told(folder)
+    spec = ModelSpec.from_json(told["spec"])
+    contents = {name: _checked(Path(folder) / name, told["files"][name]) for name in told["files"]}
+    try:
+        arrays = safetensors.numpy.load(contents.pop(ARRAYS))
+    except (KeyError, safetensors.SafetensorError) as error:
+        raise InputError(f"{folder} has no readable {ARRAYS}: {error}; copy it again") from error
+    return kind(spec.kind).restore(spec, arrays, contents)
+
+
+def identity(folder: str | os.PathLike[str]) -> str:
+    """SHA-256 of `model.json`, which has those of all other files; `InputError` without one."""
+    return hashlib.sha256(_read(Path(folder) / SPEC)).hexdigest()
+
+
+def _told(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    try:
+        told = json.loads(_read(Path(folder) / SPEC))
+    except ValueError as error:
+        raise InputError(f"{folder}/{SPEC} is no JSON: {error}; copy the model again") from error
+    if not isinstance(told, Mapping) or told.get("format") != FORMAT:
+        raise InputError(
+            f"{folder}/{SPEC} is no model of format {FORMAT}; train it with this version, or use "
+            "the version that wrote it"
+        )
+    names = told.get("files", {})
+    # A file beside the folder would be another user's; the hash alone does not say so.
+    if not isinstance(names, Mapping) or any(Path(name).name != name for name in names):
+        raise InputError(f"{folder}/{SPEC} names files outside of its folder; do not trust it")
+    return dict(told)
+
+
+def _checked(path: Path, expected: str) -> bytes:
+    content = _read(path)
+    found = hashlib.sha256(content).hexdigest()
+    if found != expected:
+        raise InputError(
+            f"{path} is not the file that {SPEC} describes (SHA-256 {found[:12]}, expected "
+            f"{expected[:12]}); copy the model again"
+        )
+    return content
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be read: {error.strerror}; expected the folder of a model, as "
+            "`lcengine train` writes it"
+        ) from error

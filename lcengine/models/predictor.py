@@ -1,0 +1,101 @@
+"""What every model is to the engine, and the kinds there are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from lcengine.errors import InputError
+from lcengine.models.spec import ModelSpec
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from lcengine.samples.sampleset import SampleSet
+
+KINDS = {
+    "forest": "lcengine.models.forest",
+    "boosting": "lcengine.models.boosting",
+    "xgboost": "lcengine.models.xgboost",
+    "logistic": "lcengine.models.logistic",
+    "mlp": "lcengine.models.mlp",
+    "bag-of-colors": "lcengine.models.colors",
+}
+"""Kinds of models by the name that recipes know them by: the module that holds their `KIND`."""
+
+State = Mapping[str, npt.NDArray[Any]]
+"""What a model has learned: arrays by name."""
+Files = Mapping[str, bytes]
+"""What another library writes and reads of it, by the name of the file."""
+
+
+class Predictor(Protocol):
+    """Turns blocks of stored numbers into probabilities of classes.
+
+    It knows neither files nor grids nor dask, runs on one thread, and gives the same bits for a
+    pixel whatever is predicted with it (for a patch, where `spec.patch` > 1).
+    """
+
+    spec: ModelSpec
+
+    def predict(
+        self, inputs: Mapping[str, npt.NDArray[Any]], valid: npt.NDArray[np.bool_]
+    ) -> npt.NDArray[np.float32]:
+        """Probabilities (n, class, y, x) in the order of the legend, each pixel's adding up to 1.
+
+        `inputs`: stored numbers (n, [time,] band, y, x) by name, as `spec.inputs` says. `valid`:
+        (n, y, x) where there is anything to predict from (`lcengine.inputs.observed`); elsewhere
+        probabilities are 0. Where `spec.patch` > 1, y and x are at most that: windows at the edge
+        of a raster are cut.
+        """
+        ...
+
+    def state(self) -> tuple[State, Files]:
+        """What `Kind.restore` makes the predictor of again, besides its spec."""
+        ...
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a model is fitted, whatever its kind.
+
+    `class_weight`: of the loss: None all pixels alike, "balanced" every class alike, or a weight by
+    name of class. `memory`: bytes that training pixels and their features may take at a time; what
+    needs them all at once takes a stratified draw, and says so. `calibrate`: fit a temperature on
+    the validation split. `seed` decides all that is drawn. `threads`: of training alone. `say`
+    hears what a user should know.
+    """
+
+    class_weight: Mapping[str, float] | Literal["balanced"] | None = None
+    memory: int = 2 * 2**30
+    calibrate: bool = False
+    seed: int = 0
+    threads: int = 2
+    say: Callable[[str], None] = lambda _: None
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How models of a kind are made and read back.
+
+    `options`: what a recipe may say below `[model]` besides `kind`, validated. `fit`: from samples'
+    training split; the spec has everything but metrics. `restore`: from a folder, without the
+    library that it was fitted with, if possible.
+    """
+
+    options: type[BaseModel]
+    fit: Callable[[SampleSet, Any, Training], Predictor]
+    restore: Callable[[ModelSpec, State, Files], Predictor]
+
+
+def kind(name: str) -> Kind:
+    """The kind of models of that name; `InputError` names those there are."""
+    if name not in KINDS:
+        raise InputError(f"there are no models of kind {name!r}; there are {', '.join(KINDS)}")
+    found: Kind = import_module(KINDS[name]).KIND
+    return found

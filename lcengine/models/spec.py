@@ -1,0 +1,62 @@
+"""What a model was made for: the pixels it takes, the classes it gives, where it comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from lcengine.errors import InputError
+from lcengine.inputs import Input
+from lcengine.legends import Legend
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """What must be known of a model to use it, and to trust it.
+
+    `kind`: of `lcengine.models.KINDS`. `inputs`: what it sees, by name: bands in their order,
+    periods, type, missing value, scale, units and sensor. `legend`: its classes; probabilities are
+    in their order. `resolution`: size of the pixels it was trained on, in units of their CRS.
+    `patch`: edge in pixels of what is predicted together: 1 is each pixel by itself. `margin`:
+    pixels around a pixel that its answer depends on, beyond its patch; None: unbounded.
+    `options`: how it was made, as the recipe says. `training`: area, periods, samples and
+    versions. `metrics`: by split.
+    """
+
+    kind: str
+    inputs: tuple[Input, ...]
+    legend: Legend
+    resolution: float | None = None
+    patch: int = 1
+    margin: int | None = 0
+    options: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values; `from_json` gives an equal spec back."""
+        return {
+            "kind": self.kind,
+            "inputs": [entry.to_json() for entry in self.inputs],
+            "legend": self.legend.to_json(),
+            "resolution": self.resolution,
+            "patch": self.patch,
+            "margin": self.margin,
+            "options": dict(self.options),
+            "training": dict(self.training),
+            "metrics": dict(self.metrics),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> ModelSpec:
+        """Inverse of `to_json`; `InputError` for what is no spec."""
+        try:
+            inputs = tuple(Input.from_json(entry) for entry in data["inputs"])
+            legend = Legend.from_json(data["legend"])
+            return cls(**{**data, "inputs": inputs, "legend": legend})
+        except (AttributeError, KeyError, TypeError) as error:
+            raise InputError(
+                f"this is no description of a model ({error!r}); expected kind, inputs, legend, "
+                "resolution, patch, margin, options, training and metrics"
+            ) from error

@@ -1,0 +1,1 @@
+"""Recipes in TOML: data, samples, model and objective, from files to a trained model."""
