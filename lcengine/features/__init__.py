@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from lcengine.features.colors import bag_of_colors
 from lcengine.features.recipe import Features
+from lcengine.features.vocabulary import Division, Vocabulary
 
-__all__ = ["Features"]
+__all__ = ["Division", "Features", "Vocabulary", "bag_of_colors"]
