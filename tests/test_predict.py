@@ -247,6 +247,22 @@ def test_tiles_are_the_one_raster(made, inputs, tmp_path, patch, tile, monkeypat
     assert facts["pixels"] == {e.name: counts.get(e.code, 0) for e in LEGEND.classes}
 
 
+def test_chunks_of_the_product_do_not_matter(made, model, tmp_path):
+    """Nor does whether its tiles begin where those of the map do."""
+    data = store.stored(made["s2"])
+    periods = PeriodRule.parse("month").periods(
+        dt.datetime(2018, 4, 1, tzinfo=dt.UTC), dt.datetime(2018, 5, 31, tzinfo=dt.UTC)
+    )
+    same = {
+        store.Variable(name, "int16", -32768, name, 1e-4, "1"): data[name].values for name in NAMES
+    }
+    other = publish(tmp_path / "s2.zarr", grid_of(tile=80), same, periods)
+    plans = plan_predict(made["s2"], model), plan_predict(other, model)
+    found = [by_tiles(plan)[0]["label"] for plan in plans]
+    assert len(plans[1].tiles) > len(plans[0].tiles)
+    np.testing.assert_array_equal(*found)
+
+
 def test_the_area_of_interest_and_tiles_without_pixels(made, model):
     square = grid_of()
     left, _, _, top = square.bounds

@@ -21,6 +21,14 @@ Products = Annotated[
 ]
 Model = Annotated[str, typer.Option("--model", help="Folder of a model of `lcengine train`.")]
 Proba = Annotated[bool, typer.Option("--proba", help="Also the probability of every class.")]
+Names = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--bands",
+        help="Variables that are the model's bands, in its order, where they have other names: "
+        "s2=B02,B03,B04; repeatable.",
+    ),
+]
 Uncertain = Annotated[
     str | None,
     typer.Option("--uncertainty", help="Also how sure it is: entropy, margin or both."),
@@ -34,7 +42,7 @@ def _plan(
     uncertainty: Uncertain = None,
     like: options.Like = None,
     tile: options.TileSize = None,
-    bands: options.Bands = None,
+    bands: Names = None,
     resampling: options.Resampling = None,
 ) -> PredictPlan:
     """The options that say what is predicted of what."""
