@@ -20,6 +20,7 @@ from lcengine.cli import (
     export,
     labels,
     legends,
+    predict,
     product,
     recovery,
     samples,
@@ -45,7 +46,13 @@ class Group(TyperGroup):
             raise  # the command line's own ways out; a broken pipe is `| head`
         except KeyboardInterrupt:
             kept = "; finished tiles are kept, run the same command again to resume"
-            resumable = ctx.invoked_subcommand in ("composite", "labels", "samples", "retry")
+            resumable = ctx.invoked_subcommand in (
+                "composite",
+                "labels",
+                "samples",
+                "predict",
+                "retry",
+            )
             complain(f"interrupted{kept if resumable else ''}")
             raise typer.Exit(INTERRUPTED) from None
         except Exception as error:  # the last line before the user
@@ -104,6 +111,7 @@ app.command("export")(export.export)
 app.command("legends")(legends.legends)
 app.add_typer(labels.app, name="labels")
 app.command("samples", epilog=samples.choices())(samples.samples)
+app.command("predict")(predict.predict)
 app.command("simulate")(world.simulate)
 app.command("demo")(world.demo)
 
