@@ -101,7 +101,7 @@ class BagOfColors:
         """Classes (n, y, x) as `fit` had them, of equally probable ones the first; 255 = none."""
         found = self.predict_proba(images).argmax(axis=1).astype(np.uint8)
         found[~observed(self.predictor.spec.inputs, {IMAGE: images})] = IGNORE
-        return found
+        return np.asarray(found)
 
     @property
     def predictor(self) -> ColorPredictor:

@@ -26,7 +26,8 @@ from lcengine.features.vocabulary import (
     picked,
 )
 from lcengine.inputs import observed
-from lcengine.models.pixels import Estimator, PixelKind, training_facts
+from lcengine.models.calibration import restored
+from lcengine.models.pixels import Estimator, PixelKind, calibrated, training_facts
 from lcengine.models.predictor import Files, Kind, State, Training, kind
 from lcengine.models.segments import Block, Segments, check_classes, collected
 from lcengine.models.spec import ModelSpec
@@ -62,10 +63,10 @@ class ColorOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    colors: int = Field(COLORS, ge=2, le=MOST)
-    segments: int = Field(SEGMENTS, ge=1, le=MOST)
+    colors: int = Field(default=COLORS, ge=2, le=MOST)
+    segments: int = Field(default=SEGMENTS, ge=1, le=MOST)
     bands: tuple[str, ...] = ()
-    rounds: int = Field(100, ge=1)
+    rounds: int = Field(default=100, ge=1)
     classifier: Mapping[str, Any] = Field(default_factory=lambda: dict(RANDOM_FOREST))
 
     @field_validator("classifier")
@@ -182,7 +183,10 @@ def learned(
     check_classes(segments, str(spec.training.get("samples", "the images")))
     found, options = classifier(spec.options["classifier"])
     stream = Segments(segments.x, segments.labels, segments.legend, training, later=later)
-    estimator = found.estimate(cast("PixelStream", stream), options, training)
+    pixels = cast("PixelStream", stream)
+    estimator = found.estimate(pixels, options, training)
+    if training.calibrate:
+        estimator = calibrated(estimator, pixels, training)
     if said := segments.notes.get("said"):
         training.say(said)
     counts = dict(zip(spec.legend.names, map(int, segments.counts), strict=True))
@@ -214,7 +218,7 @@ def _restore(spec: ModelSpec, arrays: State, files: Files) -> ColorPredictor:
     vocabulary = Vocabulary(seen, *(arrays[name] for name in own[:3]))
     division = Division(options.segments, seed=int(spec.training["seed"]))
     present = tuple(int(index) for index in arrays[_PRESENT])
-    estimator = found.restore_estimator(arrays, files)
+    estimator = restored(found.restore_estimator(arrays, files), arrays)
     return ColorPredictor(spec, vocabulary, division, estimator, present)
 
 

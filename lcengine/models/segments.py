@@ -83,8 +83,8 @@ class Segments:
         x, y = (self.x, y) if kept.all() else (self.x[kept], y[kept])
         return Pixels(x, y, self.weights.astype(np.float32)[y])
 
-    def drawn(self, copies: float = 2.0, beside: float = 0.0) -> Pixels:
-        """All segments."""
+    def drawn(self, copies: float = 2.0, beside: float = 0.0, alike: float = 0.5) -> Pixels:
+        """All segments: they were drawn when they were made."""
         return self._all
 
     def __iter__(self) -> Iterator[Pixels]:
