@@ -28,6 +28,10 @@ BYTES = npt.NDArray[np.uint8]
 NUMBERS = npt.NDArray[np.int64]
 
 
+class _Names(NamedTuple):
+    names: tuple[str, ...]
+
+
 @dataclass(frozen=True, eq=False)
 class Segments:
     """What estimators read of `PixelStream`, with segments for pixels.
@@ -43,6 +47,11 @@ class Segments:
     chosen: tuple[int, ...] | None = None
     later: Segments | None = None
     notes: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def features(self) -> _Names:
+        """What a segment is described by."""
+        return _Names(tuple(f"color {k}" for k in range(self.x.shape[1])))
 
     @property
     def memory(self) -> int:
