@@ -61,7 +61,10 @@ def plain(images, labels, vocabulary, segments, trees, seed):
             y.append(votes.argmax() if votes.any() else 255)
         places.append((valid, found))
     x, y = np.array(x), np.array(y)
-    forest = RandomForestClassifier(trees, random_state=seed).fit(x[y < 255], y[y < 255])
+    kept = y < 255
+    # With weights scikit-learn draws its bootstrap samples in another way than without.
+    forest = RandomForestClassifier(trees, random_state=seed)
+    forest.fit(x[kept], y[kept], np.ones(kept.sum()))
     answers = forest.predict_proba(x).astype(np.float32)
     out = np.zeros((len(images), 3, *images.shape[2:]), np.float32)
     base = 0
