@@ -113,6 +113,16 @@ def test_a_cube_counts_clear_observations_only():
     assert np.isfinite(found["red:slope"].values).any()
 
 
+def test_composites_of_a_cube_as_stored_integers():
+    composites = lcengine.composite(cube(), period="month", outliers="none")
+    assert composites["red"].dtype == np.int16
+    found = features(composites, ["ndvi:max", "nir"])
+    assert list(found)[1:] == [f"nir@2018-0{m}" for m in (4, 5, 6, 7)]
+    red, nir = (composites[name].values.astype(np.float64) for name in ("red", "nir"))
+    expected = ((nir - red) / (nir + red)).max(axis=0)
+    np.testing.assert_allclose(found["ndvi:max"].values, expected, rtol=1e-4, atol=1e-6)
+
+
 def test_what_is_refused(months, year):
     s2, s1 = lcengine.open(months), lcengine.open(year)
     for data, how, said in [
