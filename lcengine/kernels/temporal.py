@@ -107,7 +107,9 @@ def count(series: FLOAT, out: INT) -> None:
 def fill_gaps(series: FLOAT, days: DOUBLE, out: FLOAT) -> None:
     """Missing values from a line in time between their neighbours, at the ends the nearest one."""
     times = series.shape[0]
-    out[:] = series
+    for t in range(times):  # an assignment of the whole takes seconds to compile
+        for p in range(series.shape[1]):
+            out[t, p] = series[t, p]
     for p in range(series.shape[1]):
         last = -1
         for t in range(times):
