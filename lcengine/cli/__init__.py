@@ -21,6 +21,7 @@ from lcengine.cli import (
     export,
     labels,
     legends,
+    predict,
     product,
     recovery,
     samples,
@@ -46,7 +47,7 @@ class Group(TyperGroup):
             raise  # the command line's own ways out; a broken pipe is `| head`
         except KeyboardInterrupt:
             kept = "; finished tiles are kept, run the same command again to resume"
-            making = ("composite", "evaluate", "labels", "samples", "retry")
+            making = ("composite", "evaluate", "labels", "predict", "retry", "samples", "train")
             resumable = ctx.invoked_subcommand in making
             complain(f"interrupted{kept if resumable else ''}")
             raise typer.Exit(INTERRUPTED) from None
@@ -106,6 +107,7 @@ app.command("export")(export.export)
 app.command("legends")(legends.legends)
 app.add_typer(labels.app, name="labels")
 app.command("samples", epilog=samples.choices())(samples.samples)
+app.command("predict")(predict.predict)
 app.command("evaluate")(evaluate.evaluate)
 app.command("simulate")(world.simulate)
 app.command("demo")(world.demo)

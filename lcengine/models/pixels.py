@@ -13,6 +13,8 @@ from pydantic import BaseModel, ConfigDict
 import lcengine
 from lcengine.errors import InputError
 from lcengine.features import Features
+from lcengine.metrics import Reliability
+from lcengine.models.calibration import Tempered, best_temperature, log_loss, restored, tempered
 from lcengine.models.predictor import Files, Kind, State, Training
 from lcengine.models.spec import ModelSpec
 from lcengine.models.stream import PixelStream
@@ -106,12 +108,13 @@ def pixel_kind(name: str, options: type[O], fit: Fit[O], restore: Restore) -> Ki
     def fitted(samples: SampleSet, chosen: O, training: Training) -> PixelPredictor:
         return fit_pixels(samples, chosen, training, name, fit)
 
-    def restored(spec: ModelSpec, arrays: State, files: Files) -> PixelPredictor:
+    def read(spec: ModelSpec, arrays: State, files: Files) -> PixelPredictor:
         features = Features.parse(spec.options.get("features", ()), spec.inputs)
-        present = tuple(map(int, _array(arrays, _PRESENT)))
-        return PixelPredictor(spec, features, restore(arrays, files), present)
+        present = _present(arrays, len(spec.legend.classes))
+        estimator = restored(restore(arrays, files), arrays)
+        return PixelPredictor(spec, features, estimator, present)
 
-    return Kind(options, fitted, restored)
+    return Kind(options, fitted, read)
 
 
 def fit_pixels(
@@ -123,12 +126,18 @@ def fit_pixels(
     """
     features = Features.parse(options.features, samples.inputs)
     pixels = PixelStream(
-        samples, "train", features, training.memory, training.seed, training.class_weight
+        samples,
+        "train",
+        features,
+        memory=training.memory,
+        seed=training.seed,
+        class_weight=training.class_weight,
+        say=training.say,
     )
     check_classes(pixels, training)
     estimator = fit(pixels, options, training)
-    if said := pixels.notes.pop("said", None):
-        training.say(said)
+    if training.calibrate:
+        estimator = calibrated(estimator, pixels, training)
     spec = ModelSpec(
         kind=kind,
         inputs=samples.inputs,
@@ -138,6 +147,31 @@ def fit_pixels(
         training={**training_facts(samples, training), **_pixel_facts(pixels)},
     )
     return PixelPredictor(spec, features, estimator, pixels.present)
+
+
+def calibrated(estimator: Estimator, pixels: PixelStream, training: Training) -> Estimator:
+    """The estimator at the temperature that suits validation pixels; told in `notes`."""
+    held_out = pixels.other("val")
+    if held_out is None:
+        raise InputError(
+            f"{pixels.samples.path} has no validation pixels to calibrate with; cut samples with "
+            "a split 'val', or leave calibrate out"
+        )
+    drawn = held_out.drawn(beside=12 * len(pixels.present), alike=0)
+    before = estimator.proba(np.ascontiguousarray(drawn.x.T))
+    temperature = best_temperature(before, drawn.y)
+    after = tempered(before, temperature)
+    curves = [Reliability.of(shares, drawn.y) for shares in (before, after)]
+    pixels.notes["calibration"] = {
+        "temperature": temperature,
+        "log_loss": [log_loss(shares, drawn.y) for shares in (before, after)],
+        "reliability": [curve.to_json() for curve in curves],
+    }
+    training.say(
+        f"temperature {temperature:.3f}: expected calibration error {curves[0].error:.4f} before, "
+        f"{curves[1].error:.4f} after, on validation pixels"
+    )
+    return Tempered(estimator, temperature)
 
 
 def check_classes(pixels: PixelStream, training: Training) -> None:
@@ -175,10 +209,12 @@ def _pixel_facts(pixels: PixelStream) -> dict[str, Any]:
     return {"pixels": counts, **pixels.notes}
 
 
-def _array(arrays: State, name: str) -> npt.NDArray[Any]:
-    if name not in arrays:
+def _present(arrays: State, classes: int) -> tuple[int, ...]:
+    """The estimator's classes; `InputError` where they are not of the legend."""
+    found = arrays.get(_PRESENT, np.empty(0, np.int64)).tolist()
+    if not found or sorted(set(found)) != found or not 0 <= found[0] <= found[-1] < classes:
         raise InputError(
-            f"the model's arrays have no {name!r}, only {', '.join(sorted(arrays)) or 'none'}; "
-            "copy the model again"
+            f"the model's classes are {found}, expected numbers below {classes}, ascending; copy "
+            "the model again"
         )
-    return arrays[name]
+    return tuple(found)
