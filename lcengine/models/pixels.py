@@ -2,23 +2,183 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict
 
-from lcengine.models.predictor import Files, State
+import lcengine
+from lcengine.errors import InputError
+from lcengine.features import Features
+from lcengine.models.predictor import Files, Kind, State, Training
+from lcengine.models.spec import ModelSpec
+from lcengine.models.stream import PixelStream
+
+if TYPE_CHECKING:
+    from lcengine.samples.sampleset import SampleSet
 
 FLOAT = npt.NDArray[np.float32]
+
+_PRESENT = "classes"
+"""Name of the array with the legend indices of an estimator's classes."""
 
 
 class Estimator(Protocol):
     """Probabilities from features, on one thread, the same bits for a pixel in any company."""
 
     def proba(self, features: FLOAT) -> FLOAT:
-        """(feature, pixel) float32, all finite -> (class, pixel) float32, adding up to 1."""
+        """(feature, pixel) float32, all finite -> (class, pixel) float32, adding up to 1.
+
+        Its classes are those with training pixels, in the order of the legend.
+        """
         ...
 
     def state(self) -> tuple[State, Files]:
         """What `Kind.restore` makes it of again."""
         ...
+
+
+class PixelOptions(BaseModel):
+    """What every pixel model takes.
+
+    `features`: as `lcengine.features.Features` knows them, e.g. `ndvi:p10,p50,p90`; empty: bands.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    features: tuple[str, ...] = ()
+
+
+@dataclass(eq=False)
+class PixelPredictor:
+    """A `Predictor` of an estimator; classes without training pixels have probability 0.
+
+    `present`: legend indices of the estimator's classes.
+    """
+
+    spec: ModelSpec
+    features: Features
+    estimator: Estimator
+    present: tuple[int, ...]
+
+    def predict(
+        self, inputs: Mapping[str, npt.NDArray[Any]], valid: npt.NDArray[np.bool_]
+    ) -> FLOAT:
+        """Probabilities (n, class, y, x) of `Predictor`."""
+        out = np.zeros((len(valid), len(self.spec.legend.classes), *valid.shape[1:]), np.float32)
+        if valid.any():
+            image = self.features.compute(inputs)
+            rows = self.estimator.proba(gathered(image, valid))
+            for index, values in zip(self.present, rows, strict=True):
+                out[:, index][valid] = values
+        return out
+
+    def state(self) -> tuple[State, Files]:
+        """Arrays of the estimator, and which classes it knows."""
+        arrays, files = self.estimator.state()
+        return {**arrays, _PRESENT: np.array(self.present, np.int64)}, files
+
+
+def gathered(image: FLOAT, valid: npt.NDArray[np.bool_]) -> FLOAT:
+    """The features (feature, pixel) of valid pixels of (feature, n, y, x)."""
+    if valid.all():
+        return np.ascontiguousarray(image.reshape(len(image), -1))
+    out = np.empty((len(image), int(valid.sum())), np.float32)
+    for values, row in zip(image, out, strict=True):
+        row[:] = values[valid]
+    return out
+
+
+O = TypeVar("O", bound=PixelOptions)  # noqa: E741 (O for options)
+
+Fit = Callable[[PixelStream, O, Training], Estimator]
+"""How an estimator is made of labelled pixels: of `PixelStream.drawn` or of its batches."""
+Restore = Callable[[State, Files], Estimator]
+"""Inverse of `Estimator.state`; other arrays may be there."""
+
+
+def pixel_kind(name: str, options: type[O], fit: Fit[O], restore: Restore) -> Kind:
+    """The `KIND` of an estimator."""
+
+    def fitted(samples: SampleSet, chosen: O, training: Training) -> PixelPredictor:
+        return fit_pixels(samples, chosen, training, name, fit)
+
+    def restored(spec: ModelSpec, arrays: State, files: Files) -> PixelPredictor:
+        features = Features.parse(spec.options.get("features", ()), spec.inputs)
+        present = tuple(map(int, _array(arrays, _PRESENT)))
+        return PixelPredictor(spec, features, restore(arrays, files), present)
+
+    return Kind(options, fitted, restored)
+
+
+def fit_pixels(
+    samples: SampleSet, options: O, training: Training, kind: str, fit: Fit[O]
+) -> PixelPredictor:
+    """A pixel model fitted to the labelled pixels of the training split.
+
+    Raises `InputError` where fewer than two classes have any, or a feature is unknown.
+    """
+    features = Features.parse(options.features, samples.inputs)
+    pixels = PixelStream(
+        samples, "train", features, training.memory, training.seed, training.class_weight
+    )
+    check_classes(pixels, training)
+    estimator = fit(pixels, options, training)
+    if said := pixels.notes.pop("said", None):
+        training.say(said)
+    spec = ModelSpec(
+        kind=kind,
+        inputs=samples.inputs,
+        legend=samples.legend,
+        resolution=samples.facts.get("place", {}).get("resolution"),
+        options=options.model_dump(mode="json"),
+        training={**training_facts(samples, training), **_pixel_facts(pixels)},
+    )
+    return PixelPredictor(spec, features, estimator, pixels.present)
+
+
+def check_classes(pixels: PixelStream, training: Training) -> None:
+    """`InputError` without two classes to tell apart; says which classes are absent."""
+    names = pixels.legend.names
+    there = [names[index] for index in pixels.present]
+    if len(there) < 2:
+        raise InputError(
+            f"training pixels of {pixels.samples.path} are all of {there or 'no class'}, expected "
+            "two classes at least; cut samples with labels of several classes"
+        )
+    absent = [name for name in names if name not in there]
+    if absent:
+        training.say(f"no training pixels of {', '.join(absent)}: their probability is 0")
+
+
+def training_facts(samples: SampleSet, training: Training) -> dict[str, Any]:
+    """Where a model comes from, for `ModelSpec.training`."""
+    weight = training.class_weight
+    return {
+        "samples": samples.path,
+        "run_id": samples.facts.get("run_id"),
+        "place": samples.facts.get("place"),
+        "periods": {entry.name: list(entry.times) for entry in samples.inputs if entry.times},
+        "splits": samples.splits,
+        "class_weight": weight if weight is None or isinstance(weight, str) else dict(weight),
+        "memory": training.memory,
+        "seed": training.seed,
+        "package": lcengine.__version__,
+    }
+
+
+def _pixel_facts(pixels: PixelStream) -> dict[str, Any]:
+    counts = dict(zip(pixels.legend.names, map(int, pixels.counts), strict=True))
+    return {"pixels": counts, **pixels.notes}
+
+
+def _array(arrays: State, name: str) -> npt.NDArray[Any]:
+    if name not in arrays:
+        raise InputError(
+            f"the model's arrays have no {name!r}, only {', '.join(sorted(arrays)) or 'none'}; "
+            "copy the model again"
+        )
+    return arrays[name]

@@ -1,0 +1,296 @@
+"""Labelled pixels of samples with their features, in batches that fit into memory.
+
+Parts of some patches are read, their features made, and the pixels with a class that are observed
+kept. What is drawn follows from the seed, a sample's number and a pixel's place in it alone, never
+from the size of the parts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from lcengine.errors import InputError
+from lcengine.features import Features
+from lcengine.hashing import mixed
+from lcengine.inputs import Arrays, observed
+from lcengine.legends import Legend
+from lcengine.samples.source import LABEL
+
+if TYPE_CHECKING:
+    from lcengine.samples.sampleset import SampleSet
+
+FLOAT = npt.NDArray[np.float32]
+NUMBERS = npt.NDArray[np.int64]
+BYTES = npt.NDArray[np.uint8]
+
+ClassWeight = Mapping[str, float] | Literal["balanced"] | None
+
+IGNORE: Final = 255
+KEYS: Final = 16
+"""Bits of a pixel's key that decide whether it is drawn."""
+PART: Final = 2**26
+"""Most bytes of a part, whatever the memory: more is no faster."""
+
+
+class Pixels(NamedTuple):
+    """Labelled pixels.
+
+    `x`: features (pixel, feature), C-contiguous, finite. `y`: places of their classes among
+    `PixelStream.present`. `weight`: what a pixel counts in the loss.
+    """
+
+    x: FLOAT
+    y: BYTES
+    weight: FLOAT
+
+
+@dataclass(frozen=True, eq=False)
+class PixelStream:
+    """The labelled pixels of a split; iterating gives all of them in batches, again and again.
+
+    `present`: legend indices of the classes that are learned, by default those that there are;
+    pixels of others are left out. `memory`: bytes that a batch, or a draw, may take while it is
+    made. `notes`: what a fit tells of itself, for `ModelSpec.training`.
+    """
+
+    samples: SampleSet
+    split: str
+    features: Features
+    memory: int = 2**31
+    seed: int = 0
+    class_weight: ClassWeight = None
+    chosen: tuple[int, ...] | None = None
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _ = self._members  # a split that is not there
+
+    @property
+    def legend(self) -> Legend:
+        """All classes, learned or not."""
+        return self.samples.legend
+
+    @cached_property
+    def counts(self) -> NUMBERS:
+        """Pixels with a class that are observed, per class of the legend, int64."""
+        return np.asarray(self._keys.sum(axis=1))
+
+    @cached_property
+    def present(self) -> tuple[int, ...]:
+        """Legend indices of the classes; `y` counts in them."""
+        if self.chosen is not None:
+            return self.chosen
+        return tuple(int(index) for index in np.flatnonzero(self.counts))
+
+    @cached_property
+    def weights(self) -> npt.NDArray[np.float64]:
+        """What a pixel of each present class counts."""
+        return class_weights(
+            self.class_weight, self.legend, self.present, self.counts[list(self.present)]
+        )
+
+    def __iter__(self) -> Iterator[Pixels]:
+        for part in self.parts:
+            yield self._batch(part)
+
+    @property
+    def parts(self) -> list[NUMBERS]:
+        """Numbers of the samples that are read together."""
+        size = self.samples.patch**2
+        stored = sum(
+            math.prod(entry.lead) * np.dtype(entry.dtype).itemsize for entry in self.samples.inputs
+        )
+        # Stored numbers, features as an image and as rows, and what makes them.
+        patch = size * (2 * stored + 12 * len(self.features.names) + 32)
+        step = max(1, min(self.memory // 8, PART) // patch)
+        return [self._members[i : i + step] for i in range(0, len(self._members), step)]
+
+    def windows(self, epoch: int, share: float = 0.25) -> Iterator[Pixels]:
+        """All pixels once, shuffled: parts in random order, pixels among those of some parts.
+
+        A window takes at most `share` of the memory, twice of it while it is shuffled.
+        """
+        rng = np.random.default_rng([self.seed, epoch])
+        most = max(1, int(share * self.memory) // self._row)
+        waiting: list[Pixels] = []
+        for place in rng.permutation(len(self.parts)):
+            batch = self._batch(self.parts[int(place)])
+            if waiting and sum(len(w.y) for w in waiting) + len(batch.y) > most:
+                yield _shuffled(waiting, rng)
+                waiting = []
+            waiting.append(batch)
+        if sum(len(w.y) for w in waiting):
+            yield _shuffled(waiting, rng)
+
+    def drawn(self, copies: float = 2.0, beside: float = 0.0) -> Pixels:
+        """All pixels, or as many as fit into the memory, drawn by class; says so in `notes`.
+
+        A fit that takes `copies` times the features, and `beside` bytes per pixel more, stays
+        within the memory. Half of the draw is shared out by the classes' pixels and half alike,
+        as far as a class has them; weights make up for it, so that the loss expected is that of
+        all pixels.
+        """
+        counts = self.counts[list(self.present)]
+        row = copies * 4 * len(self.features.names) + beside + 24
+        cap = max(len(self.present), int(self.memory / row))
+        limits = self._limits(quotas(counts, cap))
+        took = np.array(
+            [self._keys[i, :limit].sum() for i, limit in zip(self.present, limits, strict=True)]
+        )
+        self._note(counts, took)
+        factors = self.weights * (counts / took) * (took.sum() / counts.sum())
+        return self._collect(int(took.sum()), limits, factors)
+
+    def other(self, split: str) -> PixelStream | None:
+        """Another split with the same classes; None where the samples have none, or no pixel."""
+        if split not in self.samples.splits:
+            return None
+        found = replace(self, split=split, chosen=self.present, class_weight=None, notes={})
+        return found if found.counts[list(self.present)].sum() else None
+
+    # ------------------------------------------------------------------------------- how it works
+
+    @cached_property
+    def _members(self) -> NUMBERS:
+        return self.samples.split(self.split)
+
+    @property
+    def _row(self) -> int:
+        """Bytes of a pixel in a batch."""
+        return 4 * len(self.features.names) + 5
+
+    @cached_property
+    def _places(self) -> BYTES:
+        """Of each label 0 … 255 its place in `present`, or IGNORE."""
+        out = np.full(256, IGNORE, np.uint8)
+        out[list(self.present)] = np.arange(len(self.present))
+        return out
+
+    @cached_property
+    def _keys(self) -> NUMBERS:
+        """Pixels (class of the legend, first bits of the key): one pass over labels and inputs."""
+        classes = len(self.legend.classes)
+        out = np.zeros((classes, 2**KEYS), np.int64)
+        for part in self.parts:
+            arrays = self.samples.read(part)
+            label = self._labels(arrays)
+            bins = label.astype(np.int64) << KEYS | self._bins(part)
+            kept = bins[label != IGNORE]
+            out += np.bincount(kept, minlength=out.size).reshape(out.shape)
+        return out
+
+    def _labels(self, arrays: Arrays) -> BYTES:
+        """Labels (sample, y, x); IGNORE where a pixel is not observed."""
+        seen = observed(self.samples.inputs, arrays)
+        return np.where(seen, arrays[LABEL], np.uint8(IGNORE))
+
+    def _bins(self, part: NUMBERS) -> NUMBERS:
+        """First bits of the pixels' keys (sample, y, x)."""
+        size = self.samples.patch
+        places = np.arange(size * size, dtype=np.int64).reshape(1, size, size)
+        keys = mixed(self.seed, part[:, None, None], places)
+        return (keys >> np.uint64(64 - KEYS)).astype(np.int64)
+
+    def _batch(self, part: NUMBERS, limits: NUMBERS | None = None) -> Pixels:
+        """Labelled pixels of some samples; with `limits` those whose key is below its class's."""
+        arrays = self.samples.read(part)
+        place = self._places[self._labels(arrays)]
+        kept = place != IGNORE
+        if limits is not None:
+            kept &= self._bins(part) < np.append(limits, np.zeros(256, np.int64))[place]
+        image = self.features.compute(arrays)
+        x = np.empty((int(kept.sum()), len(image)), np.float32)
+        for number, values in enumerate(image):
+            x[:, number] = values[kept]
+        y = place[kept]
+        return Pixels(x, y, self.weights.astype(np.float32)[y])
+
+    def _limits(self, wanted: NUMBERS) -> NUMBERS:
+        """Of each present class the end of the keys that have at most `wanted` pixels."""
+        out = []
+        for index, most in zip(self.present, wanted, strict=True):
+            sums = np.cumsum(self._keys[index])
+            some = np.searchsorted(sums, 0, "right") + 1  # one pixel at least
+            out.append(max(int(np.searchsorted(sums, most, "right")), int(some)))
+        return np.array(out, np.int64)
+
+    def _collect(self, total: int, limits: NUMBERS, factors: npt.NDArray[np.float64]) -> Pixels:
+        """The pixels below the limits, in the order of samples and places."""
+        x = np.empty((total, len(self.features.names)), np.float32)
+        y = np.empty(total, np.uint8)
+        start = 0
+        for part in self.parts:
+            batch = self._batch(part, limits)
+            stop = start + len(batch.y)
+            x[start:stop], y[start:stop] = batch.x, batch.y
+            start = stop
+        return Pixels(x, y, factors.astype(np.float32)[y])
+
+    def _note(self, counts: NUMBERS, took: NUMBERS) -> None:
+        names = [self.legend.names[index] for index in self.present]
+        self.notes["drawn"] = {name: int(n) for name, n in zip(names, took, strict=True)}
+        if took.sum() < counts.sum():
+            shares = ", ".join(
+                f"{name} {n:,} of {all_:,}"
+                for name, n, all_ in zip(names, took, counts, strict=True)
+            )
+            self.notes["said"] = (
+                f"{counts.sum():,} labelled pixels, {took.sum():,} drawn, as many as fit into "
+                f"{self.memory / 2**20:,.0f} MiB: {shares}"
+            )
+
+
+def quotas(counts: NUMBERS, cap: int) -> NUMBERS:
+    """How many pixels of each class are drawn, `cap` at most in all (and one of each class).
+
+    Half is shared out by the counts and half alike; what a class cannot take goes to the others.
+    """
+    if counts.sum() <= cap:
+        return counts.copy()
+    wanted = np.zeros(len(counts), np.float64)
+    for _ in range(len(counts)):
+        room = wanted < counts
+        left = cap - wanted.sum()
+        by_count = np.where(room, counts, 0) / counts[room].sum()
+        wanted += left * 0.5 * (by_count + room / room.sum())
+        if (wanted <= counts).all():
+            break
+        wanted = np.minimum(wanted, counts)
+    return np.maximum(np.floor(wanted + 1e-9).astype(np.int64), 1)
+
+
+def class_weights(
+    given: ClassWeight, legend: Legend, present: Sequence[int], counts: NUMBERS
+) -> npt.NDArray[np.float64]:
+    """What a pixel of each present class counts in the loss.
+
+    "balanced": n / (classes · n of the class), as scikit-learn has it. By name: others weigh 1.
+    `InputError` for names of no class, and weights that are not finite or not above 0.
+    """
+    if given is None:
+        return np.ones(len(present))
+    if isinstance(given, str):
+        if given != "balanced":
+            raise InputError(
+                f"class_weight is {given!r}, expected 'balanced', or a weight by name of class"
+            )
+        return np.asarray(counts.sum() / (len(counts) * np.maximum(counts, 1)))
+    codes = {legend.find(name).code: weight for name, weight in given.items()}
+    wrong = [weight for weight in codes.values() if not 0 < weight < math.inf]
+    if wrong:
+        raise InputError(f"class_weight has {wrong}, expected finite numbers above 0")
+    return np.array([codes.get(legend.codes[index], 1.0) for index in present])
+
+
+def _shuffled(batches: Sequence[Pixels], rng: np.random.Generator) -> Pixels:
+    total = sum(len(batch.y) for batch in batches)
+    order = rng.permutation(total)
+    x, y, weight = (np.concatenate(values)[order] for values in zip(*batches, strict=True))
+    return Pixels(x, y, weight)
