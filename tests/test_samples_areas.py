@@ -8,12 +8,12 @@ import pytest
 import shapely
 from hypothesis import given
 from hypothesis import strategies as st
+from plain_source import Plain, scene
 
 from lcengine.errors import InputError
 from lcengine.samples import SampleSpec, areas, plan_samples, select
 from lcengine.samples.plan import SamplePlan
 from lcengine.samples.spec import SPLITS, Areas
-from plain_source import Plain, scene
 
 SIZE = 10.0
 CRS = "EPSG:32631"
