@@ -176,20 +176,19 @@ class Accuracy:
         return cls.of(pairs, legend)
 
     def table(self, title: str | None = None) -> Table:
-        """Measures in percent by class, and their means, for a console of Rich."""
-        from rich.table import Table  # noqa: PLC0415 (for the eyes of people alone)
+        """Pixels, measures in percent and their means by class, for a console of Rich."""
+        from rich import box  # noqa: PLC0415 (for the eyes of people alone)
+        from rich.table import Table  # noqa: PLC0415
 
-        table = Table(title=title, title_justify="left")
+        table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
         table.add_column("class")
-        for head in ("reference", "mapped", "recall (producer's)", "precision (user's)"):
-            table.add_column(head, justify="right")
-        for head in ("F1", "IoU"):
+        for head in ("reference", "map", "producer's", "user's", "F1", "IoU"):
             table.add_column(head, justify="right")
         for i, name in enumerate(self.legend.names):
             values = [_percent(self.measures[m][i]) for m in MEASURES]
             table.add_row(name, f"{self.reference[i]:,}", f"{self.mapped[i]:,}", *values)
         table.add_section()
-        for name, means in (("macro mean", self.macro), ("weighted mean", self.weighted)):
+        for name, means in (("macro mean", self.macro), ("weighted", self.weighted)):
             table.add_row(name, "", "", *(_percent(means[m]) for m in MEASURES))
         return table
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as jsonlib
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -117,11 +118,11 @@ def _show(accuracy: Accuracy) -> None:
 
     console = Console()
     console.print(accuracy.table())
-    console.print(
-        f"overall accuracy {100 * accuracy.overall:.1f} %, kappa {accuracy.kappa:.3f}, "
-        f"{accuracy.pixels:,} pixels",
-        highlight=False,
-    )
+    overall, kappa = accuracy.overall, accuracy.kappa
+    agree = "–" if isnan(overall) else f"{100 * overall:.1f} %"
+    beyond = "–" if isnan(kappa) else f"{kappa:.3f}"
+    line = f"overall accuracy {agree}, kappa {beyond}, {accuracy.pixels:,} pixels"
+    console.print(line, highlight=False)
 
 
 def remarks(facts: dict[str, Any]) -> list[str]:
