@@ -151,7 +151,7 @@ def _check_units(index: Index, text: str, entry: Input) -> None:
     elif index.scaled and entry.scale is None and not entry.dtype.startswith("float"):
         raise InputError(
             f"feature {text!r} is of reflectance, and {entry.name} holds {entry.dtype} without a "
-            "scale; take an index that needs none, such as ndvi or evi's bands"
+            "scale; take an index that needs none, such as ndvi"
         )
 
 
