@@ -39,7 +39,7 @@ CrosswalkText = Annotated[
 ]
 Samples = Annotated[
     str | None,
-    typer.Option("--samples", help="Compare in the blocks of a split of these samples alone."),
+    typer.Option("--samples", help="Compare the pixels of a split of these samples alone."),
 ]
 Split = Annotated[
     Literal["train", "val", "test"] | None,
@@ -63,7 +63,7 @@ def _plan(
     from lcengine.errors import InputError
     from lcengine.evaluate.legends import KNOWN
     from lcengine.evaluate.plan import plan_evaluation
-    from lcengine.evaluate.split import split_blocks
+    from lcengine.evaluate.split import split_pixels
 
     if split is not None and samples is None:
         raise InputError(f"--split {split} is of samples; give --samples")
@@ -72,7 +72,7 @@ def _plan(
         reference,
         legend=options.legend(legend),
         crosswalk=crosswalk if crosswalk in (None, KNOWN) else pairs(crosswalk, "--crosswalk"),
-        blocks=None if samples is None else split_blocks(samples, split or "test"),
+        split=None if samples is None else split_pixels(samples, split or "test"),
         aoi=options.area(None, aoi),
     )
 

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyproj
 import shapely
+from shapely.geometry.base import BaseGeometry
 
 from lcengine.errors import InputError
 from lcengine.labels.vectors import projected, read_vectors
@@ -115,6 +116,21 @@ def _splits(
                 inside &= ~shapely.dwithin(shapes[later], boxes, gap)
         out[inside] = number
     return out
+
+
+def area_of(spec: SampleSpec, split: str, crs: str, size: float) -> BaseGeometry:
+    """Where every pixel is at least the buffer away from the patches of all other splits.
+
+    The area of a split less what lies too near to those that come after it in `SPLITS`, empty where
+    the split has none; in `crs`, that of the scenes, whose pixels are of `size`.
+    """
+    assert spec.areas is not None
+    shapes = _placed(spec.areas, crs)
+    found: BaseGeometry = shapes.get(split, shapely.Polygon())
+    for later in SPLITS[SPLITS.index(split) + 1 :]:
+        if later in shapes:
+            found = found.difference(shapes[later].buffer(spec.gap * size))
+    return found
 
 
 @lru_cache(maxsize=8)
