@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -18,6 +19,7 @@ import xarray as xr
 from lcengine import inputs, store
 from lcengine.errors import InputError
 from lcengine.features.vocabulary import WINDOW, chosen, picked
+from lcengine.grid import Grid
 from lcengine.inputs import Arrays, Input, Inputs, Layer
 from lcengine.locate import Window
 from lcengine.samples import sampleset
@@ -71,22 +73,25 @@ class Products:
     def __init__(self, sources: Mapping[str, str | os.PathLike[str]], bands: Sequence[str]) -> None:
         layers = inputs.layers(sources)
         grid = store.grid_of(next(iter(layers.values())).path)
-        every = Inputs(layers, grid).inputs
-        self.inputs = chosen(every, bands)
+        self.inputs = chosen(Inputs(layers, grid).inputs, bands)
         self.pixels = WINDOW**2
         self.shape = grid.shape
-        parts = {
-            entry.name: Layer(**{**vars(layers[entry.name]), "bands": entry.bands})
-            for entry in self.inputs
-        }
-        self.source = Inputs(parts, grid)
+        self.source = (
+            tuple((e.name, replace(layers[e.name], bands=e.bands)) for e in self.inputs),
+            grid,
+        )
 
     def __len__(self) -> int:
         return len(_lattice(self.shape))
 
     def read(self, number: int) -> Arrays:
         """One window."""
-        return self.source.read(_lattice(self.shape)[number])
+        return _opened(*self.source).read(_lattice(self.shape)[number])
+
+
+@lru_cache(maxsize=4)
+def _opened(layers: tuple[tuple[str, Layer], ...], grid: Grid) -> Inputs:
+    return Inputs(dict(layers), grid)
 
 
 class Images:
@@ -144,7 +149,8 @@ def described(
             raise InputError(
                 f"the array has dimensions {data.dims}, expected a dataset, or a dimension band"
             )
-        data = data.assign_attrs(data.attrs).to_dataset(dim="band")
+        bands_of = {str(b): data.sel(band=b, drop=True) for b in data["band"].values}
+        data = xr.Dataset(bands_of)
     rasters = {str(n): v for n, v in data.data_vars.items() if v.dims in SHAPES}
     found = chosen((Input("cube", tuple(rasters), "float32", None),), bands)[0]
     kinds = {
