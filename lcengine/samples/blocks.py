@@ -119,6 +119,42 @@ def choose(spec: SampleSpec, keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.uin
     return np.searchsorted(cuts, uniform(keys), side="right").astype(np.uint8)
 
 
+@dataclass(frozen=True)
+class Intervals:
+    """Pixels of any raster along one axis, against the blocks of a spec.
+
+    `blocks`: (n) the block that each has its middle in. `inside`: (n) whether each lies wholly in
+    its block shrunk by half the buffer.
+    """
+
+    blocks: INDEX
+    inside: npt.NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, spec: SampleSpec, low: npt.NDArray[np.float64], size: float) -> Intervals:
+        """From where pixels begin and how long they are, in pixels of the samples.
+
+        Counted as blocks are: from the origin of the CRS to the east, or to the south.
+        """
+        blocks = np.floor((low + size / 2) / spec.edge)
+        start = low - blocks * spec.edge
+        near = start >= spec.gap / 2 - _SNAP
+        far = start + size <= spec.edge - spec.gap / 2 + _SNAP
+        return cls(blocks.astype(np.int64), near & far)
+
+
+def pixels_of(
+    spec: SampleSpec, crs: str, split: int, rows: Intervals, cols: Intervals
+) -> npt.NDArray[np.bool_]:
+    """(row, column) where pixels are a split's alone: those of other splits are a buffer away.
+
+    Of samples of `spec` whose scenes lie in `crs` and are cut into blocks of its grid.
+    """
+    space = number(f"crs {crs}")
+    keys = mixed(0, spec.seed, _SPLIT, space, rows.blocks[:, None], cols.blocks[None, :])
+    return np.asarray((choose(spec, keys) == split) & rows.inside[:, None] & cols.inside[None, :])
+
+
 def number(text: str) -> int:
     """A text as 63 bits."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) >> 1
