@@ -21,11 +21,13 @@ from lcengine.cli import (
     export,
     labels,
     legends,
+    predict,
     product,
     recovery,
     samples,
     search,
     sensors,
+    train,
     world,
 )
 from lcengine.cli.output import complain, show_warnings
@@ -33,6 +35,8 @@ from lcengine.errors import LcengineError
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C or SIGTERM; the same command resumes."""
+_RESUMED = ("composite", "labels", "samples", "train", "predict", "evaluate", "retry")
+"""Commands of which finished tiles are kept."""
 
 
 class Group(TyperGroup):
@@ -46,8 +50,7 @@ class Group(TyperGroup):
             raise  # the command line's own ways out; a broken pipe is `| head`
         except KeyboardInterrupt:
             kept = "; finished tiles are kept, run the same command again to resume"
-            making = ("composite", "evaluate", "labels", "samples", "retry")
-            resumable = ctx.invoked_subcommand in making
+            resumable = ctx.invoked_subcommand in _RESUMED
             complain(f"interrupted{kept if resumable else ''}")
             raise typer.Exit(INTERRUPTED) from None
         except Exception as error:  # the last line before the user
@@ -106,6 +109,8 @@ app.command("export")(export.export)
 app.command("legends")(legends.legends)
 app.add_typer(labels.app, name="labels")
 app.command("samples", epilog=samples.choices())(samples.samples)
+app.command("train")(train.train)
+app.command("predict")(predict.predict)
 app.command("evaluate")(evaluate.evaluate)
 app.command("simulate")(world.simulate)
 app.command("demo")(world.demo)
