@@ -221,7 +221,7 @@ def year_score(
 
 
 @kernel
-def _exp(x: np.float32) -> np.float32:
+def exp32(x: np.float32) -> np.float32:
     """e**x within 1e-7 of its value, from −87 to 87.
 
     float32 operations alone: the same bits on every machine, and SIMD, unlike a library's function.
@@ -236,9 +236,9 @@ def _exp(x: np.float32) -> np.float32:
 @kernel
 def _falling(x: np.float32) -> np.float32:
     """1/(1 + e**x)."""
-    bounded = x if x < _LARGEST else _LARGEST  # also NaN, which has no integer in `_exp`
+    bounded = x if x < _LARGEST else _LARGEST  # also NaN, which has no integer in `exp32`
     bounded = bounded if bounded > -_LARGEST else -_LARGEST
-    return np.float32(_ONE / (_ONE + _exp(bounded)))
+    return np.float32(_ONE / (_ONE + exp32(bounded)))
 
 
 @kernel

@@ -13,6 +13,14 @@ from pydantic import BaseModel, ConfigDict
 import lcengine
 from lcengine.errors import InputError
 from lcengine.features import Features
+from lcengine.models.calibration import (
+    Reliability,
+    Tempered,
+    best_temperature,
+    log_loss,
+    tempered,
+    tempered_shares,
+)
 from lcengine.models.predictor import Files, Kind, State, Training
 from lcengine.models.spec import ModelSpec
 from lcengine.models.stream import PixelStream
@@ -108,8 +116,9 @@ def pixel_kind(name: str, options: type[O], fit: Fit[O], restore: Restore) -> Ki
 
     def restored(spec: ModelSpec, arrays: State, files: Files) -> PixelPredictor:
         features = Features.parse(spec.options.get("features", ()), spec.inputs)
-        present = tuple(map(int, _array(arrays, _PRESENT)))
-        return PixelPredictor(spec, features, restore(arrays, files), present)
+        present = _present(arrays, len(spec.legend.classes))
+        estimator = tempered(restore(arrays, files), arrays)
+        return PixelPredictor(spec, features, estimator, present)
 
     return Kind(options, fitted, restored)
 
@@ -123,12 +132,18 @@ def fit_pixels(
     """
     features = Features.parse(options.features, samples.inputs)
     pixels = PixelStream(
-        samples, "train", features, training.memory, training.seed, training.class_weight
+        samples,
+        "train",
+        features,
+        memory=training.memory,
+        seed=training.seed,
+        class_weight=training.class_weight,
+        say=training.say,
     )
     check_classes(pixels, training)
     estimator = fit(pixels, options, training)
-    if said := pixels.notes.pop("said", None):
-        training.say(said)
+    if training.calibrate:
+        estimator = calibrated(estimator, pixels, training)
     spec = ModelSpec(
         kind=kind,
         inputs=samples.inputs,
@@ -138,6 +153,29 @@ def fit_pixels(
         training={**training_facts(samples, training), **_pixel_facts(pixels)},
     )
     return PixelPredictor(spec, features, estimator, pixels.present)
+
+
+def calibrated(estimator: Estimator, pixels: PixelStream, training: Training) -> Estimator:
+    """The estimator at the temperature that suits validation pixels; told in `notes`."""
+    held_out = pixels.other("val")
+    if held_out is None:
+        raise InputError(
+            f"{pixels.samples.path} has no validation pixels to calibrate with; cut samples with "
+            "a split 'val', or leave calibrate out"
+        )
+    drawn = held_out.drawn(beside=12 * len(pixels.present))
+    proba = estimator.proba(np.ascontiguousarray(drawn.x.T))
+    temperature = best_temperature(proba, drawn.y, drawn.weight)
+    found = {}
+    for name, shares in (("before", proba), ("after", tempered_shares(proba, temperature))):
+        curve = Reliability.of(shares, drawn.y, drawn.weight)
+        found[name] = {"log_loss": log_loss(shares, drawn.y, drawn.weight), **curve.to_json()}
+    pixels.notes["calibration"] = {"temperature": temperature, **found}
+    training.say(
+        f"temperature {temperature:.3f}: expected calibration error "
+        f"{found['before']['ece']:.4f} before, {found['after']['ece']:.4f} after (validation)"
+    )
+    return Tempered(estimator, temperature)
 
 
 def check_classes(pixels: PixelStream, training: Training) -> None:
@@ -175,10 +213,12 @@ def _pixel_facts(pixels: PixelStream) -> dict[str, Any]:
     return {"pixels": counts, **pixels.notes}
 
 
-def _array(arrays: State, name: str) -> npt.NDArray[Any]:
-    if name not in arrays:
+def _present(arrays: State, classes: int) -> tuple[int, ...]:
+    """The estimator's classes; `InputError` where they are not of the legend."""
+    found = arrays.get(_PRESENT, np.empty(0, np.int64)).tolist()
+    if not found or sorted(set(found)) != found or not 0 <= found[0] <= found[-1] < classes:
         raise InputError(
-            f"the model's arrays have no {name!r}, only {', '.join(sorted(arrays)) or 'none'}; "
-            "copy the model again"
+            f"the model's classes are {found}, expected numbers below {classes}, ascending; copy "
+            "the model again"
         )
-    return arrays[name]
+    return tuple(found)

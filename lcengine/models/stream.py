@@ -8,7 +8,7 @@ from the size of the parts.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
@@ -57,7 +57,7 @@ class PixelStream:
 
     `present`: legend indices of the classes that are learned, by default those that there are;
     pixels of others are left out. `memory`: bytes that a batch, or a draw, may take while it is
-    made. `notes`: what a fit tells of itself, for `ModelSpec.training`.
+    made. `say` hears of draws. `notes`: what a fit tells of itself, for `ModelSpec.training`.
     """
 
     samples: SampleSet
@@ -67,6 +67,7 @@ class PixelStream:
     seed: int = 0
     class_weight: ClassWeight = None
     chosen: tuple[int, ...] | None = None
+    say: Callable[[str], None] = lambda _: None
     notes: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -130,7 +131,7 @@ class PixelStream:
             yield _shuffled(waiting, rng)
 
     def drawn(self, copies: float = 2.0, beside: float = 0.0) -> Pixels:
-        """All pixels, or as many as fit into the memory, drawn by class; says so in `notes`.
+        """All pixels, or as many as fit into the memory, drawn by class, and says so.
 
         A fit that takes `copies` times the features, and `beside` bytes per pixel more, stays
         within the memory. Half of the draw is shared out by the classes' pixels and half alike,
@@ -241,8 +242,8 @@ class PixelStream:
                 f"{name} {n:,} of {all_:,}"
                 for name, n, all_ in zip(names, took, counts, strict=True)
             )
-            self.notes["said"] = (
-                f"{counts.sum():,} labelled pixels, {took.sum():,} drawn, as many as fit into "
+            self.say(
+                f"{counts.sum():,} labelled {self.split} pixels, {took.sum():,} drawn, as many as fit into "
                 f"{self.memory / 2**20:,.0f} MiB: {shares}"
             )
 
