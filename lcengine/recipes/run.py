@@ -21,7 +21,6 @@ from lcengine.recipes.assess import assess
 from lcengine.recipes.schema import DataTable, Recipe
 from lcengine.samples.sampleset import SampleSet
 from lcengine.samples.source import Source
-from lcengine.samples.spec import SampleSpec
 from lcengine.store import differences
 
 SAMPLES, MODEL, REPORT = "samples.zarr", "model", "report.json"
@@ -132,7 +131,7 @@ def _there(report: Mapping[str, Any], place: Path) -> bool:
     """Whether the model is the one of the report."""
     if not (place / MODEL).is_dir():
         return False
-    return models.identity(place / MODEL) == report["model"]["sha256"]
+    return bool(models.identity(place / MODEL) == report["model"]["sha256"])
 
 
 def _cut(recipe: Recipe, place: Path, how: Running) -> str:
