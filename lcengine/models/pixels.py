@@ -13,14 +13,8 @@ from pydantic import BaseModel, ConfigDict
 import lcengine
 from lcengine.errors import InputError
 from lcengine.features import Features
-from lcengine.models.calibration import (
-    Reliability,
-    Tempered,
-    best_temperature,
-    log_loss,
-    tempered,
-    tempered_shares,
-)
+from lcengine.metrics import Reliability
+from lcengine.models.calibration import Tempered, best_temperature, log_loss, restored, tempered
 from lcengine.models.predictor import Files, Kind, State, Training
 from lcengine.models.spec import ModelSpec
 from lcengine.models.stream import PixelStream
@@ -114,13 +108,13 @@ def pixel_kind(name: str, options: type[O], fit: Fit[O], restore: Restore) -> Ki
     def fitted(samples: SampleSet, chosen: O, training: Training) -> PixelPredictor:
         return fit_pixels(samples, chosen, training, name, fit)
 
-    def restored(spec: ModelSpec, arrays: State, files: Files) -> PixelPredictor:
+    def read(spec: ModelSpec, arrays: State, files: Files) -> PixelPredictor:
         features = Features.parse(spec.options.get("features", ()), spec.inputs)
         present = _present(arrays, len(spec.legend.classes))
-        estimator = tempered(restore(arrays, files), arrays)
+        estimator = restored(restore(arrays, files), arrays)
         return PixelPredictor(spec, features, estimator, present)
 
-    return Kind(options, fitted, restored)
+    return Kind(options, fitted, read)
 
 
 def fit_pixels(
@@ -163,17 +157,19 @@ def calibrated(estimator: Estimator, pixels: PixelStream, training: Training) ->
             f"{pixels.samples.path} has no validation pixels to calibrate with; cut samples with "
             "a split 'val', or leave calibrate out"
         )
-    drawn = held_out.drawn(beside=12 * len(pixels.present))
-    proba = estimator.proba(np.ascontiguousarray(drawn.x.T))
-    temperature = best_temperature(proba, drawn.y, drawn.weight)
-    found = {}
-    for name, shares in (("before", proba), ("after", tempered_shares(proba, temperature))):
-        curve = Reliability.of(shares, drawn.y, drawn.weight)
-        found[name] = {"log_loss": log_loss(shares, drawn.y, drawn.weight), **curve.to_json()}
-    pixels.notes["calibration"] = {"temperature": temperature, **found}
+    drawn = held_out.drawn(beside=12 * len(pixels.present), alike=0)
+    before = estimator.proba(np.ascontiguousarray(drawn.x.T))
+    temperature = best_temperature(before, drawn.y)
+    after = tempered(before, temperature)
+    curves = [Reliability.of(shares, drawn.y) for shares in (before, after)]
+    pixels.notes["calibration"] = {
+        "temperature": temperature,
+        "log_loss": [log_loss(shares, drawn.y) for shares in (before, after)],
+        "reliability": [curve.to_json() for curve in curves],
+    }
     training.say(
-        f"temperature {temperature:.3f}: expected calibration error "
-        f"{found['before']['ece']:.4f} before, {found['after']['ece']:.4f} after (validation)"
+        f"temperature {temperature:.3f}: expected calibration error {curves[0].error:.4f} before, "
+        f"{curves[1].error:.4f} after, on validation pixels"
     )
     return Tempered(estimator, temperature)
 

@@ -113,40 +113,41 @@ class PixelStream:
         step = max(1, min(self.memory // 8, PART) // patch)
         return [self._members[i : i + step] for i in range(0, len(self._members), step)]
 
-    def windows(self, epoch: int, share: float = 0.25) -> Iterator[Pixels]:
+    def windows(self, epoch: int) -> Iterator[Pixels]:
         """All pixels once, shuffled: parts in random order, pixels among those of some parts.
 
-        A window takes at most `share` of the memory, twice of it while it is shuffled.
+        A window, while it is shuffled and learned from, takes at most half of the memory.
         """
         rng = np.random.default_rng([self.seed, epoch])
-        most = max(1, int(share * self.memory) // self._row)
+        # Twice a pixel, and its class as scikit-learn has it: a number for each class.
+        row = 8 * len(self.features.names) + 10 * len(self.present) + 20
+        most = max(1, self.memory // 2 // row)
         waiting: list[Pixels] = []
         for place in rng.permutation(len(self.parts)):
             batch = self._batch(self.parts[int(place)])
             if waiting and sum(len(w.y) for w in waiting) + len(batch.y) > most:
                 yield _shuffled(waiting, rng)
-                waiting = []
             waiting.append(batch)
         if sum(len(w.y) for w in waiting):
             yield _shuffled(waiting, rng)
 
-    def drawn(self, copies: float = 2.0, beside: float = 0.0) -> Pixels:
+    def drawn(self, copies: float = 2.0, beside: float = 0.0, alike: float = 0.5) -> Pixels:
         """All pixels, or as many as fit into the memory, drawn by class, and says so.
 
         A fit that takes `copies` times the features, and `beside` bytes per pixel more, stays
-        within the memory. Half of the draw is shared out by the classes' pixels and half alike,
-        as far as a class has them; weights make up for it, so that the loss expected is that of
-        all pixels.
+        within the memory. The part `alike` of a draw is shared out among the classes alike, as far
+        as they have pixels, and the rest by their pixels; weights make up for it, so that the loss
+        expected is that of all pixels.
         """
         counts = self.counts[list(self.present)]
         row = copies * 4 * len(self.features.names) + beside + 24
         cap = max(len(self.present), int(self.memory / row))
-        limits = self._limits(quotas(counts, cap))
+        limits = self._limits(quotas(counts, cap, alike))
         took = np.array(
             [self._keys[i, :limit].sum() for i, limit in zip(self.present, limits, strict=True)]
         )
         self._note(counts, took)
-        factors = self.weights * (counts / took) * (took.sum() / counts.sum())
+        factors = self.weights * (counts / np.maximum(took, 1)) * (took.sum() / counts.sum())
         return self._collect(int(took.sum()), limits, factors)
 
     def other(self, split: str) -> PixelStream | None:
@@ -161,11 +162,6 @@ class PixelStream:
     @cached_property
     def _members(self) -> NUMBERS:
         return self.samples.split(self.split)
-
-    @property
-    def _row(self) -> int:
-        """Bytes of a pixel in a batch."""
-        return 4 * len(self.features.names) + 5
 
     @cached_property
     def _places(self) -> BYTES:
@@ -243,15 +239,16 @@ class PixelStream:
                 for name, n, all_ in zip(names, took, counts, strict=True)
             )
             self.say(
-                f"{counts.sum():,} labelled {self.split} pixels, {took.sum():,} drawn, as many as fit into "
-                f"{self.memory / 2**20:,.0f} MiB: {shares}"
+                f"{counts.sum():,} labelled {self.split} pixels, {took.sum():,} drawn, as many as "
+                f"fit into {self.memory / 2**20:,.0f} MiB: {shares}"
             )
 
 
-def quotas(counts: NUMBERS, cap: int) -> NUMBERS:
+def quotas(counts: NUMBERS, cap: int, alike: float = 0.5) -> NUMBERS:
     """How many pixels of each class are drawn, `cap` at most in all (and one of each class).
 
-    Half is shared out by the counts and half alike; what a class cannot take goes to the others.
+    The part `alike` is shared out alike, the rest by the counts; what a class cannot take goes to
+    the others.
     """
     if counts.sum() <= cap:
         return counts.copy()
@@ -260,11 +257,11 @@ def quotas(counts: NUMBERS, cap: int) -> NUMBERS:
         room = wanted < counts
         left = cap - wanted.sum()
         by_count = np.where(room, counts, 0) / counts[room].sum()
-        wanted += left * 0.5 * (by_count + room / room.sum())
+        wanted += left * ((1 - alike) * by_count + alike * room / room.sum())
         if (wanted <= counts).all():
             break
         wanted = np.minimum(wanted, counts)
-    return np.maximum(np.floor(wanted + 1e-9).astype(np.int64), 1)
+    return np.minimum(np.maximum(np.floor(wanted + 1e-9).astype(np.int64), 1), counts)
 
 
 def class_weights(
@@ -290,8 +287,16 @@ def class_weights(
     return np.array([codes.get(legend.codes[index], 1.0) for index in present])
 
 
-def _shuffled(batches: Sequence[Pixels], rng: np.random.Generator) -> Pixels:
+def _shuffled(batches: list[Pixels], rng: np.random.Generator) -> Pixels:
+    """All pixels of batches in random order; the batches are used up."""
     total = sum(len(batch.y) for batch in batches)
-    order = rng.permutation(total)
-    x, y, weight = (np.concatenate(values)[order] for values in zip(*batches, strict=True))
+    places = rng.permutation(total)
+    x = np.empty((total, batches[0].x.shape[1]), np.float32)
+    y, weight = np.empty(total, np.uint8), np.empty(total, np.float32)
+    start = 0
+    while batches:
+        batch = batches.pop(0)
+        to = places[start : start + len(batch.y)]
+        x[to], y[to], weight[to] = batch
+        start += len(batch.y)
     return Pixels(x, y, weight)
