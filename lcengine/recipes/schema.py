@@ -256,9 +256,12 @@ def _explained(error: ValidationError, parents: tuple[str, ...], known: Sequence
     return "; ".join(said.values())
 
 
+_TAGS = re.compile(r"int|float|str|bool|dict|.*\[.*")
+
+
 def _keys(loc: Sequence[int | str]) -> list[str]:
     """The keys of a place; pydantic also names there which member of a union it tried."""
-    return [str(key) for key in loc if re.fullmatch(r"[A-Za-z0-9_-]+", str(key)) and key != "dict"]
+    return [str(key) for key in loc if not _TAGS.fullmatch(str(key))]
 
 
 def _members(place: Sequence[str]) -> list[str]:
