@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import shapely
+from distributed import Client, LocalCluster
 from made_products import bands, labels, publish
 from odc.geo.geom import Geometry
 from PIL import Image
@@ -17,7 +18,6 @@ from sklearn import metrics as sk
 from lcengine import jobs, samples, store
 from lcengine.aoi import LONLAT, Aoi
 from lcengine.classmap import save_classes
-from lcengine.cluster import connect
 from lcengine.errors import InputError
 from lcengine.evaluate import picture, task
 from lcengine.evaluate.legends import match
@@ -177,6 +177,14 @@ class TestTiles:
         with pytest.raises(InputError, match="covers no part of the map"):
             plan_evaluation(mapped, away)
 
+    def test_codes_without_a_class_are_named(self, pair, tmp_path):
+        _, truth, mapped, _ = pair
+        strange = truth.copy()
+        strange[40, 50] = 77
+        reference = labels(tmp_path / "strange.zarr", grid_of(), strange, LEGEND)
+        with pytest.raises(InputError, match="1 pixels have a code that legend made has not: 77"):
+            by_tiles(plan_evaluation(mapped, reference))
+
     def test_a_map_made_anew_is_noticed(self, pair, tmp_path):
         said, truth, mapped, _ = pair
         path = tmp_path / "truth.tif"
@@ -249,15 +257,22 @@ class TestLegends:
 
 
 @pytest.fixture(scope="module")
-def store_of_samples(pair, tmp_path_factory):
+def client():
+    with LocalCluster(
+        n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None
+    ) as cluster, Client(cluster) as found:  # fmt: skip
+        yield found
+
+
+@pytest.fixture(scope="module")
+def store_of_samples(pair, client, tmp_path_factory):
     """Samples of the reference in blocks of 48 pixels, patches 8 pixels apart."""
     folder = tmp_path_factory.mktemp("samples")
     image = publish(folder / "s2.zarr", grid_of(), bands(("red", "nir"), (HEIGHT, WIDTH)))
     spec = samples.SampleSpec(8, block=24, buffer=6, fractions=(0.5, 0.2, 0.3), seed=4)
     source = samples.open_stack({"s2": image}, pair[3])
     plan = samples.plan_samples(source, spec)
-    with connect("local:workers=1,threads=1") as client:
-        return jobs.run(plan, folder / "samples.zarr", client=client), plan
+    return jobs.run(plan, folder / "samples.zarr", client=client), plan
 
 
 class TestSplit:
@@ -306,7 +321,19 @@ class TestSplit:
             plan_evaluation(mapped, reference, blocks=replace(blocks, crs="EPSG:32632"))
 
 
-def test_through_the_engine_and_the_command(pair, store_of_samples, run, tmp_path):
+def test_through_the_engine(pair, client, tmp_path):
+    said, truth, mapped, reference = pair
+    plan = plan_evaluation(mapped, reference)
+    output = jobs.run(plan, tmp_path / "report.zarr", client=client)
+    found = store.stored(output)
+    for name, values in by_tiles(plan)[0].items():
+        np.testing.assert_array_equal(found[name], values)
+    equal(Accuracy.from_json(json.loads(store.sidecar(output, task.ACCURACY))), oracle(said, truth))
+    assert not store.verify(output).faults
+
+
+@pytest.mark.slow
+def test_the_command(pair, store_of_samples, run, tmp_path):
     said, truth, mapped, reference = pair
     output = tmp_path / "report.zarr"
     command = ["evaluate", mapped, "--reference", reference, "-o", output]
@@ -334,7 +361,6 @@ def test_through_the_engine_and_the_command(pair, store_of_samples, run, tmp_pat
     facts = json.loads(text)
     assert (code, facts["split"]) == (0, "test")
     assert 0 < facts["pixels"] < (truth != 255).sum() / 2
-    assert not store.verify(output).faults
 
 
 def test_commands_that_cannot_be(pair, run, tmp_path):

@@ -35,8 +35,6 @@ from lcengine.errors import LcengineError
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C or SIGTERM; the same command resumes."""
-_RESUMED = ("composite", "labels", "samples", "train", "predict", "evaluate", "retry")
-"""Commands of which finished tiles are kept."""
 
 
 class Group(TyperGroup):
@@ -50,7 +48,8 @@ class Group(TyperGroup):
             raise  # the command line's own ways out; a broken pipe is `| head`
         except KeyboardInterrupt:
             kept = "; finished tiles are kept, run the same command again to resume"
-            resumable = ctx.invoked_subcommand in _RESUMED
+            making = ("composite", "evaluate", "labels", "predict", "retry", "samples", "train")
+            resumable = ctx.invoked_subcommand in making
             complain(f"interrupted{kept if resumable else ''}")
             raise typer.Exit(INTERRUPTED) from None
         except Exception as error:  # the last line before the user
