@@ -153,10 +153,26 @@ def test_another_recipe_is_refused(world, client, tmp_path):
 def test_samples_that_are_there_are_taken(world, trained, tmp_path):
     file = tmp_path / "second.toml"
     file.write_text(f'[samples]\npath = "{trained.samples}"\n[model]\nkind = "forest"\ntrees = 5\n')
-    made = recipes.train(recipes.read(file))
+    made = recipes.train(recipes.read(file, ["output.importance=2"]))
     assert not (made.folder / "samples.zarr").exists()
+    worth = {entry["name"]: entry["drop"] for entry in made.report["importance"]["features"]}
+    assert worth["red"] > 0.3  # it tells the class
+    assert worth["nir"] < 0.1
+    assert (made.folder / "importance.png").exists()
     assert made.accuracy["test"].pixels == trained.accuracy["test"].pixels
     assert made.accuracy["test"].overall > 0.8
+
+
+def test_a_bag_of_colors_is_trained_and_measured(trained, tmp_path):
+    file = tmp_path / "bag.toml"
+    kind = 'kind = "bag-of-colors"\nbands = ["red", "nir"]\ncolors = 8\nsegments = 4\nrounds = 5\n'
+    kind += 'classifier = { kind = "forest", trees = 5 }\n'
+    file.write_text(f'[samples]\npath = "{trained.samples}"\n[model]\n{kind}')
+    made = recipes.train(recipes.read(file))
+    assert made.accuracy["test"].pixels == trained.accuracy["test"].pixels
+    assert made.accuracy["test"].overall > 0.6
+    with pytest.raises(InputError, match=r"output\.importance is of features of pixels"):
+        recipes.read(file, ["output.importance=2"])
 
 
 def test_what_a_model_cannot_do_names_the_recipe(world, trained, tmp_path):

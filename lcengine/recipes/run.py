@@ -17,6 +17,8 @@ from lcengine.evaluate.picture import matrix
 from lcengine.legends import legends
 from lcengine.metrics import Accuracy, Reliability
 from lcengine.models import ModelRef, Training
+from lcengine.models.importance import importance
+from lcengine.models.pixels import PixelPredictor
 from lcengine.recipes.assess import assess
 from lcengine.recipes.schema import DataTable, Recipe
 from lcengine.samples.sampleset import SampleSet
@@ -25,6 +27,7 @@ from lcengine.store import differences
 
 SAMPLES, MODEL, REPORT = "samples.zarr", "model", "report.json"
 PICTURE = "confusion-{}.png"
+IMPORTANCE = "importance.png"
 HELD_OUT = ("val", "test")
 
 Say = Callable[[str], None]
@@ -60,9 +63,9 @@ def train(
 ) -> Trained:
     """Cut the samples of a recipe, fit its model, and say how good it is.
 
-    Writes `samples.zarr`, the model in `model`, `report.json` and a confusion matrix of each split
-    to `folder` (default: the recipe's). The same recipe goes on where it stopped, and does nothing
-    where all is there. `say` hears what a user should know.
+    Writes `samples.zarr`, the model in `model`, `report.json` and pictures (a confusion matrix of
+    each split, importance of features) to `folder` (default: the recipe's). The same recipe goes
+    on where it stopped, and does nothing where all is there. `say` hears what a user should know.
 
     Raises `InputError` for what the recipe cannot mean, `StoreError` where the folder holds what
     another recipe made (unless `restart`), and what `jobs.run` raises.
@@ -93,13 +96,15 @@ def train(
         predictor.spec, metrics={split: _brief(*both) for split, both in measured.items()}
     )
     ref = models.save(predictor, place / MODEL)
-    report = {
+    report: dict[str, Any] = {
         "identity": identity,
         "model": {"kind": recipe.kind, "sha256": ref.sha256},
         "samples": {"path": path, "splits": found.facts.get("splits", found.splits)},
         "accuracy": {split: accuracy.to_json() for split, (accuracy, _) in measured.items()},
         "reliability": {split: curve.to_json() for split, (_, curve) in measured.items()},
     }
+    if recipe.output.importance:
+        report["importance"] = _importance(recipe, predictor, found, place)
     for split, (accuracy, _) in measured.items():
         _write(place / PICTURE.format(split), matrix(accuracy))
     _write(place / REPORT, json.dumps(report, indent=1, ensure_ascii=False).encode())
@@ -185,6 +190,29 @@ def _fitted(recipe: Recipe, found: SampleSet, say: Say) -> models.Predictor:
         return models.kind(recipe.kind).fit(found, recipe.options, training)
     except InputError as error:
         raise InputError(f"{recipe.file}: {error}") from error
+
+
+def _importance(
+    recipe: Recipe, predictor: models.Predictor, found: SampleSet, place: Path
+) -> dict[str, Any]:
+    """What each feature is worth, measured on the first split that was not fitted to."""
+    assert isinstance(predictor, PixelPredictor)  # the recipe was checked
+    held_out = [split for split in HELD_OUT if split in found.splits]
+    if not held_out:
+        raise InputError(
+            f"{recipe.file}: output.importance needs val or test samples, and there are none; "
+            "make some, or leave it out"
+        )
+    told = importance(
+        predictor,
+        found,
+        split=held_out[0],
+        repeats=recipe.output.importance,
+        seed=recipe.objective.seed,
+        memory=recipe.objective.memory,
+    )
+    told.picture(place / IMPORTANCE)
+    return told.to_json()
 
 
 def _brief(accuracy: Accuracy, curve: Reliability) -> dict[str, Any]:

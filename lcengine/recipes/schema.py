@@ -47,6 +47,7 @@ from pydantic import (
 
 from lcengine import models
 from lcengine.errors import InputError
+from lcengine.models.pixels import PixelKind
 from lcengine.reader import Resampling
 from lcengine.samples.spec import SampleSpec
 
@@ -171,6 +172,10 @@ def read(path: str | Path, settings: Sequence[str] = ()) -> Recipe:
         _set(tables, setting)
     found = _validated(_Tables, tables, file)
     kind, options = _model(found.model, file)
+    if found.output.importance and not isinstance(models.kind(kind), PixelKind):
+        raise InputError(
+            f"{file}: output.importance is of features of pixels, and {kind} has none; leave it out"
+        )
     samples = _samples(found, file)
     return Recipe(file, found.data, samples, kind, options, found.objective, found.output)
 
