@@ -232,6 +232,21 @@ class Reliability:
             _ratio(np.bincount(place, right, bins), counts),
         )
 
+    def __add__(self, other: Reliability) -> Reliability:
+        """Both together; `InputError` for curves of other bins."""
+        if len(other.counts) != len(self.counts):
+            raise InputError(
+                f"reliabilities have {len(self.counts)} and {len(other.counts)} bins; only those "
+                "of the same bins can be added"
+            )
+        counts = self.counts + other.counts
+        sums = [
+            np.nan_to_num(getattr(self, name)) * self.counts
+            + np.nan_to_num(getattr(other, name)) * other.counts
+            for name in ("confidence", "accuracy")
+        ]
+        return Reliability(counts, _ratio(sums[0], counts), _ratio(sums[1], counts))
+
     @property
     def error(self) -> float:
         """Expected calibration error: the mean gap of both, by pixels; NaN without any."""
