@@ -312,7 +312,7 @@ def test_indices_of_composites_by_several_methods():
         expected = FORMULAS["ndvi"]({"nir": values[nir], "red": values[f"red_{name}"]})
         got = by_name(features, arrays)[f"ndvi_{name}"]
         np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
-    with pytest.raises(InputError, match="needs bands nir, red .* take ndvi_median or ndvi_p90"):
+    with pytest.raises(InputError, match=r"needs bands nir, red .* take ndvi_median or ndvi_p90"):
         Features.parse(["ndvi"], [entry])
     with pytest.raises(InputError, match="needs bands nir_p10, red_p10 of one source"):
         Features.parse(["ndvi_p10"], [entry])
