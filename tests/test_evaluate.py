@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+import geopandas as gpd
 import numpy as np
 import pytest
 import shapely
@@ -22,7 +23,7 @@ from lcengine.errors import InputError
 from lcengine.evaluate import picture, task
 from lcengine.evaluate.legends import match
 from lcengine.evaluate.plan import EvaluatePlan, plan_evaluation
-from lcengine.evaluate.split import split_blocks
+from lcengine.evaluate.split import split_pixels
 from lcengine.grid import Grid
 from lcengine.legends import Entry, Legend, legend
 from lcengine.locate import Window
@@ -281,7 +282,7 @@ class TestSplit:
     def test_pixels_are_apart_from_other_splits(self, pair, store_of_samples):
         said, truth, mapped, reference = pair
         path, plan = store_of_samples
-        found = {name: split_blocks(path, name) for name in ("train", "val", "test")}
+        found = {name: split_pixels(path, name) for name in ("train", "val", "test")}
         whole = Window(0, 0, HEIGHT, WIDTH)
         masks = {name: blocks.inside(grid_of(), whole) for name, blocks in found.items()}
         table = plan.table.to_pandas()
@@ -293,7 +294,7 @@ class TestSplit:
                     assert mask[row : row + 8, col : col + 8].all()
                 else:
                     assert not mask[near].any()
-        plan = plan_evaluation(mapped, reference, blocks=found["test"])
+        plan = plan_evaluation(mapped, reference, split=found["test"])
         _, facts, accuracy = by_tiles(plan)
         equal(accuracy, oracle(said, truth, masks["test"]))
         assert facts["split"] == "test"
@@ -301,7 +302,7 @@ class TestSplit:
 
     def test_finer_pixels_lie_in_the_same_blocks(self, store_of_samples):
         path, _ = store_of_samples
-        blocks = split_blocks(path, "test")
+        blocks = split_pixels(path, "test")
         own = blocks.inside(grid_of(), Window(0, 0, HEIGHT, WIDTH))
         fine = grid_of(height=2 * HEIGHT, width=2 * WIDTH, size=5.0)
         found = blocks.inside(fine, Window(0, 0, 2 * HEIGHT, 2 * WIDTH))
@@ -309,16 +310,45 @@ class TestSplit:
         part = blocks.inside(fine, Window(31, 17, 60, 80))
         np.testing.assert_array_equal(part, found[31:91, 17:97])
 
-    def test_what_has_no_such_blocks_is_refused(self, pair, store_of_samples):
+    def test_areas_less_what_training_gives_way_to(self, pair, client, tmp_path):
+        said, truth, mapped, reference = pair
+        image = publish(tmp_path / "s2.zarr", grid_of(), bands(("red",), (HEIGHT, WIDTH)))
+        halves = [("train", 0, 70), ("test", 70, 130)]
+        boxes = [shapely.box(LEFT + 10 * a, TOP - 1500, LEFT + 10 * b, TOP) for _, a, b in halves]
+        names = {"split": [name for name, *_ in halves]}
+        gpd.GeoDataFrame(names, geometry=boxes, crs=UTM).to_file(tmp_path / "areas.gpkg")
+        drawn = samples.areas.read_areas(tmp_path / "areas.gpkg")
+        spec = samples.SampleSpec(8, split="areas", areas=drawn, buffer=5)
+        plan = samples.plan_samples(samples.open_stack({"s2": image}, reference), spec)
+        path = jobs.run(plan, tmp_path / "samples.zarr", client=client)
+        window = Window(0, 0, HEIGHT, WIDTH)
+        test = split_pixels(path, "test")
+        mask = test.inside(grid_of(), window)
+        assert mask[:, 70:].all()
+        assert not mask[:, :70].any()
+        mask = split_pixels(path, "train").inside(grid_of(), window)
+        assert mask[:, :65].all()
+        assert not mask[:, 65:].any()
+        _, facts, accuracy = by_tiles(plan_evaluation(mapped, reference, split=test))
+        equal(accuracy, oracle(said, truth, np.arange(WIDTH) >= 70))
+        assert (facts["split"], facts["samples"]) == ("test", path)
+        # Of a map in another CRS: pixels by their centre.
+        other = Grid.from_aoi(Aoi.from_bbox(grid_of().lonlat_bounds()), crs=32632, resolution=10.0)
+        found = test.inside(other, Window(0, 0, *other.shape))
+        x, y = np.meshgrid(other.x(np.arange(other.shape[1])), other.y(np.arange(other.shape[0])))
+        x, y = Transformer.from_crs(32632, UTM, always_xy=True).transform(x, y)
+        np.testing.assert_array_equal(found, shapely.intersects_xy(boxes[1], x, y))
+
+    def test_what_has_no_such_pixels_is_refused(self, pair, store_of_samples):
         path, _ = store_of_samples
         _, _, mapped, reference = pair
         with pytest.raises(InputError, match="no split 'other'"):
-            split_blocks(path, "other")
+            split_pixels(path, "other")
         with pytest.raises(InputError, match="holds no samples"):
-            split_blocks(reference, "test")
-        blocks = split_blocks(path, "test")
+            split_pixels(reference, "test")
+        blocks = split_pixels(path, "test")
         with pytest.raises(InputError, match="in the CRS of the samples"):
-            plan_evaluation(mapped, reference, blocks=replace(blocks, crs="EPSG:32632"))
+            plan_evaluation(mapped, reference, split=replace(blocks, crs="EPSG:32632"))
 
 
 def test_through_the_engine(pair, client, tmp_path):

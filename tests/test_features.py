@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,9 @@ from hypothesis import strategies as st
 from lcengine.errors import InputError
 from lcengine.features import INDICES, Features
 from lcengine.features.dates import middles
+from lcengine.features.grammar import STATISTICS
 from lcengine.inputs import Input, observed
+from lcengine.kernels import temporal
 
 BANDS = ("blue", "green", "red", "rededge1", "rededge2", "nir", "swir16", "swir22")
 MONTHS = tuple(f"2018-{m:02}" for m in range(3, 11))
@@ -299,6 +302,22 @@ def test_without_texts_features_are_all_bands():
     )
 
 
+def test_indices_of_composites_by_several_methods():
+    bands = ("red_median", "nir_median", "red_p90", "nir08_p90", "red_p10")
+    entry = Input("s2", bands, "int16", FILL, (), 1e-4)
+    features, arrays = compute(["ndvi_p90", "ndvi_median"], entry)
+    assert features.names == ("ndvi_p90", "ndvi_median")
+    values = dict(zip(bands, truth(entry, arrays["s2"]), strict=True))
+    for name, nir in (("p90", "nir08_p90"), ("median", "nir_median")):
+        expected = FORMULAS["ndvi"]({"nir": values[nir], "red": values[f"red_{name}"]})
+        got = by_name(features, arrays)[f"ndvi_{name}"]
+        np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
+    with pytest.raises(InputError, match=r"needs bands nir, red .* take ndvi_median or ndvi_p90"):
+        Features.parse(["ndvi"], [entry])
+    with pytest.raises(InputError, match="needs bands nir_p10, red_p10 of one source"):
+        Features.parse(["ndvi_p10"], [entry])
+
+
 FEW = Input("few", ("red",), "int16", FILL, ("2018-04", "2018-05", "2018-06"), 1e-4)
 NAMED = Input("named", ("red",), "int16", FILL, ("wet", "dry", "cold", "hot"), 1e-4)
 
@@ -350,3 +369,34 @@ def test_middles_of_periods_follow_from_their_names(names, days):
 def test_names_without_dates_have_no_middles():
     assert middles(["2018-04", "wet season"]) is None
     assert middles(["2018-13-01"]) is None
+
+
+def test_the_docs_have_every_index_as_it_is():
+    page = (Path(__file__).resolve().parents[1] / "docs" / "features.md").read_text()
+    for index in INDICES.values():
+        low, high = index.limits
+        cells = (f"`{index.name}`", index.title, index.formula(), f"{low:g} … {high:g}")
+        assert f"| {' | '.join(cells)} | {index.source} |" in page
+    for statistic in STATISTICS:
+        assert f"`{statistic}`" in page
+
+
+def test_power_of_decibels_within_a_unit_of_the_last_place():
+    decibels = np.linspace(-90, 60, 4001, dtype=np.float32).reshape(1, -1)
+    found = np.empty_like(decibels)
+    temporal.to_power(decibels, found)
+    expected = 10 ** (decibels.astype(np.float64) / 10)
+    np.testing.assert_array_max_ulp(found, expected.astype(np.float32), 1)
+    for start in (1, 2, 3, 5):
+        part = np.empty_like(decibels[:, start:])
+        temporal.to_power(np.ascontiguousarray(decibels[:, start:]), part)
+        np.testing.assert_array_equal(part, found[:, start:])
+
+
+def test_dates_that_do_not_tell_the_pairs_apart_leave_the_mean():
+    """The same two days of each year: any wave would go through them."""
+    days = ("2018-04-01", "2018-10-01", "2019-04-01", "2019-10-01", "2020-04-01")
+    entry = Input("s", ("red",), "float32", None, tuple(f"{day}/{day}" for day in days))
+    values = np.array([0.2, 0.4, 0.21, 0.4, 0.2], np.float32).reshape(1, 5, 1, 1, 1)
+    found = Features.parse(["red:harmonic"], [entry]).compute({"s": values}).ravel()
+    np.testing.assert_allclose(found, [0.282, 0, 0, 0, 0, np.std(values)], atol=1e-6)

@@ -16,11 +16,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from made_products import bands, publish
+from made_products import bands, labels, publish
 from plain_model import LEGEND, plain
 
 import lcengine
-from lcengine import jobs, models, store
+from lcengine import jobs, models, samples, store
 from lcengine.errors import InputError, RunError, StoreError
 from lcengine.grid import Grid, Tile
 from lcengine.inputs import Input, Inputs, layers, observed
@@ -31,6 +31,9 @@ from lcengine.periods import PeriodRule
 from lcengine.predict import task
 from lcengine.predict import windows as cutting
 from lcengine.predict.plan import PredictPlan, plan_predict
+from lcengine.samples.plan import plan_samples
+from lcengine.samples.spec import SampleSpec
+from lcengine.samples.stack_source import open_stack
 
 LEFT, TOP, UTM = 600_000, 5_600_000, "EPSG:32631"
 NAMES = ("blue", "green", "red", "nir")
@@ -84,7 +87,7 @@ def model(made, inputs):
 @pytest.fixture(scope="module")
 def client():
     with distributed.LocalCluster(
-        n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None
+        n_workers=1, threads_per_worker=2, processes=False, dashboard_address=":0"
     ) as found, distributed.Client(found) as opened:  # fmt: skip
         yield opened
 
@@ -211,9 +214,13 @@ def test_windows_cover_every_tile_once_and_are_those_of_the_raster(patch, shape,
 def test_what_is_read_at_once_is_bounded():
     many = Input("a", tuple(f"b{i}" for i in range(100)), "float32", None, ("2018-01", "2018-02"))
     spec = ModelSpec("plain", (many,), LEGEND)
-    assert cutting.edge(spec) ** 2 * 812 <= cutting.BYTES
+    assert cutting.edge(spec) == 256  # two hundred layers of four bytes
     assert cutting.edge(replace(spec, patch=256)) == 256
-    assert cutting.edge(replace(spec, inputs=(), patch=100)) == 500
+    few = Input("a", ("red",), "uint8", 0)
+    assert cutting.edge(replace(spec, inputs=(few,))) == 512
+    assert cutting.edge(replace(spec, inputs=(few,), patch=100)) == 500
+    at_once = cutting.windows(spec, Window(0, 0, 512, 300))
+    assert {(w.height, w.width) for w in at_once} == {(218, 300), (76, 300)}
     assert cutting.common(Window(0, 0, 5, 5), Tile(0, 0, 0, 5, 0, 9, 9)) is None
 
 
@@ -481,10 +488,49 @@ class TestChecks:
             plan_predict(made["s2"], folder)
 
 
-def test_predicting_needs_no_library_of_training():
-    code = (
-        "import sys; from lcengine.predict import plan, task; import lcengine.models; "
-        "print([n for n in ('torch', 'sklearn', 'xgboost', 'lightgbm') if n in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+class TestTrained:
+    """From samples of a product to a map of it, with a kind that scikit-learn fits."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def trained(cls, made, client, tmp_path_factory):
+        """(product, labels as indices, folder of the model)"""
+        folder = tmp_path_factory.mktemp("trained")
+        grid = grid_of(256, 256)
+        layers = bands(("red", "nir"), grid.shape)
+        product = publish(folder / "s2.zarr", grid, layers)
+        red, nir = layers.values()
+        truth = np.where(nir > 6000, 2, (red > 3000).astype(np.uint8)).astype(np.uint8)
+        codes = np.array(LEGEND.codes, np.uint16)[truth]
+        labelled = labels(folder / "labels.zarr", grid, codes, LEGEND)
+        spec = SampleSpec(16, buffer=0, block=32, fractions=(0.6, 0.2, 0.2))
+        plan = plan_samples(open_stack({"s2": product}, labelled), spec)
+        found = samples.open(jobs.run(plan, folder / "samples.zarr", client=client))
+        kind = models.kind("logistic")
+        model = kind.fit(found, kind.options(), models.Training())
+        return product, truth, models.save(model, folder / "model").path
+
+    def test_its_map_is_that_of_the_labels(self, trained):
+        product, truth, folder = trained
+        plan = plan_predict(product, folder)
+        assert plan.spec.resolution == 10
+        label = by_tiles(plan)[0]["label"]
+        seen = label != 65535
+        assert 0.75 < seen.mean() < 0.85
+        assert (LEGEND.encode(label)[seen] == truth[seen]).mean() > 0.9
+        np.testing.assert_array_equal(label, expected(plan)[0])
+
+    def test_predicting_needs_no_library_of_training(self, trained):
+        """In a process that has none of them."""
+        product, _, folder = trained
+        code = (
+            "import sys; "
+            "sys.modules.update(dict.fromkeys(('torch', 'sklearn', 'xgboost', 'lightgbm'))); "
+            "from lcengine.predict import plan, task; "
+            f"found = plan.plan_predict({str(product)!r}, {folder!r}); "
+            "print(task.compute(found, 0, 0)[1]['predicted'])"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        )
+        assert int(done.stdout) > 0

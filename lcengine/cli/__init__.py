@@ -27,6 +27,7 @@ from lcengine.cli import (
     samples,
     search,
     sensors,
+    train,
     world,
 )
 from lcengine.cli.output import complain, show_warnings
@@ -107,6 +108,7 @@ app.command("export")(export.export)
 app.command("legends")(legends.legends)
 app.add_typer(labels.app, name="labels")
 app.command("samples", epilog=samples.choices())(samples.samples)
+app.command("train")(train.train)
 app.command("predict")(predict.predict)
 app.command("evaluate")(evaluate.evaluate)
 app.command("simulate")(world.simulate)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as jsonlib
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -38,7 +39,7 @@ CrosswalkText = Annotated[
 ]
 Samples = Annotated[
     str | None,
-    typer.Option("--samples", help="Compare in the blocks of a split of these samples alone."),
+    typer.Option("--samples", help="Compare the pixels of a split of these samples alone."),
 ]
 Split = Annotated[
     Literal["train", "val", "test"] | None,
@@ -62,7 +63,7 @@ def _plan(
     from lcengine.errors import InputError
     from lcengine.evaluate.legends import KNOWN
     from lcengine.evaluate.plan import plan_evaluation
-    from lcengine.evaluate.split import split_blocks
+    from lcengine.evaluate.split import split_pixels
 
     if split is not None and samples is None:
         raise InputError(f"--split {split} is of samples; give --samples")
@@ -71,7 +72,7 @@ def _plan(
         reference,
         legend=options.legend(legend),
         crosswalk=crosswalk if crosswalk in (None, KNOWN) else pairs(crosswalk, "--crosswalk"),
-        blocks=None if samples is None else split_blocks(samples, split or "test"),
+        split=None if samples is None else split_pixels(samples, split or "test"),
         aoi=options.area(None, aoi),
     )
 
@@ -117,11 +118,11 @@ def _show(accuracy: Accuracy) -> None:
 
     console = Console()
     console.print(accuracy.table())
-    console.print(
-        f"overall accuracy {100 * accuracy.overall:.1f} %, kappa {accuracy.kappa:.3f}, "
-        f"{accuracy.pixels:,} pixels",
-        highlight=False,
-    )
+    overall, kappa = accuracy.overall, accuracy.kappa
+    agree = "–" if isnan(overall) else f"{100 * overall:.1f} %"
+    beyond = "–" if isnan(kappa) else f"{kappa:.3f}"
+    line = f"overall accuracy {agree}, kappa {beyond}, {accuracy.pixels:,} pixels"
+    console.print(line, highlight=False)
 
 
 def remarks(facts: dict[str, Any]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as jsonlib
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -38,7 +39,13 @@ Stride = Annotated[
     int | None,
     typer.Option("--stride", help="Pixels from patch to patch (default: the patch)."),
 ]
-Split = Annotated[str, typer.Option("--split", help="block, or random, which leaks.")]
+Split = Annotated[
+    str | None, typer.Option("--split", help="block (default), or random, which leaks.")
+]
+AreasFile = Annotated[
+    Path | None,
+    typer.Option("--areas", help="Polygons with a column split: train, val or test."),
+]
 Block = Annotated[
     int | None, typer.Option("--block", help="Edge of a block in pixels (default: 4 patches).")
 ]
@@ -112,7 +119,8 @@ def _value(text: str) -> Any:
 def _spec(
     patch: Patch = 64,
     stride: Stride = None,
-    split: Split = "block",
+    split: Split = None,
+    areas: AreasFile = None,
     block: Block = None,
     buffer: Buffer = None,
     fractions: Fractions = "0.7,0.15,0.15",
@@ -125,13 +133,19 @@ def _spec(
     """The options that say which patches are taken, as a recipe."""
     from lcengine.samples.spec import SampleSpec
 
+    polygons = None
+    if areas is not None:
+        from lcengine.samples.areas import read_areas
+
+        polygons = read_areas(areas)
     return SampleSpec(
         patch=patch,
         stride=stride,
         block=block,
         buffer=buffer,
         fractions=_shares(fractions),
-        split=split,
+        split=split or ("block" if areas is None else "areas"),
+        areas=polygons,
         strategy=strategy,
         samples=samples,
         min_labelled=min_labelled,

@@ -18,7 +18,7 @@ from lcengine.crs import densify, project
 from lcengine.errors import InputError
 from lcengine.evaluate.legends import match
 from lcengine.evaluate.raster import ClassRaster, ClassReader, grid_of
-from lcengine.evaluate.split import SplitBlocks
+from lcengine.evaluate.split import SplitPixels
 from lcengine.grid import Grid
 from lcengine.inputs import address
 from lcengine.labels.coarse.maps import open_classes
@@ -48,14 +48,14 @@ DISAGREEMENT = Legend(
 class EvaluatePlan:
     """A map and a reference that workers open themselves, so their paths must be theirs too.
 
-    `grid`: of the map, with the polygon outside of which nothing counts. `blocks`: where else
-    nothing but counts.
+    `grid`: of the map, with the polygon outside of which nothing counts. `split`: outside of
+    whose pixels nothing counts either.
     """
 
     mapped: ClassRaster
     reference: ClassRaster
     grid: Grid
-    blocks: SplitBlocks | None
+    split: SplitPixels | None
     tiles: tuple[int, ...]
 
     kind: ClassVar[str] = "evaluate"
@@ -108,8 +108,8 @@ class EvaluatePlan:
     def counted(self, window: Window) -> npt.NDArray[np.bool_] | None:
         """Where pixels count at all; None: everywhere."""
         masks = [self.grid.inside(*window)]
-        if self.blocks is not None:
-            masks.append(self.blocks.inside(self.grid, window))
+        if self.split is not None:
+            masks.append(self.split.inside(self.grid, window))
         there = [mask for mask in masks if mask is not None]
         return np.asarray(np.logical_and.reduce(there)) if there else None
 
@@ -121,7 +121,7 @@ class EvaluatePlan:
             "mapped": self.mapped.to_json(),
             "reference": self.reference.to_json(),
             "grid": self.grid.to_dict(),
-            "blocks": None if self.blocks is None else self.blocks.to_json(),
+            "split": None if self.split is None else self.split.to_json(),
             "tiles": list(self.tiles),
         }
 
@@ -129,12 +129,12 @@ class EvaluatePlan:
     def from_json(cls, data: Mapping[str, Any]) -> EvaluatePlan:
         """Inverse of `to_json`."""
         legend = Legend.from_json(data["legend"])
-        blocks = data["blocks"]
+        split = data["split"]
         return cls(
             ClassRaster.from_json(data["mapped"], legend),
             ClassRaster.from_json(data["reference"], legend),
             Grid.from_dict(data["grid"]),
-            None if blocks is None else SplitBlocks.from_json(blocks),
+            None if split is None else SplitPixels.from_json(split),
             tuple(data["tiles"]),
         )
 
@@ -145,7 +145,7 @@ def plan_evaluation(
     *,
     legend: Legend | None = None,
     crosswalk: str | Mapping[str, str] | None = None,
-    blocks: SplitBlocks | None = None,
+    split: SplitPixels | None = None,
     aoi: Aoi | None = None,
 ) -> EvaluatePlan:
     """Freeze the comparison of a map with a reference for `lcengine.jobs.run`.
@@ -155,7 +155,7 @@ def plan_evaluation(
         reference: Likewise; of another grid the pixel nearest to each centre is taken.
         legend: Classes of a reference that is a GeoTIFF, by default its own colour table.
         crosswalk: See `lcengine.evaluate.legends.match`.
-        blocks: Compare in the blocks of a split of samples alone, see `split.split_blocks`.
+        split: Compare the pixels of a split of samples alone, see `split.split_pixels`.
         aoi: Compare inside of it alone.
 
     Raises:
@@ -166,8 +166,8 @@ def plan_evaluation(
     _, own = open_classes(mapped)
     _, other = open_classes(reference, legend)
     matched = match(own, other, crosswalk)
-    if blocks is not None:
-        blocks.check(grid)
+    if split is not None:
+        split.check(grid)
     tiles = tuple(tile.index for tile in grid.tiles() if grid.touches(tile))
     if not tiles:
         raise InputError(f"the area meets no part of {os.fspath(mapped)}; give one inside the map")
@@ -175,7 +175,7 @@ def plan_evaluation(
         ClassRaster(address(mapped), version_of(address(mapped)), matched.mapped),
         ClassRaster(address(reference), version_of(address(reference)), matched.reference),
         grid,
-        blocks,
+        split,
         tiles,
     )
     _ = plan.readers  # refuses what cannot be compared before anything runs

@@ -50,14 +50,7 @@ def features(
     """
     entries = _entries(data, sources)
     recipe = Features.parse(texts, [entry.input for entry in entries])
-    first = entries[0].bands[0]
-    for entry in entries:
-        for axis in _AXES:
-            if not np.array_equal(entry.bands[0][axis].values, first[axis].values):
-                raise InputError(
-                    f"source {entry.input.name!r} has other {axis} than {entries[0].input.name!r}; "
-                    "put them on one grid with lcengine.stack"
-                )
+    _check_place(entries)
     # Sources have times of their own, which must not be joined by their labels.
     axes = [[f"time_{e.input.name}"] if e.input.times else [] for e in entries for _ in e.bands]
     arrays = [
@@ -75,6 +68,7 @@ def features(
         dask_gufunc_kwargs={"output_sizes": {"feature": len(recipe.names)}},
         keep_attrs=False,
     )
+    first = entries[0].bands[0]
     kept = {n: first[n] for n in ("y", "x", "spatial_ref") if n in first.coords}
     layers = {name: found.isel(feature=i) for i, name in enumerate(recipe.names)}
     return xr.Dataset(layers).assign_coords(kept)
@@ -106,6 +100,17 @@ class _Block:
             else:
                 arrays[entry.name] = np.stack(bands)[np.newaxis]
         return np.moveaxis(self.recipe.compute(arrays)[:, 0], 0, -1)
+
+
+def _check_place(entries: Sequence[_Entry]) -> None:
+    first = entries[0].bands[0]
+    for entry in entries:
+        for axis in _AXES:
+            if not np.array_equal(entry.bands[0][axis].values, first[axis].values):
+                raise InputError(
+                    f"source {entry.input.name!r} has other {axis} than {entries[0].input.name!r}; "
+                    "put them on one grid with lcengine.stack"
+                )
 
 
 def _whole(array: xr.DataArray, axis: Sequence[str]) -> xr.DataArray:

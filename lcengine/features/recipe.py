@@ -114,13 +114,15 @@ class _Source:
             there = seen[start : start + most]
             if not there.any():
                 continue
+            gone = None if there.all() else ~there
             strip = self._load(stored, start, there.size)
             for term, own in self.terms:
                 series = self._series(term, strip, there)
                 for at, one in own:
                     row = out[at, start : start + there.size]
                     series.take(one.reduction, row)
-                    row[~there] = np.nan
+                    if gone is not None:
+                        row[gone] = np.nan
 
     def _load(self, stored: npt.NDArray[Any], start: int, count: int) -> FLOAT:
         """The bands of a strip as float32 (band, time, pixel)."""

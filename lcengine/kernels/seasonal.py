@@ -21,7 +21,9 @@ INT = npt.NDArray[np.int64]
 SPARE: Final = 2
 """A fit of k pairs takes at least 2k + `SPARE` observations: one more than it has coefficients."""
 
-_DEPENDENT: Final = 1e-6  # share of a column's energy that the columns before it leave over
+_DEPENDENT: Final = 1e-3
+"""Least mean square of a column that the columns before it leave over: with less, noise of the
+observations would grow more than about thirty times over the root of their number."""
 _HALVINGS: Final = 3
 _TERMS: Final = 10
 
@@ -57,7 +59,7 @@ def _factor(energy: DOUBLE, p: int, size: int, lower: DOUBLE) -> int:
                 total -= lower[i, k] * lower[j, k]
             if i > j:
                 lower[i, j] = total / lower[j, j]
-            elif total > _DEPENDENT * energy[place, p]:
+            elif total > _DEPENDENT * energy[0, p]:  # the first is how many there are
                 lower[i, i] = math.sqrt(total)
             else:
                 return i

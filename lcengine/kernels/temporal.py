@@ -22,7 +22,7 @@ _NAN: Final = np.float32(np.nan)
 _INF: Final = np.float32(np.inf)
 _ZERO: Final = np.float32(0)
 _HALF_DECADE: Final = math.log2(10) / 10
-_EXPONENT: Final = 300
+_EXPONENT: Final = 100  # of 2: 300 dB, and far from what float32 holds
 _POWERS: Final = 2.0 ** np.arange(-_EXPONENT, _EXPONENT + 1)
 _SERIES: Final = np.array([math.log(2) ** k / math.factorial(k) for k in range(15)][::-1])
 
@@ -107,7 +107,9 @@ def count(series: FLOAT, out: INT) -> None:
 def fill_gaps(series: FLOAT, days: DOUBLE, out: FLOAT) -> None:
     """Missing values from a line in time between their neighbours, at the ends the nearest one."""
     times = series.shape[0]
-    out[:] = series
+    for t in range(times):  # an assignment of the whole takes seconds to compile
+        for p in range(series.shape[1]):
+            out[t, p] = series[t, p]
     for p in range(series.shape[1]):
         last = -1
         for t in range(times):

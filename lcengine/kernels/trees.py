@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lcengine.kernels._jit import kernel
+from lcengine.kernels.scores import exp32
 
 LEAF: Final = 0xFF800001
 """Key of a leaf with values in row 0: that of infinity, plus one."""
@@ -35,14 +36,8 @@ PLACES = npt.NDArray[np.int64]
 FLOAT = npt.NDArray[np.float32]
 DOUBLE = npt.NDArray[np.float64]
 
-_LOG2E: Final = 1.4426950408889634
-_LN2_HIGH: Final = (
-    0.6931471803691238  # its lower bits are 0: exact times a whole number below 2**11
-)
-_LN2_LOW: Final = 1.9082149292705877e-10
-_LEAST: Final = -700.0
-_TERMS: Final = 13
-"""Of the exponential's series, within ±ln 2 / 2: the next one is below 1e-17."""
+_LEAST: Final = np.float32(-87.0)
+"""Where `exp32` ends: 1.6e-38."""
 
 
 @kernel
@@ -221,35 +216,18 @@ def margins(
 
 
 @kernel
-def _exponential(value: float) -> float:
-    """e to a number of at most 0, within 1e-15 of it; 0 below -700.
-
-    Own arithmetic, because the library's differs between machines, and between the vectorised part
-    of a loop and its rest.
-    """
-    if not value > _LEAST:
-        return 0.0
-    whole = np.floor(value * _LOG2E + 0.5)
-    rest = (value - whole * _LN2_HIGH) - whole * _LN2_LOW
-    out = 1.0
-    for term in range(_TERMS, 0, -1):
-        out = 1.0 + out * rest / term
-    for _ in range(int(-whole)):
-        out *= 0.5
-    return out
-
-
-@kernel
 def softmax(margins: DOUBLE, out: FLOAT) -> None:
-    """Probabilities (class, pixel) float32 of margins (class, pixel), which are used up."""
+    """Probabilities (class, pixel) float32 of margins (class, pixel), within 1e-6."""
     classes, pixels = margins.shape
+    shares = np.empty(classes, np.float64)
     for pixel in range(pixels):
         most = margins[0, pixel]
         for index in range(1, classes):
             most = max(most, margins[index, pixel])
         total = 0.0
         for index in range(classes):
-            margins[index, pixel] = _exponential(margins[index, pixel] - most)
-            total += margins[index, pixel]
+            below = np.float32(margins[index, pixel] - most)
+            shares[index] = exp32(below) if below > _LEAST else 0.0
+            total += shares[index]
         for index in range(classes):
-            out[index, pixel] = margins[index, pixel] / total
+            out[index, pixel] = shares[index] / total

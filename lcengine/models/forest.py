@@ -89,6 +89,10 @@ def fit(
         n_jobs=training.threads,
         warm_start=True,
     )
+    if weight is not None and (weight == weight[0]).all():
+        weight = (
+            None  # scikit-learn draws by weights, which are other samples even if all are alike
+        )
     packing = Packing(x.shape[1])
     for done in range(0, options.trees, training.threads):
         stop = min(done + training.threads, options.trees)

@@ -19,7 +19,7 @@ from pydantic import Field
 from lcengine.errors import InputError
 from lcengine.models.boosting import Boosted
 from lcengine.models.pixels import PixelOptions, pixel_kind
-from lcengine.models.predictor import Training
+from lcengine.models.predictor import Files, State, Training
 from lcengine.models.stream import Pixels, PixelStream
 from lcengine.models.trees import Packing, Tree
 
@@ -89,7 +89,7 @@ def fit(
             held = library.ExtMemQuantileDMatrix(
                 _batches(library, validation, f"{cache}/v"), ref=data, **settings
             )
-            stop = library.callback.EarlyStopping(options.patience, save_best=True)
+            stop = library.callback.EarlyStopping(rounds=options.patience, save_best=True)
             stops = {"evals": [(held, "val")], "verbose_eval": False, "callbacks": [stop]}
         booster = library.train(
             _parameters(classes, options, training), data, options.rounds, **stops
@@ -172,4 +172,10 @@ def _fit_pixels(pixels: PixelStream, options: XGBoostOptions, training: Training
     return fit(pixels, pixels.other("val"), len(pixels.present), options, training)
 
 
-KIND = pixel_kind("xgboost", XGBoostOptions, _fit_pixels, Boosted.restore)
+def _restore(arrays: State, files: Files) -> Boosted:
+    if not files.get(FILE, b"").startswith(b"{"):
+        raise InputError(f"the model's {FILE} is absent or no UBJSON; copy the model again")
+    return Boosted.restore(arrays, files)
+
+
+KIND = pixel_kind("xgboost", XGBoostOptions, _fit_pixels, _restore)

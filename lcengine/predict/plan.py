@@ -7,7 +7,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from threading import Lock
 from typing import Any, ClassVar
 
 import lcengine
@@ -29,8 +28,6 @@ SCORES = {
     ENTROPY: "entropy of the probabilities: 0 sure, 1 undecided",
     MARGIN: "greatest probability minus the second greatest: 0 undecided, 1 sure",
 }
-
-_loading = Lock()
 
 
 @dataclass(frozen=True)
@@ -94,14 +91,9 @@ class PredictPlan:
         """The products on the grid, ready to be read."""
         return Inputs(self.layers, self.grid)
 
-    @property
-    def predictor(self) -> Predictor:
-        """The model, loaded once; `InputError` where it is another one since."""
-        with _loading:  # threads of a worker begin together, and a forest may fill a memory
-            return self._predictor
-
     @cached_property
-    def _predictor(self) -> Predictor:
+    def predictor(self) -> Predictor:
+        """The model; `InputError` where it is another one since."""
         return self.model.load(self.read)
 
     def to_json(self) -> dict[str, Any]:

@@ -14,7 +14,9 @@ from lcengine.models import ModelSpec
 BLOCK = 512
 """Edge in pixels of what is read at once, where a model does not ask for more."""
 BYTES = 2**26
-"""Of the pixels read at once and their probabilities."""
+"""Of the pixels read at once."""
+PIXELS = 2**16
+"""Given to a model of pixels at once: its features take more than what they are made of."""
 
 
 def reads(spec: ModelSpec, shape: tuple[int, int], tile: Tile) -> Iterator[Window]:
@@ -36,21 +38,25 @@ def reads(spec: ModelSpec, shape: tuple[int, int], tile: Tile) -> Iterator[Windo
 
 def windows(spec: ModelSpec, read: Window) -> Iterator[Window]:
     """What goes into the model together, of what was read."""
+    height = width = spec.patch
     if spec.patch == 1:
-        yield read
-        return
-    for y in range(read.y0, read.y0 + read.height, spec.patch):
-        for x in range(read.x0, read.x0 + read.width, spec.patch):
-            height = min(spec.patch, read.y0 + read.height - y)
-            yield Window(y, x, height, min(spec.patch, read.x0 + read.width - x))
+        height, width = max(PIXELS // read.width, 1), read.width
+    bottom, right = read.y0 + read.height, read.x0 + read.width
+    for y in range(read.y0, bottom, height):
+        for x in range(read.x0, right, width):
+            yield Window(y, x, min(height, bottom - y), min(width, right - x))
 
 
 def edge(spec: ModelSpec) -> int:
-    """Edge in pixels of a read: within `BLOCK` and `BYTES`, and whole windows of the model."""
-    stored = sum(math.prod(e.lead) * np.dtype(e.dtype).itemsize for e in spec.inputs)
-    each = stored + 4 * len(spec.legend.classes)
-    fits = min(BLOCK, max(math.isqrt(BYTES // each), 16))
-    return max(fits // spec.patch, 1) * spec.patch
+    """Edge in pixels of a read: within `BLOCK` and `BYTES`, and whole windows of the model.
+
+    A power of two for models of pixels, so that few chunks of a product are read twice.
+    """
+    each = sum(math.prod(e.lead) * np.dtype(e.dtype).itemsize for e in spec.inputs)
+    fits = min(BLOCK, math.isqrt(BYTES // each))
+    if spec.patch > 1:
+        return max(fits // spec.patch, 1) * spec.patch
+    return 1 << max(fits.bit_length() - 1, 4)
 
 
 def common(window: Window, tile: Tile) -> Window | None:

@@ -105,9 +105,11 @@ def _in_blocks(size: int, origin: float, spec: SampleSpec) -> Axis:
 
 
 def _everywhere(size: int, origin: float, spec: SampleSpec) -> Axis:
-    """Patches from the scene's corner on, all in one block."""
+    """Patches from the scene's corner on: in one block, with areas in the cell they begin in."""
     starts = np.arange(0, size - spec.patch + 1, spec.step, dtype=np.int64)
-    return Axis(starts, np.zeros_like(starts), math.floor(origin + _SNAP))
+    whole = math.floor(origin + _SNAP)
+    blocks = np.zeros_like(starts) if spec.areas is None else (starts + whole) // spec.edge
+    return Axis(starts, blocks, whole)
 
 
 def choose(spec: SampleSpec, keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint8]:
