@@ -133,7 +133,8 @@ class TestBagOfColors(PredictorContract):
     """Of validation patches, the last of them without any pixel."""
 
     @pytest.fixture(scope="class")
-    def case(self, fitted):
+    @classmethod
+    def case(cls, fitted):
         samples, predictor, _ = fitted
         arrays = samples.read(samples.split("val"))
         inputs = {"s2": arrays["s2"]}
