@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import dask
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from made_products import bands, publish
 from sample_stores import sample_arrays, write_samples
 
 import lcengine
-from lcengine import inputs, store
+from lcengine import inputs, models, store
 from lcengine.errors import InputError
 from lcengine.features import Division, Vocabulary, bag_of_colors, clusters
 from lcengine.features.vocabulary import chosen, raw_planes
@@ -19,6 +21,9 @@ from lcengine.features.windows import Images, windows_of
 from lcengine.grid import Grid
 from lcengine.inputs import Input
 from lcengine.locate import Window
+from lcengine.models.bag import BagOfColors
+from lcengine.predict import task
+from lcengine.predict.plan import plan_predict
 from lcengine.samples import sampleset
 
 RGBN = ("red", "green", "blue", "nir")
@@ -216,3 +221,24 @@ def test_words_of_a_product_on_all_cpus_are_those_of_one_thread(paths, vocabular
     valid = np.ones(planes.shape[1:], bool)
     found = vocabulary.words(planes, valid, threaded=True)
     assert np.array_equal(found, vocabulary.words(planes, valid))
+
+
+def test_a_predicted_map_is_that_of_windows_whatever_the_tiles(paths, tmp_path):
+    """Windows of 100 pixels, tiles of 64 and 128: both read windows that they share."""
+    source = inputs.Inputs(inputs.layers({"image": paths[0]}), store.grid_of(paths[0]))
+    image = source.read(Window(0, 0, HEIGHT, WIDTH))["image"]
+    labels = (image[:, 0] > 4000).astype(np.uint8)
+    classifier = {"kind": "forest", "trees": 10}
+    bag = BagOfColors(12, 6, classifier, window=100, missing=-32768, bands=RGBN)
+    proba = bag.fit(image, labels).predict_proba(image)[0]
+    spec = replace(bag.predictor.spec, inputs=source.inputs, resolution=10.0)
+    folder = models.save(replace(bag.predictor, spec=spec), tmp_path / "model").path
+    valid = (image != -32768).all(axis=1)[0]
+    wanted = np.where(valid, np.array(spec.legend.codes)[proba.argmax(axis=0)], spec.legend.nodata)
+    for path in paths:
+        plan = plan_predict({"image": path}, folder)
+        found = np.zeros((HEIGHT, WIDTH), np.uint8)
+        for number in plan.tiles:
+            made, _ = task.compute(plan, number, 0)
+            found[plan.grid.tile_at(number).slices] = made["label"]
+        assert np.array_equal(found, wanted)
