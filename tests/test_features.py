@@ -302,6 +302,22 @@ def test_without_texts_features_are_all_bands():
     )
 
 
+def test_indices_of_composites_by_several_methods():
+    bands = ("red_median", "nir_median", "red_p90", "nir08_p90", "red_p10")
+    entry = Input("s2", bands, "int16", FILL, (), 1e-4)
+    features, arrays = compute(["ndvi_p90", "ndvi_median"], entry)
+    assert features.names == ("ndvi_p90", "ndvi_median")
+    values = dict(zip(bands, truth(entry, arrays["s2"]), strict=True))
+    for name, nir in (("p90", "nir08_p90"), ("median", "nir_median")):
+        expected = FORMULAS["ndvi"]({"nir": values[nir], "red": values[f"red_{name}"]})
+        got = by_name(features, arrays)[f"ndvi_{name}"]
+        np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
+    with pytest.raises(InputError, match=r"needs bands nir, red .* take ndvi_median or ndvi_p90"):
+        Features.parse(["ndvi"], [entry])
+    with pytest.raises(InputError, match="needs bands nir_p10, red_p10 of one source"):
+        Features.parse(["ndvi_p10"], [entry])
+
+
 FEW = Input("few", ("red",), "int16", FILL, ("2018-04", "2018-05", "2018-06"), 1e-4)
 NAMED = Input("named", ("red",), "int16", FILL, ("wet", "dry", "cold", "hot"), 1e-4)
 

@@ -1,6 +1,6 @@
 """What a text of a feature means: which bands or index of which input, and what over time.
 
-bands | * | BAND | INDEX | SOURCE.bands | SOURCE.BAND | SOURCE.INDEX
+bands | * | BAND | INDEX | INDEX_METHOD | SOURCE.bands | SOURCE.BAND | SOURCE.INDEX
 … : STATISTIC[,STATISTIC…]     over the periods
 … @ PERIOD                     of one period
 """
@@ -108,8 +108,10 @@ def _terms(head: str, text: str, inputs: Sequence[Input]) -> list[Term]:
     if name in _ALL:
         return [Term(i, band, (band,)) for i in places for band in inputs[i].bands]
     found = [Term(i, name, (name,)) for i in places if name in inputs[i].bands]
-    if not found and name.lower() in INDICES:
-        found = _indices(INDICES[name.lower()], text, places, inputs)
+    if not found:
+        stem = _stem(name.lower())
+        if stem in INDICES:
+            found = _indices(INDICES[stem], name[len(stem) :], text, places, inputs)
     if len(found) > 1:
         choices = ", ".join(f"{known[term.source]}.{name}" for term in found)
         raise InputError(f"feature {text!r} is of several sources; say one of {choices}")
@@ -124,21 +126,35 @@ def _terms(head: str, text: str, inputs: Sequence[Input]) -> list[Term]:
     return found
 
 
-def _indices(index: Index, text: str, places: Sequence[int], inputs: Sequence[Input]) -> list[Term]:
+def _stem(name: str) -> str:
+    """The index that a name begins with: `ndvi` of `ndvi_p90`; the name where there is none."""
+    stems = [stem for stem in INDICES if name == stem or name.startswith(f"{stem}_")]
+    return max(stems, key=len, default=name)
+
+
+def _indices(
+    index: Index, suffix: str, text: str, places: Sequence[int], inputs: Sequence[Input]
+) -> list[Term]:
     """The index of each input that has its bands; `InputError` where none has."""
     found = []
     for i in places:
-        bands = index.found(inputs[i].bands)
+        bands = index.found(inputs[i].bands, suffix)
         if bands is not None:
             _check_units(index, text, inputs[i])
-            found.append(Term(i, index.name, bands, index))
+            found.append(Term(i, f"{index.name}{suffix}", bands, index))
     if not found:
         have = "; ".join(f"{inputs[i].name} has {', '.join(inputs[i].bands)}" for i in places)
-        raise InputError(
-            f"feature {text!r} needs bands {', '.join(index.bands)} of one source; {have}: take "
-            "another index, or sources with these bands"
-        )
+        needed = ", ".join(f"{band}{suffix}" for band in index.bands)
+        others = list(dict.fromkeys(v for i in places for v in _variants(index, inputs[i].bands)))
+        remedy = f"take {' or '.join(others)}" if others else "take another index, or other sources"
+        raise InputError(f"feature {text!r} needs bands {needed} of one source; {have}: {remedy}")
     return found
+
+
+def _variants(index: Index, bands: Sequence[str]) -> list[str]:
+    """The index by the suffixes that bands of several methods have: `ndvi_p10`, `ndvi_p90`."""
+    suffixes = dict.fromkeys(band[band.find("_") :] for band in bands if "_" in band)
+    return [f"{index.name}{s}" for s in suffixes if index.found(bands, s) is not None]
 
 
 def _check_units(index: Index, text: str, entry: Input) -> None:

@@ -43,10 +43,13 @@ class Index:
         """Whether its value changes with the scale of the bands."""
         return "1" in self.under or "1" in self.over
 
-    def found(self, bands: Collection[str]) -> tuple[str, ...] | None:
-        """Which of an image's bands it takes, None where one is lacking."""
+    def found(self, bands: Collection[str], suffix: str = "") -> tuple[str, ...] | None:
+        """Which of an image's bands it takes, None where one is lacking.
+
+        `suffix`: what their names end in, as those of composites by several methods do: `_p90`.
+        """
         chosen = [
-            next((name for name in ALTERNATIVES.get(band, (band,)) if name in bands), None)
+            next((n + suffix for n in ALTERNATIVES.get(band, (band,)) if n + suffix in bands), None)
             for band in self.bands
         ]
         names = tuple(name for name in chosen if name is not None)
