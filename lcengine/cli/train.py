@@ -48,17 +48,21 @@ def train(
     with options.terminable(), progress(json, None) as listener:
         running = Running(client, policy, listener, restart)
         trained = made(found, output, running, say)
-    _show(trained, json)
+    sources = {} if found.data is None else found.data.sources
+    products = {name: found.path(source.path) for name, source in sources.items()}
+    _show(trained, products, json)
 
 
-def _show(trained: Trained, as_json: bool) -> None:
+def _show(trained: Trained, products: dict[str, str], as_json: bool) -> None:
+    from shlex import quote
+
     from rich.console import Console
 
     from lcengine import samples
 
-    inputs = samples.open(trained.samples).inputs
-    sources = " ".join(f"{entry.name}=PRODUCT" for entry in inputs)
-    command = f"lcengine predict {sources} --model {trained.model.path} -o map.zarr"
+    names = [entry.name for entry in samples.open(trained.samples).inputs]
+    sources = " ".join(f"{name}={quote(products.get(name, 'PRODUCT'))}" for name in names)
+    command = f"lcengine predict {sources} --model {quote(trained.model.path)} -o map.zarr"
     head: dict[str, Any] = {
         "model": trained.model.path,
         "kind": trained.report["model"]["kind"],
