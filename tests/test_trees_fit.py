@@ -125,6 +125,14 @@ def test_xgboost_of_batches_is_as_good_as_of_all_at_once(opened):
     np.testing.assert_array_equal(again.estimator.proba(x.T), many.estimator.proba(x.T))
 
 
+def test_what_xgboost_keeps_beyond_the_memory_is_said(opened):
+    said = []
+    fitted(opened, "xgboost", replace(ONE, memory=BATCHES, say=said.append))
+    assert not any("XGBoost keeps" in text for text in said)
+    fitted(opened, "xgboost", replace(ONE, memory=200_000, say=said.append), rounds=1)
+    assert any("XGBoost keeps" in text for text in said)
+
+
 def test_its_file_is_the_same_model_for_xgboost_itself(opened, tmp_path):
     library = pytest.importorskip("xgboost")
     found = fitted(opened, "xgboost")
