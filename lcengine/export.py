@@ -121,8 +121,8 @@ def export(
     Args:
         product: A product of lcengine.
         output: The `.tif` to write; it is replaced at once when the new one is whole.
-        bands: Variables, in this order; all must have one dtype and nodata. Default: the scaled
-            bands, else the classes, else all.
+        bands: Variables, in this order; all must have one dtype and nodata. Default: the
+            classes, else the scaled bands, else all.
         time: For products with periods: the name or the position (from 0) of one. Default: all;
             their bands are then called `red_2018-04`, period by period.
         compress: `deflate` is read by everybody, `zstd` is faster and needs GDAL 2.3 with zstd.
@@ -196,8 +196,8 @@ def _choose(raw: xr.Dataset, bands: Sequence[str] | None) -> list[xr.DataArray]:
 
 
 def _default(variables: Sequence[xr.DataArray]) -> list[xr.DataArray]:
-    """The scaled bands of the first one's dtype, else the classes, else everything."""
-    for mark in ("scale_factor", "flag_values"):
+    """The classes, else the scaled bands, each of the first one's dtype, else everything."""
+    for mark in ("flag_values", "scale_factor"):
         marked = [v for v in variables if mark in v.attrs]
         if marked:
             return [v for v in marked if v.dtype == marked[0].dtype]

@@ -32,7 +32,7 @@ from lcengine.store import (
     target,
 )
 
-KINDS = ("composite", "labels", "labels.coarse", "samples")
+KINDS = ("composite", "evaluate", "labels", "labels.coarse", "predict", "samples")
 
 File = Callable[[str], bytes]
 """A large part of a frozen plan, by name."""

@@ -176,20 +176,19 @@ class Accuracy:
         return cls.of(pairs, legend)
 
     def table(self, title: str | None = None) -> Table:
-        """Measures in percent by class, and their means, for a console of Rich."""
-        from rich.table import Table  # noqa: PLC0415 (for the eyes of people alone)
+        """Pixels, measures in percent and their means by class, for a console of Rich."""
+        from rich import box  # noqa: PLC0415 (for the eyes of people alone)
+        from rich.table import Table  # noqa: PLC0415
 
-        table = Table(title=title, title_justify="left")
+        table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
         table.add_column("class")
-        for head in ("reference", "mapped", "recall (producer's)", "precision (user's)"):
-            table.add_column(head, justify="right")
-        for head in ("F1", "IoU"):
+        for head in ("reference", "map", "producer's", "user's", "F1", "IoU"):
             table.add_column(head, justify="right")
         for i, name in enumerate(self.legend.names):
             values = [_percent(self.measures[m][i]) for m in MEASURES]
             table.add_row(name, f"{self.reference[i]:,}", f"{self.mapped[i]:,}", *values)
         table.add_section()
-        for name, means in (("macro mean", self.macro), ("weighted mean", self.weighted)):
+        for name, means in (("macro mean", self.macro), ("weighted", self.weighted)):
             table.add_row(name, "", "", *(_percent(means[m]) for m in MEASURES))
         return table
 
@@ -232,6 +231,21 @@ class Reliability:
             _ratio(np.bincount(place, best, bins), counts),
             _ratio(np.bincount(place, right, bins), counts),
         )
+
+    def __add__(self, other: Reliability) -> Reliability:
+        """Both together; `InputError` for curves of other bins."""
+        if len(other.counts) != len(self.counts):
+            raise InputError(
+                f"reliabilities have {len(self.counts)} and {len(other.counts)} bins; only those "
+                "of the same bins can be added"
+            )
+        counts = self.counts + other.counts
+        sums = [
+            np.nan_to_num(getattr(self, name)) * self.counts
+            + np.nan_to_num(getattr(other, name)) * other.counts
+            for name in ("confidence", "accuracy")
+        ]
+        return Reliability(counts, _ratio(sums[0], counts), _ratio(sums[1], counts))
 
     @property
     def error(self) -> float:

@@ -205,7 +205,7 @@ def test_panels_do_not_matter(monkeypatch):
         ({"fractions": (0.5, 0.5)}, "expected three shares"),
         ({"fractions": (0.0, 0.5, 0.5)}, "share of train is 0"),
         ({"split": "random", "buffer": 8}, "leave block and buffer out"),
-        ({"split": "kfold"}, "one of block, random"),
+        ({"split": "kfold"}, "one of block, areas, random"),
         ({"strategy": "best"}, "one of all, random"),
         ({"strategy": "random"}, "give a number of samples"),
         ({"samples": 5}, "give a number of samples"),

@@ -17,14 +17,17 @@ from typer.exceptions import TyperException
 import lcengine
 from lcengine.cli import (
     composite,
+    evaluate,
     export,
     labels,
     legends,
+    predict,
     product,
     recovery,
     samples,
     search,
     sensors,
+    train,
     world,
 )
 from lcengine.cli.output import complain, show_warnings
@@ -45,7 +48,8 @@ class Group(TyperGroup):
             raise  # the command line's own ways out; a broken pipe is `| head`
         except KeyboardInterrupt:
             kept = "; finished tiles are kept, run the same command again to resume"
-            resumable = ctx.invoked_subcommand in ("composite", "labels", "samples", "retry")
+            making = ("composite", "evaluate", "labels", "predict", "retry", "samples", "train")
+            resumable = ctx.invoked_subcommand in making
             complain(f"interrupted{kept if resumable else ''}")
             raise typer.Exit(INTERRUPTED) from None
         except Exception as error:  # the last line before the user
@@ -104,6 +108,9 @@ app.command("export")(export.export)
 app.command("legends")(legends.legends)
 app.add_typer(labels.app, name="labels")
 app.command("samples", epilog=samples.choices())(samples.samples)
+app.command("train")(train.train)
+app.command("predict")(predict.predict)
+app.command("evaluate")(evaluate.evaluate)
 app.command("simulate")(world.simulate)
 app.command("demo")(world.demo)
 

@@ -17,7 +17,9 @@ def export(
     output: Annotated[Path, typer.Argument(help="GeoTIFF to write, e.g. out.tif.")],
     bands: Annotated[
         str | None,
-        typer.Option("--bands", help="Comma-separated variables, also QA (default: all bands)."),
+        typer.Option(
+            "--bands", help="Comma-separated variables, also QA (default: classes, else all bands)."
+        ),
     ] = None,
     time: Annotated[
         str | None,

@@ -114,6 +114,14 @@ LegendName = Annotated[
         "raster with a colour table (default: that of the input, or one made of its values).",
     ),
 ]
+Bands = Annotated[
+    list[str] | None,
+    typer.Option("--bands", help="Bands of a source, e.g. s2=blue,green,red; repeatable (all)."),
+]
+Resampling = Annotated[
+    list[str] | None,
+    typer.Option("--resampling", help="nearest, bilinear or average, or s1=average; repeatable."),
+]
 Picture = Annotated[Path | None, typer.Option("--picture", help="Also draw it into this PNG.")]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout, for machines.")]
 
@@ -261,6 +269,38 @@ def pairs(text: str | None, option: str) -> dict[str, str]:
             )
         found[value] = target
     return found
+
+
+def assigned(texts: list[str] | None, what: str) -> dict[str, str]:
+    """Options `name=value`, each name once; `InputError` for what is none."""
+    from lcengine.errors import InputError
+
+    out: dict[str, str] = {}
+    for text in texts or ():
+        name, sign, value = text.partition("=")
+        if not (sign and name and value) or name in out:
+            raise InputError(f"{what} is {text!r}, expected name=value with each name once")
+        out[name] = value
+    return out
+
+
+def by_source(
+    bands: list[str] | None, resampling: list[str] | None
+) -> tuple[dict[str, list[str]], str | dict[str, str]]:
+    """Bands of sources, and one resampling for all or that of sources, from their options."""
+    from lcengine.errors import InputError
+
+    named = [text for text in resampling or () if "=" in text]
+    common = [text for text in resampling or () if "=" not in text]
+    if common and (named or len(common) > 1):
+        raise InputError(f"--resampling is {resampling}, expected one for all, or name=method")
+    chosen = {
+        name: [part.strip() for part in text.split(",")]
+        for name, text in assigned(bands, "--bands").items()
+    }
+    if common:
+        return chosen, common[0]
+    return chosen, assigned(named, "--resampling") or "nearest"
 
 
 def query_of(

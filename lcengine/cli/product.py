@@ -60,7 +60,7 @@ def summary(path: Path | str) -> dict[str, Any]:
 
 
 def _described(path: Path | str, product: xr.Dataset, provenance: dict[str, Any]) -> dict[str, Any]:
-    """What a product of labels or samples is."""
+    """What a product other than a composite is."""
     from lcengine import store
 
     legend = provenance.get("legend") or {}
@@ -73,7 +73,7 @@ def _described(path: Path | str, product: xr.Dataset, provenance: dict[str, Any]
         }
     else:
         place = {"samples": product.sizes["sample"]}
-    internal = {"package", "run_id", "request", "grid", "variables", "kind", "legend"}
+    internal = {"package", "run_id", "request", "grid", "variables", "kind", "legend", "model_spec"}
     return {
         "product": str(path),
         "files": store.place(path),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as jsonlib
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -25,14 +26,6 @@ Labels = Annotated[
     str | None,
     typer.Option("--labels", help="Label product, or GeoTIFF of classes; its pixels are taken."),
 ]
-Bands = Annotated[
-    list[str] | None,
-    typer.Option("--bands", help="Bands of a source, e.g. s2=blue,green,red; repeatable (all)."),
-]
-Resampling = Annotated[
-    list[str] | None,
-    typer.Option("--resampling", help="nearest, bilinear or average, or s1=average; repeatable."),
-]
 Folder = Annotated[
     str | None,
     typer.Option("--folder", help="Layout of a folder: deepglobe, sen12ms, dfc2020 or images."),
@@ -46,7 +39,13 @@ Stride = Annotated[
     int | None,
     typer.Option("--stride", help="Pixels from patch to patch (default: the patch)."),
 ]
-Split = Annotated[str, typer.Option("--split", help="block, or random, which leaks.")]
+Split = Annotated[
+    str | None, typer.Option("--split", help="block (default), or random, which leaks.")
+]
+AreasFile = Annotated[
+    Path | None,
+    typer.Option("--areas", help="Polygons with a column split: train, val or test."),
+]
 Block = Annotated[
     int | None, typer.Option("--block", help="Edge of a block in pixels (default: 4 patches).")
 ]
@@ -72,8 +71,8 @@ def _source(
     sources: Sources,
     labels: Labels = None,
     legend: options.LegendName = None,
-    bands: Bands = None,
-    resampling: Resampling = None,
+    bands: options.Bands = None,
+    resampling: options.Resampling = None,
     folder: Folder = None,
     layout_options: Set = None,
 ) -> Source:
@@ -91,7 +90,7 @@ def _source(
             )
         from lcengine.samples.folders import open_folder
 
-        chosen = {k: _value(v) for k, v in _pairs(layout_options, "--set").items()}
+        chosen = {k: _value(v) for k, v in options.assigned(layout_options, "--set").items()}
         return open_folder(folder, sources[0], **chosen)
     if labels is None or layout_options:
         raise InputError(
@@ -99,29 +98,14 @@ def _source(
         )
     from lcengine.samples.stack_source import open_stack
 
-    named = [text for text in resampling or () if "=" in text]
-    common = [text for text in resampling or () if "=" not in text]
-    if common and (named or len(common) > 1):
-        raise InputError(f"--resampling is {resampling}, expected one for all, or name=method")
+    chosen, how = options.by_source(bands, resampling)
     return open_stack(
-        _pairs(sources, "a source"),
+        options.assigned(sources, "a source"),
         labels,
         legend=options.legend(legend),
-        bands={name: _list(text) for name, text in _pairs(bands, "--bands").items()},
-        resampling=common[0] if common else _pairs(named, "--resampling"),
+        bands=chosen,
+        resampling=how,
     )
-
-
-def _pairs(texts: list[str] | None, what: str) -> dict[str, str]:
-    from lcengine.errors import InputError
-
-    out: dict[str, str] = {}
-    for text in texts or ():
-        name, sign, value = text.partition("=")
-        if not (sign and name and value) or name in out:
-            raise InputError(f"{what} is {text!r}, expected name=value with each name once")
-        out[name] = value
-    return out
 
 
 def _value(text: str) -> Any:
@@ -132,14 +116,11 @@ def _value(text: str) -> Any:
         return text
 
 
-def _list(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",")]
-
-
 def _spec(
     patch: Patch = 64,
     stride: Stride = None,
-    split: Split = "block",
+    split: Split = None,
+    areas: AreasFile = None,
     block: Block = None,
     buffer: Buffer = None,
     fractions: Fractions = "0.7,0.15,0.15",
@@ -152,13 +133,19 @@ def _spec(
     """The options that say which patches are taken, as a recipe."""
     from lcengine.samples.spec import SampleSpec
 
+    polygons = None
+    if areas is not None:
+        from lcengine.samples.areas import read_areas
+
+        polygons = read_areas(areas)
     return SampleSpec(
         patch=patch,
         stride=stride,
         block=block,
         buffer=buffer,
         fractions=_shares(fractions),
-        split=split,
+        split=split or ("block" if areas is None else "areas"),
+        areas=polygons,
         strategy=strategy,
         samples=samples,
         min_labelled=min_labelled,

@@ -174,9 +174,9 @@ def place(
     parts = frame.explode(index_parts=False).explode(index_parts=False)
     series = parts.geometry
     if not (buffer or erode):
-        series = _projected(series, target)
+        series = projected(series, target)
     elif _true_metres(grid):
-        series = _shaped(_projected(series, target), buffer, erode)
+        series = _shaped(projected(series, target), buffer, erode)
     else:
         series = _shaped_in_zones(series, target, buffer, erode)
     found = parts.set_geometry(series.array)[~series.is_empty.to_numpy()]
@@ -224,7 +224,7 @@ def _check_near(
     )
 
 
-def _projected(series: gpd.GeoSeries, target: pyproj.CRS) -> gpd.GeoSeries:
+def projected(series: gpd.GeoSeries, target: pyproj.CRS) -> gpd.GeoSeries:
     """In another CRS, with edges so short that they stay straight."""
     source = pyproj.CRS.from_user_input(series.crs)
     if source == target:
@@ -272,7 +272,7 @@ def _shaped_in_zones(
 
     What has no longitude and latitude becomes None.
     """
-    lonlat = _projected(series, pyproj.CRS.from_user_input(_LONLAT))
+    lonlat = projected(series, pyproj.CRS.from_user_input(_LONLAT))
     box = shapely.bounds(lonlat.to_numpy())
     lon, lat = (box[:, 0] + box[:, 2]) / 2, (box[:, 1] + box[:, 3]) / 2
     zone = np.clip(np.floor((np.nan_to_num(lon) + 180) / 6), 0, 59).astype(int) + 1
@@ -282,6 +282,6 @@ def _shaped_in_zones(
     shapes = np.full(len(series), None, dtype=object)
     for epsg in np.unique(code[code > 0]).tolist():
         own = code == epsg
-        there = _projected(series[own], pyproj.CRS.from_epsg(epsg))
-        shapes[own] = _projected(_shaped(there, buffer, erode), target).to_numpy()
+        there = projected(series[own], pyproj.CRS.from_epsg(epsg))
+        shapes[own] = projected(_shaped(there, buffer, erode), target).to_numpy()
     return gpd.GeoSeries(shapes, index=series.index, crs=target)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lcengine.models.files import ModelRef, load, save
+from lcengine.models.files import ModelRef, identity, load, save
 from lcengine.models.predictor import KINDS, Kind, Predictor, Training, kind
 from lcengine.models.spec import ModelSpec
 
@@ -13,6 +13,7 @@ __all__ = [
     "ModelSpec",
     "Predictor",
     "Training",
+    "identity",
     "kind",
     "load",
     "save",

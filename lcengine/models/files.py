@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,9 @@ SPEC = "model.json"
 ARRAYS = "model.safetensors"
 FORMAT = 1
 
+Read = Callable[[str], bytes]
+"""The content of a model's file by name."""
+
 
 @dataclass(frozen=True)
 class ModelRef:
@@ -35,15 +38,24 @@ class ModelRef:
     path: str
     sha256: str
 
-    def load(self) -> Predictor:
-        """The model; `InputError` where another one lies there since."""
-        found = identity(self.path)
+    @classmethod
+    def of(cls, folder: str | os.PathLike[str]) -> ModelRef:
+        """The model that lies in a folder now."""
+        return cls(os.path.abspath(folder), identity(folder))
+
+    def load(self, read: Read | None = None) -> Predictor:
+        """The model, from its folder or from wherever its files were taken along to.
+
+        `InputError` where another one lies there since.
+        """
+        read = read or reader(self.path)
+        found = hashlib.sha256(read(SPEC)).hexdigest()
         if found != self.sha256:
             raise InputError(
                 f"{self.path} holds another model than when this was planned ({self.sha256[:12]}, "
                 f"now {found[:12]}); bring it back, or plan again with --restart"
             )
-        return load(self.path)
+        return _restored(read, self.path)
 
 
 def save(predictor: Predictor, folder: str | os.PathLike[str]) -> ModelRef:
@@ -73,7 +85,7 @@ def save(predictor: Predictor, folder: str | os.PathLike[str]) -> ModelRef:
         if target.exists():
             target.rename(Path(scratch) / "older")
         made.rename(target)
-    return ModelRef(str(target), identity(target))
+    return ModelRef.of(target)
 
 
 def load(folder: str | os.PathLike[str]) -> Predictor:
@@ -82,9 +94,17 @@ def load(folder: str | os.PathLike[str]) -> Predictor:
     Raises `InputError` where there is none, a file is absent or not what `model.json` says, the
     model is of a kind or format that this version does not know, or a library is missing.
     """
-    told = _told(folder)
+    return _restored(reader(folder), os.fspath(folder))
+
+
+def _restored(read: Read, folder: str) -> Predictor:
+    """The model of files; messages call them by the folder that they come from."""
+    told = _told(read(SPEC), folder)
     spec = ModelSpec.from_json(told["spec"])
-    contents = {name: _checked(Path(folder) / name, told["files"][name]) for name in told["files"]}
+    contents = {
+        name: _checked(read(name), f"{folder}/{name}", sha256)
+        for name, sha256 in told["files"].items()
+    }
     try:
         arrays = safetensors.numpy.load(contents.pop(ARRAYS))
     except (KeyError, safetensors.SafetensorError) as error:
@@ -92,14 +112,35 @@ def load(folder: str | os.PathLike[str]) -> Predictor:
     return kind(spec.kind).restore(spec, arrays, contents)
 
 
+def file_names(read: Read, folder: str) -> tuple[str, ...]:
+    """Names of all files of a model, `model.json` the first."""
+    return (SPEC, *_told(read(SPEC), folder)["files"])
+
+
+def reader(folder: str | os.PathLike[str]) -> Read:
+    """Reads files of a folder; `InputError` for what cannot be read."""
+
+    def read(name: str) -> bytes:
+        path = Path(folder) / name
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            raise InputError(
+                f"{path} cannot be read: {error.strerror}; expected the folder of a model, as "
+                "`lcengine train` writes it"
+            ) from error
+
+    return read
+
+
 def identity(folder: str | os.PathLike[str]) -> str:
     """SHA-256 of `model.json`, which has those of all other files; `InputError` without one."""
-    return hashlib.sha256(_read(Path(folder) / SPEC)).hexdigest()
+    return hashlib.sha256(reader(folder)(SPEC)).hexdigest()
 
 
-def _told(folder: str | os.PathLike[str]) -> dict[str, Any]:
+def _told(content: bytes, folder: str) -> dict[str, Any]:
     try:
-        told = json.loads(_read(Path(folder) / SPEC))
+        told = json.loads(content)
     except ValueError as error:
         raise InputError(f"{folder}/{SPEC} is no JSON: {error}; copy the model again") from error
     if not isinstance(told, Mapping) or told.get("format") != FORMAT:
@@ -114,8 +155,7 @@ def _told(folder: str | os.PathLike[str]) -> dict[str, Any]:
     return dict(told)
 
 
-def _checked(path: Path, expected: str) -> bytes:
-    content = _read(path)
+def _checked(content: bytes, path: str, expected: str) -> bytes:
     found = hashlib.sha256(content).hexdigest()
     if found != expected:
         raise InputError(
@@ -123,13 +163,3 @@ def _checked(path: Path, expected: str) -> bytes:
             f"{expected[:12]}); copy the model again"
         )
     return content
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be read: {error.strerror}; expected the folder of a model, as "
-            "`lcengine train` writes it"
-        ) from error

@@ -37,7 +37,7 @@ def fit_logistic(pixels: PixelStream, options: LogisticOptions, training: Traini
     )
     standardise(drawn.x, scaling)
     model = LogisticRegression(C=options.c, max_iter=options.iterations)
-    with warnings.catch_warnings(record=True) as caught, threadpool_limits(training.threads):
+    with warnings.catch_warnings(record=True) as caught, threadpool_limits(1):
         warnings.simplefilter("always", ConvergenceWarning)
         model.fit(drawn.x, drawn.y, drawn.weight)
     if any(issubclass(warning.category, ConvergenceWarning) for warning in caught):

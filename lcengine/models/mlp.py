@@ -47,7 +47,7 @@ def fit_mlp(pixels: PixelStream, options: MlpOptions, training: Training) -> Den
     scaling = moments(pixels)
     losses: list[float] = []
     for epoch in range(options.epochs):
-        with threadpool_limits(training.threads):
+        with threadpool_limits(1):  # products this small cost threads more than they gain
             _epoch(model, pixels, epoch, scaling, options.batch)
         now = Dense.of(scaling, model.coefs_, model.intercepts_)
         if held_out is None:

@@ -102,7 +102,18 @@ Restore = Callable[[State, Files], Estimator]
 """Inverse of `Estimator.state`; other arrays may be there."""
 
 
-def pixel_kind(name: str, options: type[O], fit: Fit[O], restore: Restore) -> Kind:
+@dataclass(frozen=True)
+class PixelKind(Kind):
+    """A kind whose estimator can also judge what is no pixel, such as segments.
+
+    `estimate`: how it is fitted; `restore_estimator`: inverse of `Estimator.state`.
+    """
+
+    estimate: Fit[Any]
+    restore_estimator: Restore
+
+
+def pixel_kind(name: str, options: type[O], fit: Fit[O], restore: Restore) -> PixelKind:
     """The `KIND` of an estimator."""
 
     def fitted(samples: SampleSet, chosen: O, training: Training) -> PixelPredictor:
@@ -114,7 +125,7 @@ def pixel_kind(name: str, options: type[O], fit: Fit[O], restore: Restore) -> Ki
         estimator = restored(restore(arrays, files), arrays)
         return PixelPredictor(spec, features, estimator, present)
 
-    return Kind(options, fitted, read)
+    return PixelKind(options, fitted, read, fit, restore)
 
 
 def fit_pixels(

@@ -108,8 +108,8 @@ class PixelStream:
         stored = sum(
             math.prod(entry.lead) * np.dtype(entry.dtype).itemsize for entry in self.samples.inputs
         )
-        # Stored numbers, features as an image and as rows, and what makes them.
-        patch = size * (2 * stored + 12 * len(self.features.names) + 32)
+        # Stored numbers, once more as pixels, what of them is there; features twice; keys.
+        patch = size * (3 * stored + 8 * len(self.features.names) + 64)
         step = max(1, min(self.memory // 8, PART) // patch)
         return [self._members[i : i + step] for i in range(0, len(self._members), step)]
 
@@ -202,11 +202,16 @@ class PixelStream:
         kept = place != IGNORE
         if limits is not None:
             kept &= self._bins(part) < np.append(limits, np.zeros(256, np.int64))[place]
-        image = self.features.compute(arrays)
-        x = np.empty((int(kept.sum()), len(image)), np.float32)
-        for number, values in enumerate(image):
-            x[:, number] = values[kept]
         y = place[kept]
+        # Features of these pixels alone: labels may be few, and a pixel's bits know no company.
+        at: Any = (..., *np.nonzero(kept))
+        rows = self.features.compute(
+            {
+                entry.name: np.moveaxis(arrays[entry.name], 0, -3)[at][None, ..., None, :]
+                for entry in self.samples.inputs
+            }
+        )
+        x = np.ascontiguousarray(rows.reshape(len(rows), len(y)).T)
         return Pixels(x, y, self.weights.astype(np.float32)[y])
 
     def _limits(self, wanted: NUMBERS) -> NUMBERS:

@@ -105,9 +105,11 @@ def _in_blocks(size: int, origin: float, spec: SampleSpec) -> Axis:
 
 
 def _everywhere(size: int, origin: float, spec: SampleSpec) -> Axis:
-    """Patches from the scene's corner on, all in one block."""
+    """Patches from the scene's corner on: in one block, with areas in the cell they begin in."""
     starts = np.arange(0, size - spec.patch + 1, spec.step, dtype=np.int64)
-    return Axis(starts, np.zeros_like(starts), math.floor(origin + _SNAP))
+    whole = math.floor(origin + _SNAP)
+    blocks = np.zeros_like(starts) if spec.areas is None else (starts + whole) // spec.edge
+    return Axis(starts, blocks, whole)
 
 
 def choose(spec: SampleSpec, keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint8]:
@@ -115,6 +117,42 @@ def choose(spec: SampleSpec, keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.uin
     train, val, test = spec.fractions
     cuts = np.array([train if val or test else 1.0, train + val if test else 1.0])
     return np.searchsorted(cuts, uniform(keys), side="right").astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """Pixels of any raster along one axis, against the blocks of a spec.
+
+    `blocks`: (n) the block that each has its middle in. `inside`: (n) whether each lies wholly in
+    its block shrunk by half the buffer.
+    """
+
+    blocks: INDEX
+    inside: npt.NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, spec: SampleSpec, low: npt.NDArray[np.float64], size: float) -> Intervals:
+        """From where pixels begin and how long they are, in pixels of the samples.
+
+        Counted as blocks are: from the origin of the CRS to the east, or to the south.
+        """
+        blocks = np.floor((low + size / 2) / spec.edge)
+        start = low - blocks * spec.edge
+        near = start >= spec.gap / 2 - _SNAP
+        far = start + size <= spec.edge - spec.gap / 2 + _SNAP
+        return cls(blocks.astype(np.int64), near & far)
+
+
+def pixels_of(
+    spec: SampleSpec, crs: str, split: int, rows: Intervals, cols: Intervals
+) -> npt.NDArray[np.bool_]:
+    """(row, column) where pixels are a split's alone: those of other splits are a buffer away.
+
+    Of samples of `spec` whose scenes lie in `crs` and are cut into blocks of its grid.
+    """
+    space = number(f"crs {crs}")
+    keys = mixed(0, spec.seed, _SPLIT, space, rows.blocks[:, None], cols.blocks[None, :])
+    return np.asarray((choose(spec, keys) == split) & rows.inside[:, None] & cols.inside[None, :])
 
 
 def number(text: str) -> int:

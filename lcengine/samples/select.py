@@ -145,6 +145,8 @@ def _nothing(source: Source, spec: SampleSpec) -> str:
     shapes = ", ".join(f"{height} x {width}" for height, width in sorted(sizes)[:3])
     share = f"at least {spec.min_labelled:g} of it labelled" if spec.min_labelled else "any label"
     blocks = f" in blocks of {spec.edge} with a buffer of {spec.gap}" if spec.gap else ""
+    if spec.areas is not None:
+        blocks = f" inside an area and {spec.gap} pixels from others"
     return (
         f"no patch of {spec.patch} pixels{blocks} has {share} in {len(source.scenes)} scenes of "
         f"{shapes or 'nothing'}; check the labels, or take a smaller patch, block or buffer"
@@ -176,6 +178,14 @@ def _survey(source: Source, spec: SampleSpec, panel: _Panel, classes: int) -> Ca
     size = int(tops[-1]) + spec.patch - y0, int(lefts[-1]) + spec.patch - x0
     labels = source.labels(panel.scene, Window(y0, x0, *size))
     i, j = _labelled(labels, tops - y0, lefts - x0, spec)
+    if spec.areas is not None:
+        from lcengine.samples import areas  # noqa: PLC0415 (other splits need no vectors)
+
+        scene = source.scenes[panel.scene]
+        splits = areas.splits(spec, scene, tops[i], lefts[j])
+        i, j, splits = (values[splits != areas.OUTSIDE] for values in (i, j, splits))
+    else:
+        splits = panel.lattice.splits(spec, i + panel.rows.start, j + panel.cols.start)
     if 4 * i.size * classes > MEMORY:
         raise InputError(_too_many(i.size, classes))
     counts = np.zeros((i.size, classes), np.uint32)
@@ -187,7 +197,7 @@ def _survey(source: Source, spec: SampleSpec, panel: _Panel, classes: int) -> Ca
         row=tops[i].astype(np.int32),
         col=lefts[j].astype(np.int32),
         block=np.stack([down.blocks[rows], across.blocks[cols]], axis=1),
-        split=panel.lattice.splits(spec, rows, cols),
+        split=splits,
         key=panel.lattice.keys(spec, rows, cols),
         centre=labels[tops[i] - y0 + half, lefts[j] - x0 + half],
         counts=counts,
@@ -224,10 +234,10 @@ def draw(found: Candidates, spec: SampleSpec) -> Candidates:
     if spec.samples is None:
         taken = found
     else:
-        quotas = shares(spec.samples, spec.fractions)
+        quotas = shares(spec.samples, spec.parts)
         rows = [_drawn(found, spec, split, quota) for split, quota in enumerate(quotas)]
         taken = found.take(np.sort(np.concatenate(rows)))
-    for split, share in enumerate(spec.fractions):
+    for split, share in enumerate(spec.parts):
         if share and not (taken.split == split).any():
             raise InputError(_empty(found, spec, split))
     return taken
@@ -274,6 +284,12 @@ def _empty(found: Candidates, spec: SampleSpec, split: int) -> str:
     if spec.samples is not None and (found.split == split).any():
         return f"split {name} gets none of {spec.samples} samples; draw more"
     scenes = len(np.unique(found.scene))
+    if spec.areas is not None:
+        return (
+            f"split {name} is empty: no patch of {spec.patch} pixels lies in its areas, "
+            f"{spec.gap} pixels from those of the splits after it; draw them larger, or take a "
+            "smaller patch or buffer"
+        )
     if spec.split == "random":
         where, remedy = "", "take a smaller stride"
     elif scenes > 1 and not found.block.any():

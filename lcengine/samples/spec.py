@@ -15,6 +15,7 @@ TRAIN = 0
 
 FORMS = {
     "block": "cells of the CRS grid, patches a buffer apart (default)",
+    "areas": "polygons that say train, val or test",
     "random": "every patch by itself: neighbours leak from one split into another",
 }
 """What `split` takes."""
@@ -29,6 +30,26 @@ STRATEGIES = {
 
 
 @dataclass(frozen=True)
+class Areas:
+    """Where each split lies, as `lcengine.samples.areas` reads it from a file.
+
+    `crs`: WKT. `polygons`: name of a split and its area as hexadecimal WKB, in that CRS.
+    """
+
+    crs: str
+    polygons: tuple[tuple[str, str], ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values."""
+        return {"crs": self.crs, "polygons": dict(self.polygons)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Areas:
+        """Inverse of `to_json`."""
+        return cls(data["crs"], tuple(data["polygons"].items()))
+
+
+@dataclass(frozen=True)
 class SampleSpec:
     """Which patches samples are made of.
 
@@ -39,7 +60,8 @@ class SampleSpec:
     `split`, `strategy`: see `FORMS` and `STRATEGIES`; `samples`: how many patches to draw, in
     all splits together. `min_labelled`: least share of a patch that is labelled; a patch without
     any label is never taken. `centre`: the patch's middle pixel, (patch // 2, patch // 2), is
-    labelled. `seed` decides all that is drawn.
+    labelled. `seed` decides all that is drawn. `areas`: of split areas; splits without one are
+    not made.
     """
 
     patch: int = 64
@@ -53,6 +75,7 @@ class SampleSpec:
     min_labelled: float = 0.0
     centre: bool = False
     seed: int = 0
+    areas: Areas | None = None
 
     def __post_init__(self) -> None:
         self._check_sizes()
@@ -70,6 +93,13 @@ class SampleSpec:
                 raise InputError(f"{name} is {value}, expected a positive number of pixels")
         if self.split == "random" and (self.block, self.buffer) != (None, None):
             raise InputError("split random knows no blocks; leave block and buffer out")
+        if (self.split == "areas") != (self.areas is not None):
+            raise InputError(
+                f"split is {self.split} and {'no areas are' if self.areas is None else 'areas are'}"
+                " given; give areas with split areas, and with no other"
+            )
+        if self.areas is not None and self.block is not None:
+            raise InputError("split areas knows no blocks; leave block out")
         if self.buffer is not None and self.buffer < 0:
             raise InputError(f"buffer is {self.buffer}, expected 0 pixels or more")
 
@@ -109,7 +139,7 @@ class SampleSpec:
     @property
     def gap(self) -> int:
         """Least pixels between patches of different splits; 0 where patches are split singly."""
-        if self.split != "block":
+        if self.split == "random":
             return 0
         return self.patch if self.buffer is None else self.buffer
 
@@ -125,11 +155,23 @@ class SampleSpec:
             return self.block
         return max(4 * self.patch, self.patch + 2 * self.margin + 1)
 
+    @property
+    def parts(self) -> tuple[float, ...]:
+        """Shares of train, val and test, of the splits that there are."""
+        if self.areas is None:
+            return self.fractions
+        named = dict(self.areas.polygons)
+        kept = [f if name in named else 0.0 for name, f in zip(SPLITS, self.fractions, strict=True)]
+        return tuple(share / sum(kept) for share in kept)
+
     def to_json(self) -> dict[str, Any]:
         """JSON values; `from_json` gives an equal spec back."""
-        return {**asdict(self), "fractions": list(self.fractions)}
+        found = {**asdict(self), "fractions": list(self.fractions)}
+        del found["areas"]
+        return found if self.areas is None else {**found, "areas": self.areas.to_json()}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> SampleSpec:
         """Inverse of `to_json`."""
-        return cls(**{**data, "fractions": tuple(data["fractions"])})
+        areas = Areas.from_json(data["areas"]) if "areas" in data else None
+        return cls(**{**data, "fractions": tuple(data["fractions"]), "areas": areas})

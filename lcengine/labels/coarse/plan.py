@@ -72,7 +72,7 @@ class MapPlan:
     @cached_property
     def opened(self) -> tuple[xr.DataArray, Votes]:
         """The map, and how pixels are made of it; `InputError` where it is another one since."""
-        if _version(self.path) != self.version:
+        if version_of(self.path) != self.version:
             raise InputError(
                 f"{self.path} is not what it was when this was planned ({self.version}); bring it "
                 "back, or plan again with --restart"
@@ -118,7 +118,7 @@ def plan_map(
     if Path(where).exists():
         where = str(Path(where).absolute())
     tiles = tuple(tile.index for tile in grid.tiles() if grid.touches(tile))
-    plan = MapPlan(where, _version(where), found, grid, method, tiles)
+    plan = MapPlan(where, version_of(where), found, grid, method, tiles)
     _ = plan.opened  # refuses what cannot be resampled before anything runs
     return plan
 
@@ -129,7 +129,8 @@ def fraction_names(legend: Legend) -> list[str]:
     return [f"fraction_{code}_{w}" for code, w in zip(legend.codes, words, strict=True)]
 
 
-def _version(path: str) -> str:
+def version_of(path: str) -> str:
+    """What lies there now: the run of a product, or size and time of a file."""
     if Path(path).suffix.lower() not in DRIVERS:
         return str(store.provenance(path)["run_id"])
     try:
