@@ -20,7 +20,7 @@ from lcengine.models import Training, forest, xgboost
 from lcengine.models.stream import Pixels, PixelStream
 
 ONE = Training(threads=1)  # threads of OpenMP that wait for each other are slow on a busy machine
-BATCHES = 2**19
+BATCHES = 2**20
 """Bytes of memory that lead to several batches."""
 SMALL = {"forest": {"trees": 12}, "boosting": {"rounds": 12}, "xgboost": {"rounds": 12}}
 
@@ -117,7 +117,7 @@ def test_xgboost_of_batches_is_as_good_as_of_all_at_once(opened):
     many = fitted(opened, "xgboost", replace(ONE, memory=BATCHES))
     x, y = flat(opened)
     stream = PixelStream(opened, "train", Features.parse((), opened.inputs), memory=BATCHES)
-    assert 3 <= len(stream.parts) <= 8
+    assert len(stream.parts) > 1
     places = np.searchsorted([0, 1, 3], y)
     for found in (one, many):
         assert (found.estimator.proba(x.T).argmax(axis=0) == places).mean() > 0.9

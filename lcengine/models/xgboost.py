@@ -2,9 +2,9 @@
 
 Batches of pixels are binned by XGBoost and kept on disk. What grows with the pixels in memory are
 their classes, weights, logits and gradients, whatever the features (`BESIDE`, `PER_CLASS`); finding
-the bins takes some 3 MB per feature more, measured with version 3.2. Predicting needs no XGBoost: its trees are kept as
-arrays, beside its own file (`model.ubj`, for others). Probabilities are within 1e-6 of its own,
-which it sums in float32.
+the bins takes some 3 MB per feature more, measured with version 3.2. Predicting needs no XGBoost:
+its trees are kept as arrays, beside its own file (`model.ubj`, for others). Probabilities are
+within 1e-6 of its own, which it sums in float32.
 """
 
 from __future__ import annotations
