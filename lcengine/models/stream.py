@@ -250,7 +250,7 @@ class PixelStream:
 
 
 def quotas(counts: NUMBERS, cap: int, alike: float = 0.5) -> NUMBERS:
-    """How many pixels of each class are drawn, `cap` at most in all (and one of each class).
+    """How many pixels of each class are drawn: `cap` in all, and one of a class that had none.
 
     The part `alike` is shared out alike, the rest by the counts; what a class cannot take goes to
     the others.
