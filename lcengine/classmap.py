@@ -65,20 +65,25 @@ def save_classes(
     with _named(path), unplaced(), gdal(), MemoryFile() as memory:
         with memory.open(**profile) as plain:
             plain.write(pixels, 1)
-            if pixels.dtype == np.uint8:
-                plain.write_colormap(1, legend.colormap())
-            attributes = legend.attributes()
-            plain.update_tags(
-                1,
-                legend=legend.name,
-                flag_values=" ".join(map(str, attributes["flag_values"])),
-                flag_meanings=attributes["flag_meanings"],
-            )
+            describe(plain, legend)
         options = {"compress": "DEFLATE", "overview_resampling": "MODE"}
         with MemoryFile(ext=".tif") as made:
             rasterio.shutil.copy(memory.name, made.name, driver="COG", **options)
             content = made.read()
     _write(path, content)
+
+
+def describe(file: Any, legend: Legend) -> None:
+    """Say what the codes of a raster (rasterio, being written) are: colour table of uint8, tags."""
+    if file.dtypes[0] == "uint8":
+        file.write_colormap(1, legend.colormap())
+    attributes = legend.attributes()
+    file.update_tags(
+        1,
+        legend=legend.name,
+        flag_values=" ".join(map(str, attributes["flag_values"])),
+        flag_meanings=attributes["flag_meanings"],
+    )
 
 
 def save_png(

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
-from sample_stores import LEGEND, write_samples
+from predictor_contract import PredictorContract
+from sample_stores import write_samples
 from sklearn.cluster import KMeans
 from sklearn.ensemble import RandomForestClassifier
 
@@ -62,9 +60,7 @@ def plain(images, labels, vocabulary, segments, trees, seed):
         places.append((valid, found))
     x, y = np.array(x), np.array(y)
     kept = y < 255
-    # With weights scikit-learn draws its bootstrap samples in another way than without.
-    forest = RandomForestClassifier(trees, random_state=seed)
-    forest.fit(x[kept], y[kept], np.ones(kept.sum()))
+    forest = RandomForestClassifier(trees, random_state=seed).fit(x[kept], y[kept])
     answers = forest.predict_proba(x).astype(np.float32)
     out = np.zeros((len(images), 3, *images.shape[2:]), np.float32)
     base = 0
@@ -133,29 +129,20 @@ def test_fits_samples_whatever_the_threads_and_memory_of_a_read(fitted, monkeypa
         assert np.array_equal(values, again.state()[0][name]), name
 
 
-def test_predicts_patches_in_any_company(fitted, tmp_path):
-    samples, predictor, _ = fitted
-    arrays = samples.read(samples.split("val"))
-    inputs = {"s2": arrays["s2"]}
-    valid = observed(samples.inputs, inputs)
-    whole = predictor.predict(inputs, valid)
-    assert whole.dtype == np.float32
-    assert whole.shape == (len(valid), len(LEGEND.classes), EDGE, EDGE)
-    total = whole.sum(axis=1)
-    assert np.allclose(total[valid], 1, atol=1e-5)
-    assert (total[~valid] == 0).all()
-    assert (whole[:, 3] == 0).all()
-    models.save(predictor, tmp_path / "model")
-    again = models.load(tmp_path / "model")
-    for i in range(len(valid)):
-        alone = again.predict({"s2": inputs["s2"][i : i + 1]}, valid[i : i + 1])
-        assert np.array_equal(alone[0], whole[i])
+class TestBagOfColors(PredictorContract):
+    """Of validation patches, the last of them without any pixel."""
 
+    @pytest.fixture(scope="class")
+    def case(self, fitted):
+        samples, predictor, _ = fitted
+        arrays = samples.read(samples.split("val"))
+        inputs = {"s2": arrays["s2"]}
+        inputs["s2"][-1] = -32768
+        valid = observed(samples.inputs, inputs)
+        return predictor, inputs, valid, np.where(valid, arrays["label"], 255)
 
-def test_a_window_without_pixels_has_no_class(fitted):
-    _, predictor, _ = fitted
-    empty = {"s2": np.full((1, 5, EDGE, EDGE), -32768, np.int16)}
-    assert (predictor.predict(empty, np.zeros((1, EDGE, EDGE), bool)) == 0).all()
+    def test_classes_without_training_segments_have_none_of_it(self, case, found):
+        assert (found[:, 3] == 0).all()
 
 
 @pytest.mark.parametrize("kind", ["logistic", "mlp"])
@@ -220,20 +207,6 @@ def test_vocabulary_of_images_is_near_that_of_scikit_learn():
     peer = KMeans(12, n_init=1, random_state=0).fit(pixels)
     apart = np.square(pixels[:, None] - found.colors * found.gains).sum(axis=2).min(axis=1).sum()
     assert apart < 1.25 * peer.inertia_
-
-
-def test_predicts_without_scikit_learn(fitted, tmp_path):
-    _, predictor, _ = fitted
-    models.save(predictor, tmp_path / "model")
-    code = f"""
-import sys, numpy as np
-from lcengine import models
-found = models.load({str(tmp_path / "model")!r})
-image = np.random.default_rng(0).integers(0, 4000, (1, 5, {EDGE}, {EDGE})).astype(np.int16)
-assert found.predict({{"s2": image}}, np.ones((1, {EDGE}, {EDGE}), bool)).any()
-assert not {{"sklearn", "torch", "distributed"}} & set(sys.modules)
-"""
-    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_divisions_and_vocabularies_have_limits():

@@ -73,7 +73,10 @@ class TestVocabulary:
     @pytest.mark.parametrize("workers", [1, 2])
     def test_workers_change_nothing(self, paths, vocabulary, workers):
         cluster = LocalCluster(
-            n_workers=workers, threads_per_worker=1, processes=False, dashboard_address=None
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=False,
+            dashboard_address="127.0.0.1:0",
         )
         with cluster, Client(cluster), dask.config.set(scheduler="distributed"):
             assert same(fitted(paths[1]), vocabulary)

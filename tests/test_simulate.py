@@ -21,6 +21,7 @@ from pyproj import Transformer
 from shapely.geometry import Polygon, box, shape
 
 from lcengine import store
+from lcengine.classmap import read_legend
 from lcengine.cluster import connect
 from lcengine.errors import InputError, LcengineError
 from lcengine.simulate import (
@@ -383,9 +384,9 @@ class TestTruth:
 
     def test_legend(self, world):
         codes = read(world.truth / "landcover.tif")
-        legend = json.loads((world.truth / "landcover.json").read_text())
-        assert set(np.unique(codes).tolist()) <= {int(code) for code in legend}
-        assert legend[str(CODE["water"])]["name"] == "water"
+        legend = read_legend(world.truth / "landcover.tif")
+        assert set(np.unique(codes).tolist()) <= set(legend.codes)
+        assert legend.find("water").code == CODE["water"]
 
 
 class TestSchedule:

@@ -50,8 +50,9 @@ class Simulation:
 
         `<band>.tif`: int16 reflectance × 10000, nodata -32768, EPSG:32631, 10 m (20 m bands
         replicated): median over all overpasses of the ground without clouds or noise.
-        `landcover.tif`: uint8 codes of `landcover.json`. `cloud/<item id>.tif`: uint8 on the
-        granule's 20 m grid, 0 clear, 1 thin cloud, 2 thick cloud, 3 shadow, 255 not seen.
+        `landcover.tif`: codes of `covers.CLASSES`, with names and colours.
+        `cloud/<item id>.tif`: uint8 on the granule's 20 m grid, 0 clear, 1 thin cloud,
+        2 thick cloud, 3 shadow, 255 not seen.
         """
         return self.path / "truth"
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lcengine.legends import Entry, Legend
+
 Spectrum = tuple[float, ...]
 
 # Surface reflectance in the order of BANDS: blue green red, red edge 1-3, nir nir08, swir16 swir22.
@@ -127,6 +129,11 @@ LEGEND: tuple[CoverType, ...] = (
         19, "water", "#3b7dd8", 10, 17, _WATER, _WATER, 0.00, 0.00, (100, 10), (300, 10), 0.0, 0.08
     ),
 )
-NO_CLASS = 255
+CLASSES = Legend(
+    "simulated",
+    "Cover of the simulated ground",
+    tuple(Entry(c.code, c.name, c.color) for c in LEGEND),
+    "lcengine.simulate",
+)
 CODE = {c.name: c.code for c in LEGEND}
 """Code of each class by name."""

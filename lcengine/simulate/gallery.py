@@ -27,7 +27,7 @@ from lcengine.errors import InputError
 from lcengine.quicklook import colour
 from lcengine.simulate import coarse, vectors
 from lcengine.simulate.archive import Simulation
-from lcengine.simulate.covers import LEGEND, NO_CLASS
+from lcengine.simulate.covers import LEGEND
 from lcengine.simulate.dove import UDM2
 from lcengine.simulate.sentinel2 import EPSG
 from lcengine.simulate.world import world
@@ -174,7 +174,7 @@ def _sentinel2(view: View) -> list[Panel]:
     """Truth, a clear and a cloudy overpass in colour, and what the classification makes of it."""
     truth = view.archive.truth
     landcover = view.read([truth / "landcover.tif"])
-    colours = {c.code: c.color for c in LEGEND if c.code != NO_CLASS}
+    colours = {c.code: c.color for c in LEGEND}
     panels: list[Panel] = [
         ("truth: land cover, 10 m", lambda ax: view.grid(ax, _coded(landcover, colours)))
     ]

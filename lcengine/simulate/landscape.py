@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates
 from shapely import LineString, Polygon, transform
 
-from lcengine.simulate.covers import CODE, LEGEND, NO_CLASS, CoverType
+from lcengine.simulate.covers import CODE, LEGEND, CoverType
 from lcengine.simulate.parcels import GARDEN, HOUSE, STREET, Metres, Pattern, Place, make_pattern
 from lcengine.simulate.sentinel2 import BANDS, RESOLUTION, Mosaic
 from lcengine.simulate.streams import MOST_NODES, Stream, generator, smooth_field
 
-__all__ = ["LEGEND", "NO_CLASS", "CoverType", "Grain", "Landscape", "Patch", "make_landscape"]
+__all__ = ["LEGEND", "CoverType", "Grain", "Landscape", "Patch", "make_landscape"]
 
 Value = TypeVar("Value", bound=np.generic)
 Field = NDArray[np.float32]

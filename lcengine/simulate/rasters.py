@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 from rasterio.transform import from_origin
 from rasterio.windows import Window
 
+from lcengine.classmap import describe
+from lcengine.legends import Legend
+
 Bounds = tuple[int, int, int, int]
 """Left, bottom, right, top in metres."""
 _BLOCK = 512
@@ -41,11 +44,16 @@ def write_cog(
 
 
 def assemble_cog(
-    file: Path, bounds: Bounds, epsg: int, nodata: float, parts: Iterable[tuple[int, int, Path]]
+    file: Path,
+    bounds: Bounds,
+    epsg: int,
+    nodata: float,
+    parts: Iterable[tuple[int, int, Path]],
+    legend: Legend | None = None,
 ) -> None:
     """Write a 10 m cloud-optimised GeoTIFF from `.npy` files (row, column) at row and column.
 
-    Memory is that of the largest part, whatever the bounds.
+    Memory is that of the largest part, whatever the bounds. `legend`: of a raster of classes.
     """
     left, bottom, right, top = bounds
     shape = (1, (top - bottom) // 10, (right - left) // 10)
@@ -58,6 +66,8 @@ def assemble_cog(
         for row, col, part in parts:
             values = np.load(part)
             dataset.write(values, 1, window=Window(col, row, *values.shape[::-1]))
+        if legend is not None:
+            describe(dataset, legend)
     rasterio.shutil.copy(plain, file, **_cog(shape, dtype))
     plain.unlink()
 

@@ -6,7 +6,6 @@ jobs, so no process ever holds a whole layer.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lcengine.simulate.covers import LEGEND, NO_CLASS
+from lcengine.simulate.covers import CLASSES
 from lcengine.simulate.options import SimulationOptions
 from lcengine.simulate.rasters import assemble_cog
 from lcengine.simulate.sentinel2 import EPSG, RESOLUTION, Block, Mosaic
@@ -63,14 +62,12 @@ class Assembly(Job):
         """Write the layer's file and delete its parts; no items."""
         mosaic = Mosaic(self.options.size)
         parts = [(2 * b.row, 2 * b.col, _part(root, self.layer, b)) for b in _blocks(mosaic)]
-        nodata = NO_CLASS if self.layer == LANDCOVER else TRUTH_NODATA
-        assemble_cog(root / "truth" / f"{self.layer}.tif", mosaic.bounds, EPSG, nodata, parts)
+        classes = CLASSES if self.layer == LANDCOVER else None
+        nodata = TRUTH_NODATA if classes is None else classes.nodata
+        target = root / "truth" / f"{self.layer}.tif"
+        assemble_cog(target, mosaic.bounds, EPSG, nodata, parts, classes)
         for *_, file in parts:
             file.unlink()
-        if self.layer == LANDCOVER:
-            legend = {str(c.code): {"name": c.name, "color": c.color} for c in LEGEND}
-            file = root / "truth" / f"{LANDCOVER}.json"
-            file.write_text(json.dumps(legend, indent=2) + "\n")
         return []
 
 
