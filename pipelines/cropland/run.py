@@ -79,7 +79,7 @@ def run(flanders: Path, out: Path, kinds: tuple[str, ...] = KINDS) -> dict[str, 
     shutil.copy(flanders / "labels_lc.tif", out)
     found = {}
     with distributed.LocalCluster(
-        n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None
+        n_workers=1, threads_per_worker=2, processes=False, dashboard_address="127.0.0.1:0"
     ) as cluster, distributed.Client(cluster) as client:  # fmt: skip
         composites(flanders, out, client)
         for kind in kinds:

@@ -61,7 +61,7 @@ def run(
         shutil.copy(file, out)
     found = {}
     with distributed.LocalCluster(
-        n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None
+        n_workers=1, threads_per_worker=2, processes=False, dashboard_address="127.0.0.1:0"
     ) as cluster, distributed.Client(cluster) as client:  # fmt: skip
         prepare(out, world, client)
         for kind in kinds:
