@@ -48,7 +48,8 @@ def test_every_command_of_the_readme_runs(tmp_path):
     run(["lcengine", "demo", "--size", "512", "--dates", "6"])
     for kind, text in commands:
         if kind == "toml":
-            (tmp_path / "labels.toml").write_text(text)
+            named = re.match(r"# (\w+\.toml)\n", text)
+            (tmp_path / (named[1] if named else "labels.toml")).write_text(text)
         else:
             run(["bash", "-eu", "-c", text] if kind == "bash" else ["python", "-c", text])
     assert (tmp_path / "composite.png").exists()
