@@ -17,6 +17,7 @@ PAGES = ("README.md", "docs/labels.md", "docs/samples.md")
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # some forty commands, one after the other
 def test_every_command_of_the_readme_runs(tmp_path):
     blocks = [block for page in PAGES for block in BLOCK.findall((ROOT / page).read_text())]
     commands = [(kind, text) for kind, text in blocks if "make demo" not in text]
