@@ -125,12 +125,19 @@ def test_xgboost_of_batches_is_as_good_as_of_all_at_once(opened):
     np.testing.assert_array_equal(again.estimator.proba(x.T), many.estimator.proba(x.T))
 
 
-def test_what_xgboost_keeps_beyond_the_memory_is_said(opened):
+def test_xgboost_takes_as_many_pixels_as_the_memory_has_room_for(opened):
     said = []
-    fitted(opened, "xgboost", replace(ONE, memory=BATCHES, say=said.append))
-    assert not any("XGBoost keeps" in text for text in said)
-    fitted(opened, "xgboost", replace(ONE, memory=200_000, say=said.append), rounds=1)
-    assert any("XGBoost keeps" in text for text in said)
+    fitted(opened, "xgboost", replace(ONE, memory=BATCHES, say=said.append), rounds=1)
+    assert not any("drawn" in text for text in said)
+    memory = 200_000
+    found = fitted(opened, "xgboost", replace(ONE, memory=memory, say=said.append))
+    assert any("drawn" in text for text in said)
+    drawn, pixels = (sum(found.spec.training[name].values()) for name in ("drawn", "pixels"))
+    row = xgboost.BESIDE + 3 * xgboost.PER_CLASS
+    assert drawn * row <= memory < pixels * row
+    x, y = flat(opened)
+    places = np.searchsorted([0, 1, 3], y)
+    assert (found.estimator.proba(x.T).argmax(axis=0) == places).mean() > 0.9
 
 
 def test_its_file_is_the_same_model_for_xgboost_itself(opened, tmp_path):
