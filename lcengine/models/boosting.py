@@ -15,9 +15,9 @@ from pydantic import Field
 
 from lcengine.errors import InputError
 from lcengine.models.pixels import PixelOptions, pixel_kind
-from lcengine.models.predictor import Files, State, Training
+from lcengine.models.predictor import Files, State, Training, array
 from lcengine.models.stream import Pixels, PixelStream
-from lcengine.models.trees import DOUBLE, FLOAT, PLACES, Packing, Tree, Trees, array
+from lcengine.models.trees import DOUBLE, FLOAT, PLACES, Packing, Tree, Trees
 
 COPIES: Final = 3.5
 """Of the features: as they are, as float64, and binned."""
