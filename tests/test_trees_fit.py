@@ -188,6 +188,27 @@ def test_unknown_and_impossible_options_are_refused(kind):
             options(**wrong)
 
 
+@pytest.mark.parametrize("share", [0, -1, 2.5, 0.0, True, float("nan"), "half"])
+def test_a_share_of_features_that_is_none_is_refused(share):
+    with pytest.raises(ValidationError, match="max_features"):
+        forest.ForestOptions(max_features=share)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("boosting", "learning_rate"),
+        ("boosting", "l2"),
+        ("xgboost", "learning_rate"),
+        ("xgboost", "min_weight"),
+        ("mlp", "learning_rate"),
+    ],
+)
+def test_numbers_without_end_are_refused(kind, name):
+    with pytest.raises(ValidationError, match=name):
+        models.kind(kind).options(**{name: float("inf")})
+
+
 def test_a_forest_that_does_not_fit_into_the_memory_is_of_fewer_pixels(opened):
     said = []
     found = fitted(opened, "forest", Training(memory=400_000, say=said.append))

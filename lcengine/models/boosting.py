@@ -34,11 +34,11 @@ class BoostingOptions(PixelOptions):
     """
 
     rounds: int = Field(200, ge=1)
-    learning_rate: float = Field(0.1, gt=0)
+    learning_rate: float = Field(0.1, gt=0, allow_inf_nan=False)
     max_leaves: int = Field(31, ge=2)
     max_depth: int | None = Field(None, ge=1)
     min_leaf: int = Field(20, ge=1)
-    l2: float = Field(0.0, ge=0)
+    l2: float = Field(0.0, ge=0, allow_inf_nan=False)
     patience: int = Field(20, ge=1)
 
 

@@ -42,12 +42,12 @@ class XGBoostOptions(PixelOptions):
     """
 
     rounds: int = Field(200, ge=1)
-    learning_rate: float = Field(0.1, gt=0)
+    learning_rate: float = Field(0.1, gt=0, allow_inf_nan=False)
     max_depth: int = Field(6, ge=1)
-    min_weight: float = Field(1.0, ge=0)
+    min_weight: float = Field(1.0, ge=0, allow_inf_nan=False)
     rows: float = Field(1.0, gt=0, le=1)
     columns: float = Field(1.0, gt=0, le=1)
-    l2: float = Field(1.0, ge=0)
+    l2: float = Field(1.0, ge=0, allow_inf_nan=False)
     bins: int = Field(256, ge=2)
     patience: int = Field(20, ge=1)
 
