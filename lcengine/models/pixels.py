@@ -170,11 +170,7 @@ def fit_pixels(
 def calibrated(estimator: Estimator, pixels: PixelStream, training: Training) -> Estimator:
     """The estimator at the temperature that suits validation pixels; told in `notes`."""
     held_out = pixels.other("val")
-    if held_out is None:
-        raise InputError(
-            f"{pixels.samples.path} has no validation pixels to calibrate with; cut samples with "
-            "a split 'val', or leave calibrate out"
-        )
+    assert held_out is not None  # or training would not have begun
     drawn = held_out.drawn(beside=12 * len(pixels.present), alike=0)
     before = estimator.proba(np.ascontiguousarray(drawn.x.T))
     temperature = best_temperature(before, drawn.y)
@@ -193,7 +189,10 @@ def calibrated(estimator: Estimator, pixels: PixelStream, training: Training) ->
 
 
 def check_classes(pixels: PixelStream, training: Training) -> None:
-    """`InputError` without two classes to tell apart; says which classes are absent."""
+    """`InputError` without two classes to tell apart, or pixels to calibrate with.
+
+    Says which classes are absent.
+    """
     names = pixels.legend.names
     there = [names[index] for index in pixels.present]
     if len(there) < 2:
@@ -204,6 +203,11 @@ def check_classes(pixels: PixelStream, training: Training) -> None:
     absent = [name for name in names if name not in there]
     if absent:
         training.say(f"no training pixels of {', '.join(absent)}: their probability is 0")
+    if training.calibrate and pixels.other("val") is None:
+        raise InputError(
+            f"{pixels.samples.path} has no validation pixels to calibrate with; cut samples with "
+            "a split 'val', or leave calibrate out"
+        )
 
 
 def training_facts(samples: SampleSet, training: Training) -> dict[str, Any]:
