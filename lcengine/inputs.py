@@ -65,8 +65,17 @@ class Input:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Input:
-        """Inverse of `to_json`."""
-        return cls(**{**data, "bands": tuple(data["bands"]), "times": tuple(data["times"])})
+        """Inverse of `to_json`; `ValueError` or `TypeError` for what is none."""
+        found = cls(**{**data, "bands": tuple(data["bands"]), "times": tuple(data["times"])})
+        known = (
+            np.dtype(found.dtype).kind in "iuf"
+            and all(isinstance(text, str) for text in (found.name, *found.bands, *found.times))
+            and isinstance(data["fill"], int | None)
+            and isinstance(data.get("scale"), int | float | None)
+        )
+        if not known:
+            raise ValueError(f"input {found.name!r} is {found}")
+        return found
 
 
 def observed(

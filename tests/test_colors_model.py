@@ -146,8 +146,10 @@ class TestBagOfColors(PredictorContract):
         assert (found[:, 3] == 0).all()
 
 
-@pytest.mark.parametrize("kind", ["logistic", "mlp"])
+@pytest.mark.parametrize("kind", ["logistic", "mlp", "xgboost"])
 def test_other_classifiers(fitted, kind):
+    if kind == "xgboost":
+        pytest.importorskip("xgboost")
     samples, _, _ = fitted
     known = models.kind("bag-of-colors")
     options = known.options.model_validate(

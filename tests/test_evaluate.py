@@ -332,6 +332,14 @@ class TestSplit:
         _, facts, accuracy = by_tiles(plan_evaluation(mapped, reference, split=test))
         equal(accuracy, oracle(said, truth, np.arange(WIDTH) >= 70))
         assert (facts["split"], facts["samples"]) == ("test", path)
+        # On workers, which read the plan from JSON.
+        made = jobs.run(
+            plan_evaluation(mapped, reference, split=test), tmp_path / "report.zarr", client=client
+        )
+        equal(
+            Accuracy.from_json(json.loads(store.sidecar(made, task.ACCURACY))),
+            oracle(said, truth, np.arange(WIDTH) >= 70),
+        )
         # Of a map in another CRS: pixels by their centre.
         other = Grid.from_aoi(Aoi.from_bbox(grid_of().lonlat_bounds()), crs=32632, resolution=10.0)
         found = test.inside(other, Window(0, 0, *other.shape))

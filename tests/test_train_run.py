@@ -86,6 +86,7 @@ def test_the_folder_holds_all(world, trained):
         "report.json",
         "confusion-val.png",
         "confusion-test.png",
+        "reliability.png",
     }
     told = json.loads((trained.folder / "report.json").read_text())
     assert told["model"] == {"kind": "logistic", "sha256": trained.model.sha256}
@@ -181,6 +182,32 @@ def test_what_a_model_cannot_do_names_the_recipe(world, trained, tmp_path):
     file.write_text(head + 'features = ["ndwi"]\n')
     with pytest.raises(InputError, match=r"wrong\.toml: .*ndwi"):
         recipes.train(recipes.read(file))
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("objective.class_weight.maize=2", r"recipe\.toml: objective\.class_weight: .*maize"),
+        ('model.features=["ndwi"]', r"recipe\.toml: model\.features: .*ndwi"),
+    ],
+)
+def test_classes_and_features_are_known_before_samples_are_cut(world, tmp_path, setting, said):
+    recipe = recipes.read(world / "recipe.toml", [setting])
+    with pytest.raises(InputError, match=said):
+        recipes.train(recipe, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_needs_held_out_samples_says_so_before_the_fit(world, client, tmp_path):
+    settings = ["samples.fractions=[1,0,0]", "model.kind=forest", "model.trees=1_000_000_000"]
+    running = recipes.Running(client)
+    for setting, said in (
+        ("output.importance=1", r"output\.importance needs val or test samples"),
+        ("objective.calibrate=true", "no validation pixels to calibrate with"),
+    ):
+        recipe = recipes.read(world / "recipe.toml", [*settings, setting])
+        with pytest.raises(InputError, match=said):
+            recipes.train(recipe, tmp_path / "alone", running)
 
 
 def test_the_command(world, trained, run, tmp_path):

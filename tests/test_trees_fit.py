@@ -125,12 +125,19 @@ def test_xgboost_of_batches_is_as_good_as_of_all_at_once(opened):
     np.testing.assert_array_equal(again.estimator.proba(x.T), many.estimator.proba(x.T))
 
 
-def test_what_xgboost_keeps_beyond_the_memory_is_said(opened):
+def test_xgboost_takes_as_many_pixels_as_the_memory_has_room_for(opened):
     said = []
-    fitted(opened, "xgboost", replace(ONE, memory=BATCHES, say=said.append))
-    assert not any("XGBoost keeps" in text for text in said)
-    fitted(opened, "xgboost", replace(ONE, memory=200_000, say=said.append), rounds=1)
-    assert any("XGBoost keeps" in text for text in said)
+    fitted(opened, "xgboost", replace(ONE, memory=BATCHES, say=said.append), rounds=1)
+    assert not any("drawn" in text for text in said)
+    memory = 200_000
+    found = fitted(opened, "xgboost", replace(ONE, memory=memory, say=said.append))
+    assert any("drawn" in text for text in said)
+    drawn, pixels = (sum(found.spec.training[name].values()) for name in ("drawn", "pixels"))
+    row = xgboost.BESIDE + 3 * xgboost.PER_CLASS
+    assert drawn * row <= memory < pixels * row
+    x, y = flat(opened)
+    places = np.searchsorted([0, 1, 3], y)
+    assert (found.estimator.proba(x.T).argmax(axis=0) == places).mean() > 0.9
 
 
 def test_its_file_is_the_same_model_for_xgboost_itself(opened, tmp_path):
@@ -179,6 +186,27 @@ def test_unknown_and_impossible_options_are_refused(kind):
     for wrong in ({"tree": 5}, {"max_depth": 0}):
         with pytest.raises(ValidationError, match=next(iter(wrong))):
             options(**wrong)
+
+
+@pytest.mark.parametrize("share", [0, -1, 2.5, 0.0, True, float("nan"), "half"])
+def test_a_share_of_features_that_is_none_is_refused(share):
+    with pytest.raises(ValidationError, match="max_features"):
+        forest.ForestOptions(max_features=share)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("boosting", "learning_rate"),
+        ("boosting", "l2"),
+        ("xgboost", "learning_rate"),
+        ("xgboost", "min_weight"),
+        ("mlp", "learning_rate"),
+    ],
+)
+def test_numbers_without_end_are_refused(kind, name):
+    with pytest.raises(ValidationError, match=name):
+        models.kind(kind).options(**{name: float("inf")})
 
 
 def test_a_forest_that_does_not_fit_into_the_memory_is_of_fewer_pixels(opened):

@@ -15,9 +15,9 @@ from pydantic import Field
 
 from lcengine.errors import InputError
 from lcengine.models.pixels import PixelOptions, pixel_kind
-from lcengine.models.predictor import Files, State, Training
+from lcengine.models.predictor import Files, State, Training, array
 from lcengine.models.stream import Pixels, PixelStream
-from lcengine.models.trees import DOUBLE, FLOAT, PLACES, Packing, Tree, Trees, array
+from lcengine.models.trees import DOUBLE, FLOAT, PLACES, Packing, Tree, Trees
 
 COPIES: Final = 3.5
 """Of the features: as they are, as float64, and binned."""
@@ -34,11 +34,11 @@ class BoostingOptions(PixelOptions):
     """
 
     rounds: int = Field(200, ge=1)
-    learning_rate: float = Field(0.1, gt=0)
+    learning_rate: float = Field(0.1, gt=0, allow_inf_nan=False)
     max_leaves: int = Field(31, ge=2)
     max_depth: int | None = Field(None, ge=1)
     min_leaf: int = Field(20, ge=1)
-    l2: float = Field(0.0, ge=0)
+    l2: float = Field(0.0, ge=0, allow_inf_nan=False)
     patience: int = Field(20, ge=1)
 
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from lcengine.errors import InputError
 from lcengine.kernels.dense import temper
-from lcengine.models.predictor import Files, State
+from lcengine.models.predictor import Files, State, array
 
 if TYPE_CHECKING:
     from lcengine.models.pixels import Estimator
@@ -47,7 +47,7 @@ def restored(estimator: Estimator, arrays: State) -> Estimator:
     """An estimator with the temperature that `Tempered.state` left, if any."""
     if _NAME not in arrays:
         return estimator
-    found = arrays[_NAME].ravel().tolist()
+    found = array(arrays, _NAME, np.float64, 1).tolist()
     if len(found) != 1 or not COLDEST <= found[0] <= HOTTEST:
         raise InputError(
             f"the model's temperature is {found}, expected one of {COLDEST} to {HOTTEST}; copy the "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ import numpy.typing as npt
 
 from lcengine.errors import InputError
 from lcengine.kernels.dense import network
-from lcengine.models.predictor import Files, State
+from lcengine.models.predictor import Files, State, array
 
 FLOAT = npt.NDArray[np.float32]
 
@@ -34,7 +35,7 @@ class Dense:
         if (
             not good
             or self.scaling.shape != (2, sizes[0])
-            or self.flat.shape != (int((sizes[:-1] * sizes[1:] + sizes[1:]).sum()),)
+            or self.flat.shape != (_weights(sizes.tolist()),)
         ):
             raise InputError(
                 f"layers of {sizes.tolist()} channels do not go with {self.flat.shape} weights and "
@@ -64,15 +65,11 @@ class Dense:
     def restore(cls, arrays: State, files: Files) -> Dense:
         """Inverse of `state`; `InputError` for what is none."""
         del files
-        try:
-            scaling = np.ascontiguousarray(arrays["scaling"], np.float32)
-            sizes = np.ascontiguousarray(arrays["sizes"], np.int64)
-            return cls(scaling, sizes, np.ascontiguousarray(arrays["flat"], np.float32))
-        except KeyError as error:
-            raise InputError(
-                f"the model's arrays have no {error}, only {', '.join(sorted(arrays))}; copy the "
-                "model again"
-            ) from error
+        return cls(
+            array(arrays, "scaling", np.float32, 2),
+            array(arrays, "sizes", np.int64, 1),
+            array(arrays, "flat", np.float32, 1),
+        )
 
     def state(self) -> tuple[State, Files]:
         """Its arrays."""
@@ -88,6 +85,11 @@ class Dense:
         out = np.empty((int(self.sizes[-1]), features.shape[1]), np.float32)
         network(np.ascontiguousarray(features), self.scaling, self.sizes, self.flat, out)
         return out
+
+
+def _weights(sizes: list[int]) -> int:
+    """How many weights and biases layers have, without overflow: the kernel trusts it."""
+    return sum(to * (width + 1) for width, to in itertools.pairwise(sizes))
 
 
 def scaling_of(mean: npt.NDArray[np.float64], variance: npt.NDArray[np.float64]) -> FLOAT:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -26,6 +27,9 @@ from lcengine.models.spec import ModelSpec
 SPEC = "model.json"
 ARRAYS = "model.safetensors"
 FORMAT = 1
+
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
+"""A file of the folder itself."""
 
 Read = Callable[[str], bytes]
 """The content of a model's file by name."""
@@ -141,18 +145,20 @@ def identity(folder: str | os.PathLike[str]) -> str:
 def _told(content: bytes, folder: str) -> dict[str, Any]:
     try:
         told = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{folder}/{SPEC} is no JSON: {error}; copy the model again") from error
     if not isinstance(told, Mapping) or told.get("format") != FORMAT:
         raise InputError(
             f"{folder}/{SPEC} is no model of format {FORMAT}; train it with this version, or use "
             "the version that wrote it"
         )
-    names = told.get("files", {})
+    names, spec = told.get("files"), told.get("spec")
+    if not isinstance(spec, Mapping) or not isinstance(names, Mapping):
+        raise InputError(f"{folder}/{SPEC} has no spec or names no files; copy the model again")
     # A file beside the folder would be another user's; the hash alone does not say so.
-    if not isinstance(names, Mapping) or any(Path(name).name != name for name in names):
+    if not all(_NAME.fullmatch(name) for name in names):
         raise InputError(f"{folder}/{SPEC} names files outside of its folder; do not trust it")
-    return dict(told)
+    return {**told, "files": {name: str(sha256) for name, sha256 in names.items()}}
 
 
 def _checked(content: bytes, path: str, expected: str) -> bytes:

@@ -8,7 +8,7 @@ rounded to float32.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,10 @@ PACKED: Final = 16
 """Bytes of a packed node, twice: when all trees are put together."""
 
 
+Number = Annotated[int, Field(ge=1, strict=True)]
+Share = Annotated[float, Field(gt=0, le=1, strict=True)]
+
+
 class ForestOptions(PixelOptions):
     """How a forest grows.
 
@@ -37,7 +41,7 @@ class ForestOptions(PixelOptions):
     splits: Literal["best", "random"] = "best"
     max_depth: int | None = Field(None, ge=1)
     min_leaf: int = Field(1, ge=1)
-    max_features: Literal["sqrt", "log2"] | int | float = "sqrt"
+    max_features: Literal["sqrt", "log2"] | Number | Share = "sqrt"
 
 
 @dataclass(frozen=True, eq=False)

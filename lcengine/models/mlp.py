@@ -32,7 +32,7 @@ class MlpOptions(PixelOptions):
     epochs: int = Field(30, ge=1)
     patience: int = Field(5, ge=1)
     batch: int = Field(512, ge=1)
-    learning_rate: float = Field(1e-3, gt=0, allow_inf_nan=False)
+    learning_rate: float = Field(1e-3, gt=0, le=1, allow_inf_nan=False)
     l2: float = Field(1e-4, ge=0, allow_inf_nan=False)
 
 

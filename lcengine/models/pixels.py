@@ -15,7 +15,7 @@ from lcengine.errors import InputError
 from lcengine.features import Features
 from lcengine.metrics import Reliability
 from lcengine.models.calibration import Tempered, best_temperature, log_loss, restored, tempered
-from lcengine.models.predictor import Files, Kind, State, Training
+from lcengine.models.predictor import Files, Kind, State, Training, array
 from lcengine.models.spec import ModelSpec
 from lcengine.models.stream import PixelStream
 
@@ -120,9 +120,16 @@ def pixel_kind(name: str, options: type[O], fit: Fit[O], restore: Restore) -> Pi
         return fit_pixels(samples, chosen, training, name, fit)
 
     def read(spec: ModelSpec, arrays: State, files: Files) -> PixelPredictor:
-        features = Features.parse(spec.options.get("features", ()), spec.inputs)
+        features = Features.parse(_texts(spec), spec.inputs)
         present = _present(arrays, len(spec.legend.classes))
         estimator = restored(restore(arrays, files), arrays)
+        # It fits to its description: found out now, not by a worker.
+        rows = estimator.proba(np.zeros((len(features.names), 1), np.float32))
+        if len(rows) != len(present):
+            raise InputError(
+                f"the model's estimator has {len(rows)} classes, expected {len(present)}; copy the "
+                "model again"
+            )
         return PixelPredictor(spec, features, estimator, present)
 
     return PixelKind(options, fitted, read, fit, restore)
@@ -163,11 +170,7 @@ def fit_pixels(
 def calibrated(estimator: Estimator, pixels: PixelStream, training: Training) -> Estimator:
     """The estimator at the temperature that suits validation pixels; told in `notes`."""
     held_out = pixels.other("val")
-    if held_out is None:
-        raise InputError(
-            f"{pixels.samples.path} has no validation pixels to calibrate with; cut samples with "
-            "a split 'val', or leave calibrate out"
-        )
+    assert held_out is not None  # or training would not have begun
     drawn = held_out.drawn(beside=12 * len(pixels.present), alike=0)
     before = estimator.proba(np.ascontiguousarray(drawn.x.T))
     temperature = best_temperature(before, drawn.y)
@@ -186,7 +189,10 @@ def calibrated(estimator: Estimator, pixels: PixelStream, training: Training) ->
 
 
 def check_classes(pixels: PixelStream, training: Training) -> None:
-    """`InputError` without two classes to tell apart; says which classes are absent."""
+    """`InputError` without two classes to tell apart, or pixels to calibrate with.
+
+    Says which classes are absent.
+    """
     names = pixels.legend.names
     there = [names[index] for index in pixels.present]
     if len(there) < 2:
@@ -197,6 +203,11 @@ def check_classes(pixels: PixelStream, training: Training) -> None:
     absent = [name for name in names if name not in there]
     if absent:
         training.say(f"no training pixels of {', '.join(absent)}: their probability is 0")
+    if training.calibrate and pixels.other("val") is None:
+        raise InputError(
+            f"{pixels.samples.path} has no validation pixels to calibrate with; cut samples with "
+            "a split 'val', or leave calibrate out"
+        )
 
 
 def training_facts(samples: SampleSet, training: Training) -> dict[str, Any]:
@@ -220,9 +231,17 @@ def _pixel_facts(pixels: PixelStream) -> dict[str, Any]:
     return {"pixels": counts, **pixels.notes}
 
 
+def _texts(spec: ModelSpec) -> list[str]:
+    """Features as the options say; `InputError` for what are none."""
+    found = spec.options.get("features", [])
+    if not isinstance(found, list | tuple) or not all(isinstance(text, str) for text in found):
+        raise InputError(f"the model's features are {found!r}, expected texts; copy it again")
+    return list(found)
+
+
 def _present(arrays: State, classes: int) -> tuple[int, ...]:
     """The estimator's classes; `InputError` where they are not of the legend."""
-    found = arrays.get(_PRESENT, np.empty(0, np.int64)).tolist()
+    found = array(arrays, _PRESENT, np.int64, 1).tolist()
     if not found or sorted(set(found)) != found or not 0 <= found[0] <= found[-1] < classes:
         raise InputError(
             f"the model's classes are {found}, expected numbers below {classes}, ascending; copy "

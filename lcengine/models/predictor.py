@@ -99,3 +99,20 @@ def kind(name: str) -> Kind:
         raise InputError(f"there are no models of kind {name!r}; there are {', '.join(KINDS)}")
     found: Kind = import_module(KINDS[name]).KIND
     return found
+
+
+def array(arrays: State, name: str, dtype: type[np.generic], ndim: int) -> npt.NDArray[Any]:
+    """An array of a model, C-contiguous; `InputError` without it, or where it is another one.
+
+    Floating-point numbers must be finite.
+    """
+    found = arrays.get(name)
+    if found is None or found.dtype != dtype or found.ndim != ndim:
+        got = "none" if found is None else f"{found.dtype} {found.shape}"
+        raise InputError(
+            f"the model's array {name!r} is {got}, expected {np.dtype(dtype)} of {ndim} axes; "
+            "copy the model again"
+        )
+    if found.dtype.kind == "f" and not np.isfinite(found).all():
+        raise InputError(f"the model's array {name!r} is not finite; copy the model again")
+    return np.ascontiguousarray(found)

@@ -96,6 +96,10 @@ class Segments:
         """All segments: they were drawn when they were made."""
         return self._all
 
+    def draw(self, row: float, alike: float = 0.5) -> Segments:
+        """All segments, in batches."""
+        return self
+
     def __iter__(self) -> Iterator[Pixels]:
         for i in range(0, len(self._all.y), BATCH):
             yield _taken(self._all, slice(i, i + BATCH))

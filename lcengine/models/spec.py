@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -54,9 +55,32 @@ class ModelSpec:
         try:
             inputs = tuple(Input.from_json(entry) for entry in data["inputs"])
             legend = Legend.from_json(data["legend"])
-            return cls(**{**data, "inputs": inputs, "legend": legend})
-        except (AttributeError, KeyError, TypeError) as error:
+            found = cls(**{**data, "inputs": inputs, "legend": legend})
+            found._check()
+            return found
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise InputError(
                 f"this is no description of a model ({error!r}); expected kind, inputs, legend, "
                 "resolution, patch, margin, options, training and metrics"
             ) from error
+
+    def _check(self) -> None:
+        """`ValueError` for what is not of its type, or cannot be: a file may say anything."""
+        size, margin = self.resolution, self.margin
+        wrong = {
+            "kind": not isinstance(self.kind, str),
+            "inputs": not self.inputs,
+            "resolution": size is not None and not (_is(size, int, float) and 0 < size < math.inf),
+            "patch": not (_is(self.patch, int) and self.patch > 0),
+            "margin": margin is not None and not (_is(margin, int) and margin >= 0),
+        }
+        tables = ("options", "training", "metrics")
+        wrong |= {name: not isinstance(getattr(self, name), Mapping) for name in tables}
+        for name, is_wrong in wrong.items():
+            if is_wrong:
+                raise ValueError(f"{name} is {getattr(self, name)!r}")
+
+
+def _is(value: Any, *types: type) -> bool:
+    """Whether it is a number of these types; bool is none."""
+    return isinstance(value, types) and not isinstance(value, bool)

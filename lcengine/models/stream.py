@@ -132,15 +132,21 @@ class PixelStream:
             yield _shuffled(waiting, rng)
 
     def drawn(self, copies: float = 2.0, beside: float = 0.0, alike: float = 0.5) -> Pixels:
-        """All pixels, or as many as fit into the memory, drawn by class, and says so.
+        """All pixels, or as many as fit into the memory, drawn by class; see `draw`.
 
         A fit that takes `copies` times the features, and `beside` bytes per pixel more, stays
-        within the memory. The part `alike` of a draw is shared out among the classes alike, as far
-        as they have pixels, and the rest by their pixels; weights make up for it, so that the loss
-        expected is that of all pixels.
+        within the memory.
+        """
+        return self.draw(copies * 4 * len(self.features.names) + beside + 24, alike).together()
+
+    def draw(self, row: float, alike: float = 0.5) -> Draw:
+        """As many pixels as fit into the memory with `row` bytes each; says so if not all do.
+
+        The part `alike` of a draw is shared out among the classes alike, as far as they have
+        pixels, and the rest by their pixels; weights make up for it, so that the loss expected is
+        that of all pixels.
         """
         counts = self.counts[list(self.present)]
-        row = copies * 4 * len(self.features.names) + beside + 24
         cap = max(len(self.present), int(self.memory / row))
         limits = self._limits(quotas(counts, cap, alike))
         took = np.array(
@@ -148,7 +154,7 @@ class PixelStream:
         )
         self._note(counts, took)
         factors = self.weights * (counts / np.maximum(took, 1)) * (took.sum() / counts.sum())
-        return self._collect(int(took.sum()), limits, factors)
+        return Draw(self, int(took.sum()), limits, factors)
 
     def other(self, split: str) -> PixelStream | None:
         """Another split with the same classes; None where the samples have none, or no pixel."""
@@ -223,18 +229,6 @@ class PixelStream:
             out.append(max(int(np.searchsorted(sums, most, "right")), int(some)))
         return np.array(out, np.int64)
 
-    def _collect(self, total: int, limits: NUMBERS, factors: npt.NDArray[np.float64]) -> Pixels:
-        """The pixels below the limits, in the order of samples and places."""
-        x = np.empty((total, len(self.features.names)), np.float32)
-        y = np.empty(total, np.uint8)
-        start = 0
-        for part in self.parts:
-            batch = self._batch(part, limits)
-            stop = start + len(batch.y)
-            x[start:stop], y[start:stop] = batch.x, batch.y
-            start = stop
-        return Pixels(x, y, factors.astype(np.float32)[y])
-
     def _note(self, counts: NUMBERS, took: NUMBERS) -> None:
         names = [self.legend.names[index] for index in self.present]
         self.notes["drawn"] = {name: int(n) for name, n in zip(names, took, strict=True)}
@@ -247,6 +241,33 @@ class PixelStream:
                 f"{counts.sum():,} labelled {self.split} pixels, {took.sum():,} drawn, as many as "
                 f"fit into {self.memory / 2**20:,.0f} MiB: {shares}"
             )
+
+
+@dataclass(frozen=True, eq=False)
+class Draw:
+    """The `size` pixels of a stream below `limits`; iterating gives them in batches, again."""
+
+    stream: PixelStream
+    size: int
+    limits: NUMBERS
+    factors: npt.NDArray[np.float64]
+
+    def __iter__(self) -> Iterator[Pixels]:
+        factors = self.factors.astype(np.float32)
+        for part in self.stream.parts:
+            x, y, _ = self.stream._batch(part, self.limits)
+            yield Pixels(x, y, factors[y])
+
+    def together(self) -> Pixels:
+        """All of them, in the order of samples and places."""
+        x = np.empty((self.size, len(self.stream.features.names)), np.float32)
+        y, weight = np.empty(self.size, np.uint8), np.empty(self.size, np.float32)
+        start = 0
+        for batch in self:
+            stop = start + len(batch.y)
+            x[start:stop], y[start:stop], weight[start:stop] = batch
+            start = stop
+        return Pixels(x, y, weight)
 
 
 def quotas(counts: NUMBERS, cap: int, alike: float = 0.5) -> NUMBERS:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from lcengine.errors import InputError
 from lcengine.kernels import trees as kernels
+from lcengine.models.predictor import State, array
 
 FLOAT = npt.NDArray[np.float32]
 DOUBLE = npt.NDArray[np.float64]
 PLACES = npt.NDArray[np.int64]
+
+MOST_FEATURES: Final = 2**20
+"""More leave too few bits for the places of children."""
 
 
 class Tree(NamedTuple):
@@ -69,7 +72,7 @@ class Trees:
         }
 
     @classmethod
-    def restore(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Trees:
+    def restore(cls, arrays: State) -> Trees:
         """Inverse of `state`; `InputError` for arrays that lead out of themselves."""
         nodes = array(arrays, "nodes", np.uint64, 1)
         starts = array(arrays, "starts", np.int64, 1)
@@ -77,7 +80,8 @@ class Trees:
         features = int(array(arrays, "features", np.int64, 1).sum())
         found = cls(nodes, starts, values, features)
         ends = starts.size > 1 and starts[0] == 0 and starts[-1] == nodes.size
-        if not (ends and features > 0 and (np.diff(starts) > 0).all() and found._sound()):
+        ends = ends and bool((np.diff(starts) > 0).all())
+        if not (ends and 0 < features <= MOST_FEATURES and found._sound()):
             raise InputError("the model's trees lead out of their arrays; copy the model again")
         return found
 
@@ -134,20 +138,6 @@ class Packing:
         starts = np.cumsum([0, *map(len, self._nodes)], dtype=np.int64)
         nodes, values = np.concatenate(self._nodes), np.concatenate(self._values)
         return Trees(nodes, starts, values, self.features)
-
-
-def array(
-    arrays: Mapping[str, npt.NDArray[Any]], name: str, dtype: type[np.generic], ndim: int
-) -> npt.NDArray[Any]:
-    """An array of a model, C-contiguous; `InputError` without it, or where it is another one."""
-    found = arrays.get(name)
-    if found is None or found.dtype != dtype or found.ndim != ndim:
-        got = "none" if found is None else f"{found.dtype} {found.shape}"
-        raise InputError(
-            f"the model's array {name!r} is {got}, expected {np.dtype(dtype)} of {ndim} axes; "
-            "copy the model again"
-        )
-    return np.ascontiguousarray(found)
 
 
 def _shift(features: int) -> int:

@@ -1,8 +1,9 @@
 """Gradient boosting by XGBoost (Chen & Guestrin 2016, KDD), trained on more pixels than fit.
 
 Batches of pixels are binned by XGBoost and kept on disk. What grows with the pixels in memory are
-their classes, weights, logits and gradients, whatever the features (`BESIDE`, `PER_CLASS`); finding
-the bins takes some 3 MB per feature more, measured with version 3.2. Predicting needs no XGBoost:
+their classes, weights, logits and gradients, whatever the features (`BESIDE`, `PER_CLASS`): as many
+pixels are drawn as the memory has room for. Finding 256 bins takes some 3 MB per feature more,
+whatever the pixels, measured with version 3.2. Predicting needs no XGBoost:
 its trees are kept as arrays, beside its own file (`model.ubj`, for others). Probabilities are
 within 1e-6 of its own, which it sums in float32.
 """
@@ -18,7 +19,7 @@ import numpy as np
 from pydantic import Field
 
 from lcengine.errors import InputError
-from lcengine.models.boosting import Boosted
+from lcengine.models.boosting import TRAINED, Boosted
 from lcengine.models.pixels import PixelOptions, pixel_kind
 from lcengine.models.predictor import Files, State, Training
 from lcengine.models.stream import Pixels, PixelStream
@@ -41,12 +42,12 @@ class XGBoostOptions(PixelOptions):
     """
 
     rounds: int = Field(200, ge=1)
-    learning_rate: float = Field(0.1, gt=0)
+    learning_rate: float = Field(0.1, gt=0, allow_inf_nan=False)
     max_depth: int = Field(6, ge=1)
-    min_weight: float = Field(1.0, ge=0)
+    min_weight: float = Field(1.0, ge=0, allow_inf_nan=False)
     rows: float = Field(1.0, gt=0, le=1)
     columns: float = Field(1.0, gt=0, le=1)
-    l2: float = Field(1.0, ge=0)
+    l2: float = Field(1.0, ge=0, allow_inf_nan=False)
     bins: int = Field(256, ge=2)
     patience: int = Field(20, ge=1)
 
@@ -175,13 +176,12 @@ def _library() -> Any:
 
 def _fit_pixels(pixels: PixelStream, options: XGBoostOptions, training: Training) -> Boosted:
     classes = len(pixels.present)
-    kept = int(pixels.counts.sum()) * (BESIDE + PER_CLASS * classes)
-    if kept > training.memory:
-        training.say(
-            f"XGBoost keeps about {kept / 2**20:,.0f} MiB of the training pixels in memory, which "
-            f"is more than {training.memory / 2**20:,.0f} MiB; cut fewer samples to take less"
-        )
-    return fit(pixels, pixels.other("val"), classes, options, training)
+    row = BESIDE + PER_CLASS * classes
+    other = pixels.other("val")
+    if other is None:
+        return fit(pixels.draw(row), None, classes, options, training)
+    held = other.draw(row / (1 - TRAINED))
+    return fit(pixels.draw(row / TRAINED), held, classes, options, training)
 
 
 def _restore(arrays: State, files: Files) -> Boosted:

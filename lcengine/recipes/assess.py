@@ -13,6 +13,7 @@ from lcengine.errors import InputError
 from lcengine.inputs import observed
 from lcengine.kernels.confusion import count_pairs
 from lcengine.metrics import Accuracy, Reliability
+from lcengine.models.pixels import PixelPredictor
 from lcengine.samples.source import LABEL
 
 if TYPE_CHECKING:
@@ -53,8 +54,9 @@ def assess(
 def _step(predictor: Predictor, samples: SampleSet, memory: int) -> int:
     """Patches that are predicted at once."""
     stored = sum(math.prod(entry.lead) * np.dtype(entry.dtype).itemsize for entry in samples.inputs)
-    # Stored numbers thrice (features are made of them), probabilities thrice.
-    pixel = 3 * stored + 12 * len(predictor.spec.legend.classes) + 64
+    features = predictor.features.names if isinstance(predictor, PixelPredictor) else ()
+    # Stored numbers thrice, features twice, probabilities thrice and as float64.
+    pixel = 3 * stored + 8 * len(features) + 20 * len(predictor.spec.legend.classes) + 64
     return max(1, memory // (pixel * samples.patch**2))
 
 

@@ -13,12 +13,14 @@ import lcengine
 from lcengine import engine, jobs, models, samples
 from lcengine.classmap import find_legend
 from lcengine.errors import InputError, StoreError
-from lcengine.evaluate.picture import matrix
-from lcengine.legends import legends
+from lcengine.evaluate.picture import matrix, reliability
+from lcengine.features import Features
+from lcengine.inputs import Input
+from lcengine.legends import Legend, legends
 from lcengine.metrics import Accuracy, Reliability
 from lcengine.models import ModelRef, Training
 from lcengine.models.importance import importance
-from lcengine.models.pixels import PixelPredictor
+from lcengine.models.pixels import PixelOptions, PixelPredictor
 from lcengine.recipes.assess import assess
 from lcengine.recipes.schema import DataTable, Recipe
 from lcengine.samples.sampleset import SampleSet
@@ -27,6 +29,7 @@ from lcengine.store import differences
 
 SAMPLES, MODEL, REPORT = "samples.zarr", "model", "report.json"
 PICTURE = "confusion-{}.png"
+RELIABILITY = "reliability.png"
 IMPORTANCE = "importance.png"
 HELD_OUT = ("val", "test")
 
@@ -64,8 +67,9 @@ def train(
     """Cut the samples of a recipe, fit its model, and say how good it is.
 
     Writes `samples.zarr`, the model in `model`, `report.json` and pictures (a confusion matrix of
-    each split, importance of features) to `folder` (default: the recipe's). The same recipe goes
-    on where it stopped, and does nothing where all is there. `say` hears what a user should know.
+    each split, reliability curves, importance of features) to `folder` (default: the recipe's). The
+    same recipe goes on where it stopped, and does nothing where all is there. `say` hears what a
+    user should know.
 
     Raises `InputError` for what the recipe cannot mean, `StoreError` where the folder holds what
     another recipe made (unless `restart`), and what `jobs.run` raises.
@@ -80,33 +84,14 @@ def train(
     if before is not None and before["identity"] == identity and _there(before, place):
         say(f"{place} holds what this recipe makes already")
         return _trained(before, place, path)
-    predictor = _fitted(recipe, found, say)
-    measured = {
-        split: assess(
-            predictor,
-            found,
-            split,
-            memory=recipe.objective.memory,
-            threads=recipe.objective.threads,
+    _check(recipe, found.inputs, found.legend)
+    held_out = [split for split in HELD_OUT if split in found.splits]
+    if recipe.output.importance and not held_out:
+        raise InputError(
+            f"{recipe.file}: output.importance needs val or test samples, and there are none; "
+            "make some, or leave it out"
         )
-        for split in HELD_OUT
-        if split in found.splits
-    }
-    predictor.spec = replace(
-        predictor.spec, metrics={split: _brief(*both) for split, both in measured.items()}
-    )
-    ref = models.save(predictor, place / MODEL)
-    report: dict[str, Any] = {
-        "identity": identity,
-        "model": {"kind": recipe.kind, "sha256": ref.sha256},
-        "samples": {"path": path, "splits": found.facts.get("splits", found.splits)},
-        "accuracy": {split: accuracy.to_json() for split, (accuracy, _) in measured.items()},
-        "reliability": {split: curve.to_json() for split, (_, curve) in measured.items()},
-    }
-    if recipe.output.importance:
-        report["importance"] = _importance(recipe, predictor, found, place)
-    for split, (accuracy, _) in measured.items():
-        _write(place / PICTURE.format(split), matrix(accuracy))
+    report = {"identity": identity, **_made(recipe, found, place, held_out, say)}
     _write(place / REPORT, json.dumps(report, indent=1, ensure_ascii=False).encode())
     return _trained(report, place, path)
 
@@ -146,6 +131,7 @@ def _cut(recipe: Recipe, place: Path, how: Running) -> str:
         return spec
     assert recipe.data is not None
     source = _source(recipe, recipe.data)
+    _check(recipe, source.inputs, source.legend)
     place.mkdir(parents=True, exist_ok=True)
 
     def plan() -> samples.SamplePlan:
@@ -162,6 +148,20 @@ def _cut(recipe: Recipe, place: Path, how: Running) -> str:
     )
 
 
+def _check(recipe: Recipe, inputs: tuple[Input, ...], legend: Legend) -> None:
+    """`InputError`, before anything is cut, for classes and features that the data have not."""
+    weight = recipe.objective.class_weight
+    key = "objective.class_weight"
+    try:
+        for name in weight if isinstance(weight, dict) else ():
+            legend.find(name)
+        key = "model.features"
+        if isinstance(recipe.options, PixelOptions):
+            Features.parse(recipe.options.features, inputs)
+    except InputError as error:
+        raise InputError(f"{recipe.file}: {key}: {error}") from error
+
+
 def _source(recipe: Recipe, data: DataTable) -> Source:
     legend = data.legend
     if legend is not None and legend not in legends():
@@ -174,6 +174,36 @@ def _source(recipe: Recipe, data: DataTable) -> Source:
         bands={name: source.bands for name, source in sources.items() if source.bands},
         resampling={name: source.resampling for name, source in sources.items()},
     )
+
+
+def _made(
+    recipe: Recipe, found: SampleSet, place: Path, held_out: list[str], say: Say
+) -> dict[str, Any]:
+    """Fit, measure and write the model and pictures; what the report says of them."""
+    predictor = _fitted(recipe, found, say)
+    objective = recipe.objective
+    measured = {
+        split: assess(predictor, found, split, memory=objective.memory, threads=objective.threads)
+        for split in held_out
+    }
+    predictor.spec = replace(
+        predictor.spec, metrics={split: _brief(*both) for split, both in measured.items()}
+    )
+    ref = models.save(predictor, place / MODEL)
+    report: dict[str, Any] = {
+        "model": {"kind": recipe.kind, "sha256": ref.sha256},
+        "samples": {"path": found.path, "splits": found.facts.get("splits", found.splits)},
+        "accuracy": {split: accuracy.to_json() for split, (accuracy, _) in measured.items()},
+        "reliability": {split: curve.to_json() for split, (_, curve) in measured.items()},
+    }
+    if recipe.output.importance:
+        report["importance"] = _importance(recipe, predictor, found, held_out[0], place)
+    for split, (accuracy, _) in measured.items():
+        _write(place / PICTURE.format(split), matrix(accuracy))
+    if measured:
+        curves = {split: curve for split, (_, curve) in measured.items()}
+        _write(place / RELIABILITY, reliability(curves))
+    return report
 
 
 def _fitted(recipe: Recipe, found: SampleSet, say: Say) -> models.Predictor:
@@ -193,20 +223,14 @@ def _fitted(recipe: Recipe, found: SampleSet, say: Say) -> models.Predictor:
 
 
 def _importance(
-    recipe: Recipe, predictor: models.Predictor, found: SampleSet, place: Path
+    recipe: Recipe, predictor: models.Predictor, found: SampleSet, split: str, place: Path
 ) -> dict[str, Any]:
     """What each feature is worth, measured on the first split that was not fitted to."""
     assert isinstance(predictor, PixelPredictor)  # the recipe was checked
-    held_out = [split for split in HELD_OUT if split in found.splits]
-    if not held_out:
-        raise InputError(
-            f"{recipe.file}: output.importance needs val or test samples, and there are none; "
-            "make some, or leave it out"
-        )
     told = importance(
         predictor,
         found,
-        split=held_out[0],
+        split=split,
         repeats=recipe.output.importance,
         seed=recipe.objective.seed,
         memory=recipe.objective.memory,
