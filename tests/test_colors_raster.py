@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import dask
 import numpy as np
 import pytest
@@ -13,7 +11,7 @@ from made_products import bands, publish
 from sample_stores import sample_arrays, write_samples
 
 import lcengine
-from lcengine import inputs, models, store
+from lcengine import inputs, store
 from lcengine.errors import InputError
 from lcengine.features import Division, Vocabulary, bag_of_colors, clusters
 from lcengine.features.vocabulary import chosen, raw_planes
@@ -229,10 +227,10 @@ def test_a_predicted_map_is_that_of_windows_whatever_the_tiles(paths, tmp_path):
     image = source.read(Window(0, 0, HEIGHT, WIDTH))["image"]
     labels = (image[:, 0] > 4000).astype(np.uint8)
     classifier = {"kind": "forest", "trees": 10}
-    bag = BagOfColors(12, 6, classifier, window=100, missing=-32768, bands=RGBN)
+    bag = BagOfColors(12, 6, classifier, window=100, image=source.inputs[0])
     proba = bag.fit(image, labels).predict_proba(image)[0]
-    spec = replace(bag.predictor.spec, inputs=source.inputs, resolution=10.0)
-    folder = models.save(replace(bag.predictor, spec=spec), tmp_path / "model").path
+    spec, folder = bag.predictor.spec, bag.save(tmp_path / "model").path
+    assert np.array_equal(BagOfColors.load(folder).predict_proba(image)[0], proba)
     valid = (image != -32768).all(axis=1)[0]
     wanted = np.where(valid, np.array(spec.legend.codes)[proba.argmax(axis=0)], spec.legend.nodata)
     for path in paths:

@@ -121,7 +121,7 @@ def pixel_kind(name: str, options: type[O], fit: Fit[O], restore: Restore) -> Pi
 
     def read(spec: ModelSpec, arrays: State, files: Files) -> PixelPredictor:
         features = Features.parse(spec.options.get("features", ()), spec.inputs)
-        present = _present(arrays, len(spec.legend.classes))
+        present = present_of(arrays, _PRESENT, len(spec.legend.classes))
         estimator = restored(restore(arrays, files), arrays)
         return PixelPredictor(spec, features, estimator, present)
 
@@ -220,9 +220,9 @@ def _pixel_facts(pixels: PixelStream) -> dict[str, Any]:
     return {"pixels": counts, **pixels.notes}
 
 
-def _present(arrays: State, classes: int) -> tuple[int, ...]:
+def present_of(arrays: State, name: str, classes: int) -> tuple[int, ...]:
     """The estimator's classes; `InputError` where they are not of the legend."""
-    found = arrays.get(_PRESENT, np.empty(0, np.int64)).tolist()
+    found = arrays.get(name, np.empty(0, np.int64)).tolist()
     if not found or sorted(set(found)) != found or not 0 <= found[0] <= found[-1] < classes:
         raise InputError(
             f"the model's classes are {found}, expected numbers below {classes}, ascending; copy "
