@@ -70,6 +70,8 @@ class Division:
 
     def __post_init__(self) -> None:
         _check_count("segments", self.segments, 1)
+        if self.rounds < 0:
+            raise InputError(f"rounds is {self.rounds}, expected 0 or more")
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,6 +196,8 @@ class Vocabulary:
 
 def chosen(inputs: Sequence[Input], bands: Sequence[str]) -> tuple[Input, ...]:
     """Inputs with those bands alone, in the order asked for; `InputError` for what is not there."""
+    if isinstance(bands, str):
+        raise InputError(f"bands are {bands!r}, expected a list such as ['red', 'nir']")
     wanted: dict[str, list[str]] = {}
     for text in bands or BANDS:
         name, _, band = text.rpartition(".")
