@@ -8,7 +8,9 @@ from dataclasses import replace
 import geopandas as gpd
 import numpy as np
 import pytest
+import rasterio
 import shapely
+from affine import Affine
 from distributed import Client, LocalCluster
 from made_products import bands, labels, publish
 from odc.geo.geom import Geometry
@@ -157,6 +159,20 @@ class TestTiles:
         _, _, accuracy = by_tiles(plan_evaluation(*paths))
         equal(accuracy, oracle(said, truth))
 
+    def test_images_without_colours_take_the_legends_given(self, pair, tmp_path):
+        said, truth, *_ = pair
+        paths = []
+        for name, codes in (("map.tif", said), ("truth.tif", truth)):
+            paths.append(tmp_path / name)
+            profile = {"driver": "GTiff", "count": 1, "dtype": "uint8", "nodata": 255}
+            size = {"height": HEIGHT, "width": WIDTH, "transform": Affine(10, 0, LEFT, 0, -10, TOP)}
+            with rasterio.open(paths[-1], "w", crs=UTM, **profile, **size) as file:
+                file.write(codes, 1)
+        with pytest.raises(InputError, match=r"map\.tif has no colour table; give its legend"):
+            plan_evaluation(*paths, legend=LEGEND)
+        plan = plan_evaluation(*paths, legend=LEGEND, map_legend=LEGEND)
+        equal(by_tiles(plan)[2], oracle(said, truth))
+
     def test_inside_an_area_alone(self, pair):
         said, truth, mapped, reference = pair
         back = Transformer.from_crs(UTM, "EPSG:4326", always_xy=True)
@@ -260,7 +276,7 @@ class TestLegends:
 @pytest.fixture(scope="module")
 def client():
     with LocalCluster(
-        n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None
+        n_workers=1, threads_per_worker=2, processes=False, dashboard_address="127.0.0.1:0"
     ) as cluster, Client(cluster) as found:  # fmt: skip
         yield found
 

@@ -42,7 +42,7 @@ def season(flanders, tmp_path_factory):
     )
     sizes = samples.SampleSpec(PATCH, stride=2, block=16, buffer=BUFFER, seed=1)
     with distributed.LocalCluster(
-        n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None
+        n_workers=1, threads_per_worker=2, processes=False, dashboard_address="127.0.0.1:0"
     ) as cluster, distributed.Client(cluster) as client:  # fmt: skip
         months = lcengine.run(
             plan_composite(items, grid, spec), folder / "months.zarr", client=client

@@ -89,7 +89,7 @@ def stacked(made):
 @pytest.fixture(scope="module")
 def client():
     with distributed.LocalCluster(
-        n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None
+        n_workers=1, threads_per_worker=2, processes=False, dashboard_address="127.0.0.1:0"
     ) as found, distributed.Client(found) as opened:  # fmt: skip
         yield opened
 
