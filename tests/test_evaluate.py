@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+import dask
 import geopandas as gpd
 import numpy as np
 import pytest
@@ -158,6 +159,18 @@ class TestTiles:
             save_classes(paths[-1], codes, LEGEND, crs=UTM, transform=(10, 0, LEFT, 0, -10, TOP))
         _, _, accuracy = by_tiles(plan_evaluation(*paths))
         equal(accuracy, oracle(said, truth))
+
+    @pytest.mark.parametrize("size", [10, 30])
+    def test_a_tile_asks_no_scheduler_for_pixels_of_images(self, pair, tmp_path, size):
+        def refuses(*_, **__):
+            raise AssertionError("a task is no cluster")
+
+        _, truth, mapped, _ = pair
+        path = tmp_path / "truth.tif"
+        save_classes(path, truth, LEGEND, crs=UTM, transform=(size, 0, LEFT, 0, -size, TOP))
+        plan = plan_evaluation(mapped, path)
+        with dask.config.set(scheduler=refuses):
+            assert by_tiles(plan)[2].pixels
 
     def test_images_without_colours_take_the_legends_given(self, pair, tmp_path):
         said, truth, *_ = pair
