@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import dask
 import geopandas as gpd
@@ -367,6 +368,11 @@ class TestSplit:
         x, y = np.meshgrid(other.x(np.arange(other.shape[1])), other.y(np.arange(other.shape[0])))
         x, y = Transformer.from_crs(32632, UTM, always_xy=True).transform(x, y)
         np.testing.assert_array_equal(found, shapely.intersects_xy(boxes[1], x, y))
+
+    def test_the_request_is_the_same_from_any_folder(self, store_of_samples, monkeypatch):
+        path = Path(store_of_samples[0])
+        monkeypatch.chdir(path.parent)
+        assert split_pixels(path.name, "test") == split_pixels(path, "test")
 
     def test_what_has_no_such_pixels_is_refused(self, pair, store_of_samples):
         path, _ = store_of_samples
