@@ -70,7 +70,7 @@ def cluster(schedule: str) -> Iterator[Any]:
         return
     with (
         LocalCluster(
-            n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None
+            n_workers=1, threads_per_worker=2, processes=False, dashboard_address="127.0.0.1:0"
         ) as local,
         Client(local) as client,
     ):

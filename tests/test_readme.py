@@ -17,6 +17,7 @@ PAGES = ("README.md", "docs/labels.md", "docs/samples.md")
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # some forty commands, one after the other
 def test_every_command_of_the_readme_runs(tmp_path):
     blocks = [block for page in PAGES for block in BLOCK.findall((ROOT / page).read_text())]
     commands = [(kind, text) for kind, text in blocks if "make demo" not in text]
@@ -48,7 +49,8 @@ def test_every_command_of_the_readme_runs(tmp_path):
     run(["lcengine", "demo", "--size", "512", "--dates", "6"])
     for kind, text in commands:
         if kind == "toml":
-            (tmp_path / "labels.toml").write_text(text)
+            named = re.match(r"# (\w+\.toml)\n", text)
+            (tmp_path / (named[1] if named else "labels.toml")).write_text(text)
         else:
             run(["bash", "-eu", "-c", text] if kind == "bash" else ["python", "-c", text])
     assert (tmp_path / "composite.png").exists()
