@@ -3,8 +3,9 @@
     python benchmarks/forest.py [--quick] [--only forest,boosting,xgboost] [--runs 3] [--threads 2]
 
 A raster of 10 bands, 2048² pixels of int16, becomes a map of classes. lcengine predicts blocks
-of 512² on as many threads, as workers do; scikit-learn and XGBoost get the flattened float32 array,
-which is part of their time, on as many threads of their own. Contenders take turns, each run in a
+of 512² on as many threads, as workers do, and once more through the engine, from product to
+product; scikit-learn and XGBoost get the flattened float32 array, which is part of their time, on
+as many threads of their own. Contenders take turns, each run in a
 process of its own. Its memory is what its peak rose by from when model and raster were there, the
 map included.
 """
@@ -20,6 +21,7 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
 
@@ -28,6 +30,11 @@ import numpy as np
 BANDS, CLASSES, BLOCK = 10, 6, 512
 TRAINED = 30_000
 TREES = {"forest": 200, "boosting": 200, "xgboost": 200}
+WHO = {
+    "ours": "lcengine {}",
+    "engine": "lcengine {}, product to product",
+    "theirs": "its library ({})",
+}
 
 
 def raster(size, seed=0):
@@ -110,6 +117,54 @@ def ours(folder, bands, threads):
     return run
 
 
+def grid_of(size):
+    from lcengine.grid import Grid
+
+    bounds = 600_000, 5_600_000 - 10 * size, 600_000 + 10 * size, 5_600_000
+    return Grid.from_bounds(*bounds, 32631, 10.0, BLOCK)
+
+
+def publish(path, bands):
+    """The raster as a product."""
+    from lcengine.store import Variable, target
+
+    layers = [Variable(f"b{i}", "int16", -32768, f"b{i}", 1e-4, "1") for i in range(BANDS)]
+    grid, place = grid_of(bands.shape[1]), target(path)
+    with place.exclusive():
+        staging = place.create({"made": "bands"}, "bands", {"kind": "none"}, grid, layers)
+        for tile in grid.tiles():
+            parts = {v.name: bands[i][tile.slices] for i, v in enumerate(layers)}
+            staging.write(tile, parts)
+            staging.accept(staging.mark(tile.index, {"pixels": 1}))
+        staging.publish(range(grid.n_tiles), {"kind": "composite"}, {})
+
+
+@contextmanager
+def engine(folder, bands, threads):
+    """Map of classes by the engine, as a product; workers are threads of this process."""
+    from distributed import Client, LocalCluster
+
+    from lcengine import jobs, store
+    from lcengine.predict.plan import plan_predict
+    from lcengine.predict.task import warm_up
+
+    output = folder / "map.zarr"
+
+    def run():
+        plan = plan_predict(folder.parent / "bands.zarr", folder / "ours")
+        return jobs.run(plan, output, client=client, restart=True)
+
+    warm_up(plan_predict(folder.parent / "bands.zarr", folder / "ours"))
+    size = bands.shape[1]
+    with LocalCluster(
+        n_workers=1,
+        threads_per_worker=threads,
+        processes=False,
+        dashboard_address="127.0.0.1:0",
+    ) as cluster, Client(cluster) as client:  # fmt: skip
+        yield run, lambda: store.stored(output)["label"].values.reshape(size, size)
+
+
 def theirs(folder, bands, threads):
     """Map of classes by the library's own predict."""
     from threadpoolctl import threadpool_limits
@@ -134,13 +189,23 @@ def theirs(folder, bands, threads):
 def once(folder, who, threads):
     """One run in this process, as JSON on stdout; the map beside the model."""
     bands = np.load(folder.parent / "bands.npy")
-    run = (ours if who == "ours" else theirs)(folder, bands, threads)
+    if who == "engine":
+        with engine(folder, bands, threads) as (run, read):
+            figures, _ = timed(run)
+            found = read()
+    else:
+        figures, found = timed((ours if who == "ours" else theirs)(folder, bands, threads))
+    print(json.dumps(figures))
+    np.save(folder / f"{who}.npy", found)
+
+
+def timed(run):
+    """Figures of one run, and what it gives."""
     before = peak_mb(reset=True)
     start, cpu = time.perf_counter(), time.process_time()
     found = run()
     seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
-    print(json.dumps({"s": seconds, "cpu": cpu, "mb": peak_mb() - before}))
-    np.save(folder / f"{who}.npy", found)
+    return {"s": seconds, "cpu": cpu, "mb": peak_mb() - before}, found
 
 
 def measured(folder, who, threads):
@@ -151,22 +216,22 @@ def measured(folder, who, threads):
 
 def compare(root, name, runs, threads):
     """Rows of the table of one kind of model."""
-    figures = {"ours": [], "theirs": []}
+    figures = {who: [] for who in WHO}
     for _ in range(runs):
         for who, rows in figures.items():
             rows.append(measured(root / name, who, threads))
-    maps = [np.load(root / name / f"{who}.npy") for who in figures]
+    maps = {who: np.load(root / name / f"{who}.npy") for who in figures}
     middle = {
         who: {key: statistics.median(row[key] for row in rows) for key in rows[0]}
         for who, rows in figures.items()
     }
     for who, row in middle.items():
-        label = f"lcengine {name}" if who == "ours" else f"its library ({name})"
+        pixels = maps[who].size / 1e6
         print(
-            f"| {label} | {maps[0].size / row['s'] / 1e6:.3f} "
-            f"| {maps[0].size / row['cpu'] / 1e6:.3f} | {row['mb']:.0f} "
+            f"| {WHO[who].format(name)} | {pixels / row['s']:.3f} "
+            f"| {pixels / row['cpu']:.3f} | {row['mb']:.0f} "
             f"| {middle['theirs']['s'] / row['s']:.1f} "
-            f"| {np.mean(maps[0] == maps[1]):.6%} |"
+            f"| {np.mean(maps[who] == maps['theirs']):.6%} |"
         )
 
 
@@ -189,6 +254,7 @@ def main():
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
         np.save(root / "bands.npy", bands)
+        publish(root / "bands.zarr", bands)
         print(f"\n{size}² pixels, {BANDS} bands, {CLASSES} classes, {options.threads} threads\n")
         print("| contender | Mpx/s | Mpx per CPU second | more MB | × | pixels equal |")
         print("|---|---|---|---|---|---|")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from predictor_contract import PredictorContract
@@ -104,6 +106,68 @@ def test_kept_and_read_again(tmp_path):
     assert ref.load().spec == bag.predictor.spec
 
 
+def test_images_and_labels_that_do_not_fit():
+    """The kernels would read beyond what is there."""
+    images, labels, _ = scene(2, 24)
+    bag = BagOfColors(8, 3, FOREST, window=24, missing=-32768)
+    with pytest.raises(InputError, match="learned nothing yet"):
+        bag.predict(images)
+    bag.fit(images, labels)
+    for wrong, said in [
+        (np.concatenate([images] * 3, axis=1), r"int16 \(2, 12, 24, 24\), expected int16 \(n, 4"),
+        (images[:, :3], "of bands band1, band2, band3, band4"),
+        (images.astype(np.float32) / 1e4, "images are float32"),
+        (images[0], r"int16 \(4, 24, 24\)"),
+    ]:
+        with pytest.raises(InputError, match=said):
+            bag.predict(wrong)
+    for pixels, marks, said in [
+        (images, labels.astype(int) - 1, "labels are int64 from -1 to 254, expected uint8"),
+        (images, labels[:, :5], r"labels \(2, 5, 24\)"),
+        (images > 0, labels, "images are bool"),
+        (images.astype(np.float32), labels, "missing -32768, expected NaN"),
+    ]:
+        with pytest.raises(InputError, match=said):
+            bag.fit(pixels, marks)
+    legend = bag.predictor.spec.legend
+    with pytest.raises(InputError, match="expected uint8 below 3, and 255"):
+        bag.fit(images, np.where(labels == 1, 7, labels).astype(np.uint8), legend)
+    entry = Input("s2", BANDS, "int16", -32768, scale=1e-4)
+    with pytest.raises(InputError, match="says itself what is missing"):
+        BagOfColors(image=entry, missing=0)
+    for options, said in [
+        ({"n_colors": 1}, "cannot have colors: Input should be greater"),
+        ({"classifier": RandomForestClassifier()}, "cannot have classifier: Input should be"),
+        ({"window": 0}, "window is 0"),
+    ]:
+        with pytest.raises(InputError, match=said):
+            BagOfColors(**options)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("vocabulary.colors", lambda a: a[:, :3].copy()),
+        ("vocabulary.colors", lambda a: a.astype(np.float32)),
+        ("vocabulary.colors", lambda a: a[:7].copy()),
+        ("vocabulary.gains", lambda a: a[:2].copy()),
+        ("vocabulary.steps", lambda a: a * np.nan),
+        ("segments.classes", lambda a: a + 99),
+        ("segments.classes", lambda a: a[:-1].copy()),
+    ],
+)
+def test_arrays_of_other_shapes_are_refused(name, change, fitted):
+    _, found, _ = fitted
+    arrays, files = found.state()
+    kind = models.kind("bag-of-colors")
+    assert kind.restore(found.spec, arrays, files).present == found.present
+    with pytest.raises(InputError, match=r"copy the model again|was trained on"):
+        kind.restore(found.spec, {**arrays, name: change(arrays[name])}, files)
+    for spec in (replace(found.spec, training={}), replace(found.spec, options={"colors": "a"})):
+        with pytest.raises(InputError, match=r"seed None|cannot have colors"):
+            kind.restore(spec, arrays, files)
+
+
 def store(path, count=16, patch=EDGE, bands=5):
     images, labels, truth = scene(count, patch, bands=bands)
     write_samples(path, {"s2": images, "label": labels}, (S2,))
@@ -172,8 +236,15 @@ def test_other_classifiers(fitted, kind):
     ],
 )
 def test_classifiers_that_cannot_be(classifier, said):
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(InputError, match=said):
         BagOfColors(classifier=classifier)
+
+
+def test_it_lies_beside_the_other_models():
+    assert models.BagOfColors is BagOfColors
+    assert "BagOfColors" in dir(models)
+    with pytest.raises(AttributeError, match="has no attribute 'Bag'"):
+        _ = models.Bag
 
 
 def test_labels_of_segments_are_those_of_most_pixels():

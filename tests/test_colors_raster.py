@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import dask
 import numpy as np
 import pytest
@@ -13,7 +11,7 @@ from made_products import bands, publish
 from sample_stores import sample_arrays, write_samples
 
 import lcengine
-from lcengine import inputs, models, store
+from lcengine import inputs, store
 from lcengine.errors import InputError
 from lcengine.features import Division, Vocabulary, bag_of_colors, clusters
 from lcengine.features.vocabulary import chosen, raw_planes
@@ -98,7 +96,7 @@ class TestVocabulary:
         images[0, 1, :5] = -32768
         entry = Input("image", RGBN, "int16", -32768)
         source = Images((entry,), {"image": images}, RGBN)
-        first = clusters._begun(source, 9, (0, -1, 10**6))
+        first, _ = clusters._begun(source, 9, (0, -1, 10**6))
         pixels = np.moveaxis(images, 1, -1).reshape(-1, 4)
         pixels = pixels[(pixels != -32768).all(axis=1)].astype(np.float64)
         assert np.allclose(first.gains, 1 / pixels.std(axis=0), rtol=1e-12)
@@ -146,12 +144,30 @@ class TestVocabulary:
         with pytest.raises(InputError, match=said):
             chosen(known, wanted)
 
-    def test_sources_that_cannot_be(self):
+    def test_sources_that_cannot_be(self, paths):
         with pytest.raises(InputError, match="fitted to a int"):
             windows_of(3, ())
         empty = Images((Input("i", RGBN, "int16", 0),), {"i": np.zeros((1, 4, 8, 8), "i2")}, ())
         with pytest.raises(InputError, match="no valid pixel"):
             Vocabulary.fit(empty)
+        none = Images((Input("i", RGBN, "int16", 0),), {"i": np.zeros((0, 4, 8, 8), "i2")}, ())
+        with pytest.raises(InputError, match="no windows"):
+            Vocabulary.fit(none)
+        with pytest.raises(InputError, match="bands are 'red', expected a list"):
+            Vocabulary.fit(paths[0], bands="red")
+
+    def test_a_raster_that_is_mostly_empty_has_colours(self):
+        """Of 2000 windows the first 64 by hash need not have a pixel."""
+        rng = np.random.default_rng(0)
+        pixels = rng.integers(1, 3000, (2000, 4, 4, 4)).astype(np.int16)
+        full = rng.choice(2000, 40, replace=False)
+        pixels[np.setdiff1d(np.arange(2000), full)] = 0
+        given = (Input("i", RGBN, "int16", 0),)
+        found = fitted(Images(given, {"i": pixels}, ()), batch=500)
+        assert found.colors.shape == (12, 4)
+        _, places = clusters._begun(Images(given, {"i": pixels}, ()), 12, (0, -1, 500))
+        assert len(places) > 5
+        assert set(places) <= set(full)
 
 
 class TestHistograms:
@@ -190,6 +206,12 @@ class TestHistograms:
         sums = decoded.sum("color", skipna=False).values
         assert np.allclose(sums[np.isfinite(sums)], 1, atol=1e-5)
         assert 0.3 < np.isnan(sums).mean() < 0.4
+        known = fitted(raw)  # of stored numbers, and used on decoded ones
+        found = bag_of_colors(lcengine.open(paths[1]), known)
+        assert np.array_equal(found, bag_of_colors(raw, known), equal_nan=True)
+        bare = xr.Dataset({band: raw[band].assign_attrs(scale_factor=None) for band in RGBN})
+        with pytest.raises(InputError, match="without a known scale; give the same stored"):
+            bag_of_colors(lcengine.open(paths[1]), fitted(bare))
 
     def test_series_are_channels(self):
         rng = np.random.default_rng(0)
@@ -212,6 +234,10 @@ class TestHistograms:
             bag_of_colors(data[list(RGBN)].astype("int32"), vocabulary)
         with pytest.raises(InputError, match="dimension band"):
             bag_of_colors(data["red"], vocabulary)
+        with pytest.raises(InputError, match="window is 0"):
+            bag_of_colors(data, vocabulary, window=0)
+        with pytest.raises(InputError, match="rounds is -1"):
+            Division(rounds=-1)
 
 
 def test_words_of_a_product_on_all_cpus_are_those_of_one_thread(paths, vocabulary):
@@ -229,10 +255,10 @@ def test_a_predicted_map_is_that_of_windows_whatever_the_tiles(paths, tmp_path):
     image = source.read(Window(0, 0, HEIGHT, WIDTH))["image"]
     labels = (image[:, 0] > 4000).astype(np.uint8)
     classifier = {"kind": "forest", "trees": 10}
-    bag = BagOfColors(12, 6, classifier, window=100, missing=-32768, bands=RGBN)
+    bag = BagOfColors(12, 6, classifier, window=100, image=source.inputs[0])
     proba = bag.fit(image, labels).predict_proba(image)[0]
-    spec = replace(bag.predictor.spec, inputs=source.inputs, resolution=10.0)
-    folder = models.save(replace(bag.predictor, spec=spec), tmp_path / "model").path
+    spec, folder = bag.predictor.spec, bag.save(tmp_path / "model").path
+    assert np.array_equal(BagOfColors.load(folder).predict_proba(image)[0], proba)
     valid = (image != -32768).all(axis=1)[0]
     wanted = np.where(valid, np.array(spec.legend.codes)[proba.argmax(axis=0)], spec.legend.nodata)
     for path in paths:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
+import dask
 import geopandas as gpd
 import numpy as np
 import pytest
+import rasterio
 import shapely
+from affine import Affine
 from distributed import Client, LocalCluster
 from made_products import bands, labels, publish
 from odc.geo.geom import Geometry
@@ -157,6 +161,32 @@ class TestTiles:
         _, _, accuracy = by_tiles(plan_evaluation(*paths))
         equal(accuracy, oracle(said, truth))
 
+    @pytest.mark.parametrize("size", [10, 30])
+    def test_a_tile_asks_no_scheduler_for_pixels_of_images(self, pair, tmp_path, size):
+        def refuses(*_, **__):
+            raise AssertionError("a task is no cluster")
+
+        _, truth, mapped, _ = pair
+        path = tmp_path / "truth.tif"
+        save_classes(path, truth, LEGEND, crs=UTM, transform=(size, 0, LEFT, 0, -size, TOP))
+        plan = plan_evaluation(mapped, path)
+        with dask.config.set(scheduler=refuses):
+            assert by_tiles(plan)[2].pixels
+
+    def test_images_without_colours_take_the_legends_given(self, pair, tmp_path):
+        said, truth, *_ = pair
+        paths = []
+        for name, codes in (("map.tif", said), ("truth.tif", truth)):
+            paths.append(tmp_path / name)
+            profile = {"driver": "GTiff", "count": 1, "dtype": "uint8", "nodata": 255}
+            size = {"height": HEIGHT, "width": WIDTH, "transform": Affine(10, 0, LEFT, 0, -10, TOP)}
+            with rasterio.open(paths[-1], "w", crs=UTM, **profile, **size) as file:
+                file.write(codes, 1)
+        with pytest.raises(InputError, match=r"map\.tif has no colour table; give its legend"):
+            plan_evaluation(*paths, legend=LEGEND)
+        plan = plan_evaluation(*paths, legend=LEGEND, map_legend=LEGEND)
+        equal(by_tiles(plan)[2], oracle(said, truth))
+
     def test_inside_an_area_alone(self, pair):
         said, truth, mapped, reference = pair
         back = Transformer.from_crs(UTM, "EPSG:4326", always_xy=True)
@@ -260,7 +290,7 @@ class TestLegends:
 @pytest.fixture(scope="module")
 def client():
     with LocalCluster(
-        n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None
+        n_workers=1, threads_per_worker=2, processes=False, dashboard_address="127.0.0.1:0"
     ) as cluster, Client(cluster) as found:  # fmt: skip
         yield found
 
@@ -346,6 +376,11 @@ class TestSplit:
         x, y = np.meshgrid(other.x(np.arange(other.shape[1])), other.y(np.arange(other.shape[0])))
         x, y = Transformer.from_crs(32632, UTM, always_xy=True).transform(x, y)
         np.testing.assert_array_equal(found, shapely.intersects_xy(boxes[1], x, y))
+
+    def test_the_request_is_the_same_from_any_folder(self, store_of_samples, monkeypatch):
+        path = Path(store_of_samples[0])
+        monkeypatch.chdir(path.parent)
+        assert split_pixels(path.name, "test") == split_pixels(path, "test")
 
     def test_what_has_no_such_pixels_is_refused(self, pair, store_of_samples):
         path, _ = store_of_samples

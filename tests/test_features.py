@@ -284,6 +284,16 @@ def test_floats_with_nan_give_the_bits_of_the_integers_behind_them():
     assert found.tobytes() == features.compute(arrays).tobytes()
 
 
+def test_large_floats_have_finite_features():
+    times = tuple(f"2018-{month:02}" for month in range(1, 9))
+    entry = Input("s2", ("red", "nir"), "float32", None, times)
+    numbers = np.array([0, 1e-30, -1e36, 1e36, np.nan, np.inf, 0.3], np.float32)
+    values = np.random.default_rng(0).choice(numbers, (1, 8, 2, 20, 20))
+    values[0, 0] = 0.1
+    texts = ["bands:mean,std,min,max,range,slope,p10,harmonic", "ndvi:mean,harmonic", "red"]
+    assert np.isfinite(Features.parse(texts, (entry,)).compute({"s2": values})).all()
+
+
 def test_names_are_texts_of_the_same_features():
     features, arrays = compute(ALL, S2, S1)
     again = Features.parse(features.names, (S2, S1))

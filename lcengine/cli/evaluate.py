@@ -29,6 +29,9 @@ LegendName = Annotated[
         "--legend", help="Classes of a GeoTIFF reference: a name, a style, a table, a raster."
     ),
 ]
+MapLegend = Annotated[
+    str | None, typer.Option("--map-legend", help="Classes of a GeoTIFF map, likewise.")
+]
 CrosswalkText = Annotated[
     str | None,
     typer.Option(
@@ -54,6 +57,7 @@ def _plan(
     mapped: Map,
     reference: Reference,
     legend: LegendName = None,
+    map_legend: MapLegend = None,
     crosswalk: CrosswalkText = None,
     samples: Samples = None,
     split: Split = None,
@@ -71,6 +75,7 @@ def _plan(
         mapped,
         reference,
         legend=options.legend(legend),
+        map_legend=options.legend(map_legend),
         crosswalk=crosswalk if crosswalk in (None, KNOWN) else pairs(crosswalk, "--crosswalk"),
         split=None if samples is None else split_pixels(samples, split or "test"),
         aoi=options.area(None, aoi),

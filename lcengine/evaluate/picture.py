@@ -12,6 +12,8 @@ from lcengine.metrics import Accuracy, Reliability
 
 SHOWN = 24
 """Classes up to which every share is written into its cell."""
+LARGEST = 20.0
+"""Inches; a picture that grew with hundreds of classes would take gigabytes."""
 
 
 def matrix(accuracy: Accuracy) -> bytes:
@@ -26,13 +28,14 @@ def matrix(accuracy: Accuracy) -> bytes:
     rows = accuracy.reference[used]
     shares = 100 * counts / np.maximum(rows, 1)[:, None]
     names = [accuracy.legend.names[i] for i in used]
-    size = max(4.0, 1.6 + 0.55 * len(used))
+    size = min(max(4.0, 1.6 + 0.55 * len(used)), LARGEST)
+    letters = min(8.0, 55 * size / len(used))
     figure = Figure(figsize=(size + 1.2, size), dpi=120, layout="constrained")
     axis = figure.subplots()
     image = axis.imshow(shares, cmap="Blues", vmin=0, vmax=100)
-    axis.set_xticks(range(len(used)), names, rotation=45, ha="right", fontsize=8)
+    axis.set_xticks(range(len(used)), names, rotation=45, ha="right", fontsize=letters)
     heads = [f"{name} ({n:,})" for name, n in zip(names, rows.tolist(), strict=True)]
-    axis.set_yticks(range(len(used)), heads, fontsize=8)
+    axis.set_yticks(range(len(used)), heads, fontsize=letters)
     axis.set_xlabel("map")
     axis.set_ylabel("reference (pixels)")
     overall = "" if np.isnan(accuracy.overall) else f": {100 * accuracy.overall:.1f} % agree"

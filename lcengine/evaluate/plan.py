@@ -144,6 +144,7 @@ def plan_evaluation(
     reference: str | os.PathLike[str],
     *,
     legend: Legend | None = None,
+    map_legend: Legend | None = None,
     crosswalk: str | Mapping[str, str] | None = None,
     split: SplitPixels | None = None,
     aoi: Aoi | None = None,
@@ -154,6 +155,7 @@ def plan_evaluation(
         mapped: A product with a variable `label`, or a GeoTIFF of codes; its pixels are compared.
         reference: Likewise; of another grid the pixel nearest to each centre is taken.
         legend: Classes of a reference that is a GeoTIFF, by default its own colour table.
+        map_legend: Likewise of the map.
         crosswalk: See `lcengine.evaluate.legends.match`.
         split: Compare the pixels of a split of samples alone, see `split.split_pixels`.
         aoi: Compare inside of it alone.
@@ -163,7 +165,7 @@ def plan_evaluation(
             the area or the samples do not lie where the map does.
     """
     grid = _within(grid_of(mapped), aoi)
-    _, own = open_classes(mapped)
+    _, own = open_classes(mapped, map_legend)
     _, other = open_classes(reference, legend)
     matched = match(own, other, crosswalk)
     if split is not None:

@@ -17,7 +17,7 @@ from lcengine.crs import crs_name
 from lcengine.errors import InputError
 from lcengine.grid import Grid
 from lcengine.imagefile import header
-from lcengine.labels.coarse.maps import Votes, open_classes
+from lcengine.labels.coarse.maps import Votes, open_classes, read_codes
 from lcengine.labels.coarse.plan import version_of
 from lcengine.legends import IGNORE, Crosswalk, Legend
 from lcengine.locate import Window
@@ -79,7 +79,6 @@ class ClassReader:
         self._votes = Votes.of(codes, legend, grid, "nearest")
         self._legend = legend
         self._table = _table(raster.crosswalk)
-        # Without dask: a task is one thread of its own.
         self._codes = codes if is_image(path) else store.stored(path)["label"]
 
     def indices(self, window: Window) -> npt.NDArray[np.uint8]:
@@ -93,7 +92,7 @@ class ClassReader:
         bottom, right = min(y + window.height, height), min(x + window.width, width)
         out = np.full((window.height, window.width), IGNORE, np.uint8)
         if top < bottom and left < right:
-            values = self._codes[top:bottom, left:right].values
+            values = read_codes(self._codes[top:bottom, left:right])
             legend, missing = self._legend, self._votes.missing
             if values.dtype != legend.dtype or missing not in (None, legend.nodata):
                 values = legend.stored(values, missing)

@@ -19,6 +19,7 @@ from lcengine import samples
 from lcengine.crs import crs_name, resolve_crs
 from lcengine.errors import InputError
 from lcengine.grid import Grid
+from lcengine.inputs import address
 from lcengine.labels.vectors import projected
 from lcengine.locate import Window
 from lcengine.plan import product_lattice
@@ -115,4 +116,4 @@ def split_pixels(path: str | os.PathLike[str], split: str) -> SplitPixels:
             "give --aoi"
         )
     run_id = found.facts["run_id"]
-    return SplitPixels(str(path), run_id, spec, place["crs"], place["resolution"], split)
+    return SplitPixels(address(path), run_id, spec, place["crs"], place["resolution"], split)

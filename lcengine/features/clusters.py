@@ -32,6 +32,8 @@ PER_ROUND: Final = 64
 """Windows that a round reads, where there are so many."""
 PER_TASK: Final = 8
 """Windows of a task."""
+ENOUGH: Final = 0.25
+"""Share of the pixels wanted that the first windows must have; else others are read too."""
 _START: Final = -1
 """The round that the first colours come from."""
 
@@ -45,10 +47,10 @@ def fit(windows: Windows, colors: int, how: tuple[int, int, int]) -> Vocabulary:
     rounds, batch, seed = how
     if rounds < 1 or batch < 1:
         raise InputError(f"rounds is {rounds} and batch {batch}, expected 1 or more of both")
-    first = _begun(windows, colors, (seed, _START, max(batch, 20 * colors)))
+    first, places = _begun(windows, colors, (seed, _START, max(batch, 20 * colors)))
     centres, seen = first.colors.copy(), np.zeros(len(first.colors), np.int64)
     for number in range(rounds):
-        counts, sums = _reduced(windows, first, centres, (seed, number, batch))
+        counts, sums = _reduced(windows, places, (first, centres), (seed, number, batch))
         seen += counts
         there = counts > 0
         # The mean of all pixels that a colour ever had (the rate of Sculley 2010).
@@ -57,13 +59,15 @@ def fit(windows: Windows, colors: int, how: tuple[int, int, int]) -> Vocabulary:
     return Vocabulary(first.inputs, centres, first.gains, first.steps)
 
 
-def _begun(windows: Windows, colors: int, batch: Batch) -> Vocabulary:
-    """Scales, and colours to begin with: pixels far from each other, by k-means++."""
-    pool = _pool(windows, batch)
+def _begun(windows: Windows, colors: int, batch: Batch) -> tuple[Vocabulary, NUMBERS]:
+    """Scales, and colours to begin with: pixels far from each other, by k-means++.
+
+    And the windows that rounds draw from.
+    """
+    pool, places = _pool(windows, batch)
     if not pool.shape[1]:
         raise InputError(
-            "no valid pixel was found in the windows drawn for the first colours; expected pixels "
-            "where every band is there"
+            "no valid pixel was found to begin with; expected pixels where every band is there"
         )
     dtypes = [entry.dtype for entry in windows.inputs for _ in range(math.prod(entry.lead))]
     steps = np.array(
@@ -73,7 +77,7 @@ def _begun(windows: Windows, colors: int, batch: Batch) -> Vocabulary:
     spreads = np.array([_deviation(values) for values in pixels])
     gains = np.divide(1.0, spreads, out=np.ones_like(spreads), where=spreads > 0)
     found = spread(np.ascontiguousarray(pixels), gains, colors, batch[0])
-    return Vocabulary(windows.inputs, found, gains, steps)
+    return Vocabulary(windows.inputs, found, gains, steps), places
 
 
 def _deviation(values: PLANES) -> float:
@@ -83,13 +87,13 @@ def _deviation(values: PLANES) -> float:
     return math.sqrt(count * sum(v * v for v in numbers) - total * total) / count
 
 
-def _drawn(windows: Windows, batch: Batch) -> tuple[NUMBERS, float]:
-    """Windows of a round, ascending, and the share of their pixels that it takes."""
+def _drawn(windows: Windows, places: NUMBERS, batch: Batch) -> tuple[list[NUMBERS], float]:
+    """Windows of a round and those after them, each ascending, and the share of pixels it takes."""
     seed, number, wanted = batch
-    most = min(len(windows), max(PER_ROUND, -(-4 * wanted // windows.pixels)))
-    keys = mixed(seed, number, np.arange(len(windows), dtype=np.int64))
-    chosen = np.sort(np.argsort(keys, kind="stable")[:most])
-    return chosen, min(1.0, wanted / (most * windows.pixels))
+    most = min(places.size, max(PER_ROUND, -(-4 * wanted // windows.pixels)))
+    order = places[np.argsort(mixed(seed, number, places), kind="stable")]
+    parts = [np.sort(order[i : i + most]) for i in range(0, order.size, most)]
+    return parts, min(1.0, wanted / (most * windows.pixels))
 
 
 def _pixels(windows: Windows, window: int, share: float, batch: Batch) -> PLANES:
@@ -111,21 +115,41 @@ def _run(function: Any, windows: Windows, chosen: NUMBERS, *arguments: Any) -> l
     return list(dask.compute(*[task(source, part, *arguments) for part in parts]))
 
 
-def _pool(windows: Windows, batch: Batch) -> PLANES:
-    chosen, share = _drawn(windows, batch)
-    return np.concatenate(_run(_gathered, windows, chosen, share, batch), axis=1)
+def _pool(windows: Windows, batch: Batch) -> tuple[PLANES, NUMBERS]:
+    """Pixels, and the windows for the rounds: all, or of a mostly empty raster those with pixels.
+
+    `InputError` where there are no windows.
+    """
+    everywhere = np.arange(len(windows), dtype=np.int64)
+    if not everywhere.size:
+        raise InputError("there are no windows to find colours in; expected one at least")
+    parts, share = _drawn(windows, everywhere, batch)
+    found: list[PLANES] = []
+    for part in parts:
+        found += [p for pixels in _run(_gathered, windows, part, share, batch) for p in pixels]
+        if sum(pixels.shape[1] for pixels in found) >= ENOUGH * batch[2]:
+            break
+    places = everywhere
+    if len(found) > parts[0].size:
+        full = np.flatnonzero([pixels.shape[1] for pixels in found])
+        places = np.sort(np.concatenate(parts)[full])
+    return np.concatenate(found, axis=1), places
 
 
-def _gathered(windows: Windows, part: NUMBERS, share: float, batch: Batch) -> PLANES:
-    return np.concatenate([_pixels(windows, int(n), share, batch) for n in part], axis=1)
+def _gathered(windows: Windows, part: NUMBERS, share: float, batch: Batch) -> list[PLANES]:
+    return [_pixels(windows, int(n), share, batch) for n in part]
 
 
 def _reduced(
-    windows: Windows, first: Vocabulary, centres: FLOAT, batch: Batch
+    windows: Windows, places: NUMBERS, known: tuple[Vocabulary, FLOAT], batch: Batch
 ) -> tuple[NUMBERS, NUMBERS]:
-    """Pixels (colour) and sums of their whole numbers (colour, channel) of a round."""
-    chosen, share = _drawn(windows, batch)
-    found = _run(_summed, windows, chosen, share, batch, centres, first.gains, first.steps)
+    """Pixels (colour) and sums of their whole numbers (colour, channel) of a round.
+
+    `known`: the first vocabulary, and the colours of before.
+    """
+    (part, *_), share = _drawn(windows, places, batch)
+    first, centres = known
+    found = _run(_summed, windows, part, share, batch, centres, first.gains, first.steps)
     return (
         np.sum([counts for counts, _ in found], axis=0),
         np.sum([sums for _, sums in found], axis=0),

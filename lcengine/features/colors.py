@@ -40,13 +40,15 @@ def bag_of_colors(
         division: How windows are divided, by default into 20 segments.
 
     Raises:
-        InputError: Bands or periods are not the vocabulary's.
+        InputError: Bands, periods or kind of numbers are not the vocabulary's.
     """
     if len(vocabulary.inputs) != 1:
         names = ", ".join(entry.name for entry in vocabulary.inputs)
         raise InputError(
             f"the vocabulary has colours of {names}, and a dataset is one input; fit one to it"
         )
+    if window < 1:
+        raise InputError(f"window is {window} pixels, expected 1 or more")
     dataset, (found,) = described(data, vocabulary.inputs[0].bands)
     _check(found, vocabulary.inputs[0])
     edge = max(window, CHUNK // window * window)
@@ -116,6 +118,12 @@ def _check(found: Input, wanted: Input) -> None:
         raise InputError(
             f"the dataset has {len(found.times)} periods, the vocabulary was fitted to "
             f"{len(wanted.times)}: {', '.join(wanted.times) or 'none'}; choose the same ones"
+        )
+    decoded = found.dtype.startswith("float") and not wanted.dtype.startswith("float")
+    if decoded and wanted.scale is None:
+        raise InputError(
+            f"the dataset has {found.dtype} values, the vocabulary was fitted to {wanted.dtype} "
+            "without a known scale; give the same stored numbers"
         )
     if found.dtype != wanted.dtype and not found.dtype.startswith("float"):
         raise InputError(

@@ -7,6 +7,7 @@ window that k-means puts together.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -69,6 +70,8 @@ class Division:
 
     def __post_init__(self) -> None:
         _check_count("segments", self.segments, 1)
+        if self.rounds < 0:
+            raise InputError(f"rounds is {self.rounds}, expected 0 or more")
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +88,23 @@ class Vocabulary:
     colors: FLOAT
     gains: FLOAT
     steps: FLOAT
+
+    def __post_init__(self) -> None:
+        # The kernels trust them.
+        channels = sum(math.prod(entry.lead) for entry in self.inputs)
+        arrays = self.colors, self.gains, self.steps
+        shapes = [(len(self.colors), channels), (channels,), (channels,)]
+        good = all(
+            values.dtype == np.float64 and values.shape == shape and np.isfinite(values).all()
+            for values, shape in zip(arrays, shapes, strict=True)
+        )
+        if not good or not 1 <= len(self.colors) <= MOST or (self.steps <= 0).any():
+            found = ", ".join(f"{values.dtype} {values.shape}" for values in arrays)
+            raise InputError(
+                f"colours, gains and steps are {found}, expected finite float64 "
+                f"(1 to {MOST}, {channels}), ({channels},) and ({channels},) above 0; copy the "
+                "model again, or fit a vocabulary"
+            )
 
     @classmethod
     def fit(
@@ -176,6 +196,8 @@ class Vocabulary:
 
 def chosen(inputs: Sequence[Input], bands: Sequence[str]) -> tuple[Input, ...]:
     """Inputs with those bands alone, in the order asked for; `InputError` for what is not there."""
+    if isinstance(bands, str):
+        raise InputError(f"bands are {bands!r}, expected a list such as ['red', 'nir']")
     wanted: dict[str, list[str]] = {}
     for text in bands or BANDS:
         name, _, band = text.rpartition(".")
@@ -220,6 +242,11 @@ def raw_planes(inputs: Sequence[Input], arrays: Mapping[str, PLANES]) -> PLANES:
     parts = []
     for entry in inputs:
         values = arrays[entry.name]
+        if values.shape[1:-2] != entry.lead:
+            raise InputError(
+                f"input {entry.name!r} has shape {values.shape}, expected (n, "
+                f"{', '.join(map(str, entry.lead))}, y, x) of bands {', '.join(entry.bands)}"
+            )
         if entry.times:
             values = _filled(entry, values)
         count, height, width = len(values), *values.shape[-2:]

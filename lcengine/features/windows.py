@@ -163,6 +163,7 @@ def described(
             f"{sorted(map(str, kinds))}; give bands of one kind"
         )
     dtype, dims, fill = kinds.pop()
+    scales = {v.attrs.get("scale_factor") for v in (rasters[band] for band in found.bands)}
     return data[list(found.bands)], (
         Input(
             "cube",
@@ -170,6 +171,7 @@ def described(
             dtype,
             None if fill is None or dtype.startswith("float") else int(fill),
             _times(data) if "time" in dims else (),
+            scales.pop() if len(scales) == 1 else None,
         ),
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from lcengine.models.segments import IGNORE, Block, collected
 from lcengine.models.spec import ModelSpec
 
 IMAGE = "image"
-"""Name of the one input."""
+"""Name of the one input, unless told otherwise."""
 
 UINT8 = npt.NDArray[np.uint8]
 FLOAT = npt.NDArray[np.float32]
@@ -32,7 +32,8 @@ class BagOfColors:
 
     Images are cut into windows from their upper-left pixel. `classifier`: kind and options of a
     pixel model, by default a random forest of 1000 trees. `missing`: whole number of pixels that
-    are not there. `bands`: their names, for a model that is to predict products.
+    are not there; floats are not where they are NaN. `image`: all that is known of the images, in
+    place of `missing`, for a model that is to predict products.
     """
 
     def __init__(
@@ -43,14 +44,22 @@ class BagOfColors:
         *,
         window: int = WINDOW,
         missing: int | None = None,
-        bands: Sequence[str] = (),
+        image: Input | None = None,
         training: Training | None = None,
     ) -> None:
-        self.options = ColorOptions(
-            colors=n_colors, segments=n_segments, bands=tuple(bands), classifier=classifier
+        if window < 1:
+            raise InputError(f"window is {window} pixels, expected 1 or more")
+        if image is not None and (missing is not None or image.times):
+            raise InputError(
+                f"image {image.name!r} has periods {list(image.times)}, and missing is {missing}; "
+                "expected an image without periods that says itself what is missing"
+            )
+        self.options = ColorOptions.checked(
+            {"colors": n_colors, "segments": n_segments, "classifier": classifier}
         )
         self.window = window
         self.missing = missing
+        self.image = image
         self.training = training or Training()
         self._predictor: ColorPredictor | None = None
 
@@ -62,14 +71,11 @@ class BagOfColors:
         Without a legend classes have numbers for names. Raises `InputError` for arrays that do not
         go together, or fewer than two classes.
         """
-        if images.ndim != 4 or labels.shape != (len(images), *images.shape[2:]):
-            raise InputError(
-                f"images have shape {images.shape} and labels {labels.shape}, expected "
-                "(n, band, y, x) and (n, y, x)"
-            )
-        names = self.options.bands or tuple(f"band{i + 1}" for i in range(images.shape[1]))
-        options = self.options.model_copy(update={"bands": names})
-        entry = Input(IMAGE, names, str(images.dtype), self.missing)
+        _check_labels(images, labels, legend)
+        names = tuple(f"band{i + 1}" for i in range(images.shape[1]))
+        entry = self.image or Input(IMAGE, names, str(images.dtype), self.missing)
+        _check_images(entry, images)
+        options = self.options.model_copy(update={"bands": entry.bands})
         seed = self.training.seed
         spec = ModelSpec(
             NAME,
@@ -79,7 +85,7 @@ class BagOfColors:
             options=options.model_dump(mode="json"),
             training={"images": len(images), "seed": seed},
         )
-        source = Images((entry,), {IMAGE: images}, names)
+        source = Images((entry,), {entry.name: images}, entry.bands)
         vocabulary = Vocabulary.fit(source, colors=options.colors, rounds=options.rounds, seed=seed)
         division = Division(options.segments, seed=seed)
         blocks = self._blocks(entry, images, labels)
@@ -90,17 +96,19 @@ class BagOfColors:
     def predict_proba(self, images: npt.NDArray[Any]) -> FLOAT:
         """Probabilities (n, class, y, x); 0 where a pixel is not there."""
         found = self.predictor
+        _check_images(found.spec.inputs[0], images)
         classes = len(found.spec.legend.classes)
         out = np.empty((len(images), classes, *images.shape[2:]), np.float32)
         for part in self._parts(images):
-            block = {IMAGE: images[part]}
+            block = {found.spec.inputs[0].name: images[part]}
             out[part] = found.predict(block, observed(found.spec.inputs, block))
         return out
 
     def predict(self, images: npt.NDArray[Any]) -> UINT8:
         """Classes (n, y, x) as `fit` had them, of equally probable ones the first; 255 = none."""
         found = self.predict_proba(images).argmax(axis=1).astype(np.uint8)
-        found[~observed(self.predictor.spec.inputs, {IMAGE: images})] = IGNORE
+        entry = self.predictor.spec.inputs[0]
+        found[~observed((entry,), {entry.name: images})] = IGNORE
         return np.asarray(found)
 
     @property
@@ -119,15 +127,15 @@ class BagOfColors:
         """Inverse of `save`; `InputError` for other models."""
         found = load(folder)
         spec = found.spec
-        if not isinstance(found, ColorPredictor) or [e.name for e in spec.inputs] != [IMAGE]:
+        several = len(spec.inputs) != 1 or bool(spec.inputs[0].times)
+        if not isinstance(found, ColorPredictor) or several:
             raise InputError(
                 f"{folder} is a model of kind {spec.kind} of inputs "
-                f"{', '.join(entry.name for entry in spec.inputs)}, expected {NAME} of {IMAGE!r}; "
-                "lcengine.models.load reads it"
+                f"{', '.join(entry.name for entry in spec.inputs)}, expected {NAME} of one image "
+                "without periods; lcengine.models.load reads it"
             )
-        options = ColorOptions.model_validate(spec.options)
-        out = cls(window=spec.patch, missing=spec.inputs[0].fill)
-        out.options = options
+        out = cls(window=spec.patch, image=spec.inputs[0])
+        out.options = ColorOptions.checked(spec.options)
         out._predictor = found
         return out
 
@@ -142,9 +150,38 @@ class BagOfColors:
 
     def _blocks(self, entry: Input, images: npt.NDArray[Any], labels: UINT8) -> Iterator[Block]:
         for number, part in enumerate(self._parts(images)):
-            arrays = {IMAGE: images[part]}
+            arrays = {entry.name: images[part]}
             marks = labels[part[0], part[2], part[3]]
             yield Block(np.array([number]), arrays, observed((entry,), arrays), marks)
+
+
+def _check_labels(images: npt.NDArray[Any], labels: UINT8, legend: Legend | None) -> None:
+    shapes = getattr(images, "shape", None), getattr(labels, "shape", None)
+    if len(shapes[0] or ()) != 4 or shapes[1] != (len(images), *images.shape[2:]):
+        raise InputError(
+            f"images have shape {shapes[0]} and labels {shapes[1]}, expected arrays "
+            "(n, band, y, x) and (n, y, x)"
+        )
+    most = IGNORE if legend is None else len(legend.classes)
+    known = labels.dtype == np.uint8 and bool(((labels < most) | (labels == IGNORE)).all())
+    if not known:
+        raise InputError(
+            f"labels are {labels.dtype} from {labels.min(initial=0)} to {labels.max(initial=0)}, "
+            f"expected uint8 below {most}, and {IGNORE} where there is none"
+        )
+
+
+def _check_images(entry: Input, images: npt.NDArray[Any]) -> None:
+    """`InputError` where they are not what the model was made for."""
+    if images.ndim != 4 or images.shape[1] != len(entry.bands) or str(images.dtype) != entry.dtype:
+        raise InputError(
+            f"images are {images.dtype} {images.shape}, expected {entry.dtype} "
+            f"(n, {len(entry.bands)}, y, x) of bands {', '.join(entry.bands)}"
+        )
+    if images.dtype.kind not in "iuf" or not images.dtype.isnative:
+        raise InputError(f"images are {images.dtype}, expected native whole numbers or floats")
+    if images.dtype.kind == "f" and entry.fill is not None:
+        raise InputError(f"images are {images.dtype} missing {entry.fill}, expected NaN there")
 
 
 def _numbered(labels: UINT8) -> Legend:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from lcengine.errors import InputError
 from lcengine.features.vocabulary import (
@@ -27,7 +27,7 @@ from lcengine.features.vocabulary import (
 )
 from lcengine.inputs import observed
 from lcengine.models.calibration import restored
-from lcengine.models.pixels import Estimator, PixelKind, calibrated, training_facts
+from lcengine.models.pixels import Estimator, PixelKind, calibrated, present_of, training_facts
 from lcengine.models.predictor import Files, Kind, State, Training, kind
 from lcengine.models.segments import Block, Segments, check_classes, collected
 from lcengine.models.spec import ModelSpec
@@ -68,6 +68,15 @@ class ColorOptions(BaseModel):
     bands: tuple[str, ...] = ()
     rounds: int = Field(default=100, ge=1)
     classifier: Mapping[str, Any] = Field(default_factory=lambda: dict(RANDOM_FOREST))
+
+    @classmethod
+    def checked(cls, options: Mapping[str, Any]) -> ColorOptions:
+        """Options of a mapping; `InputError` names those that cannot be."""
+        try:
+            return cls.model_validate(options)
+        except ValidationError as error:
+            wrong = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+            raise InputError(f"a bag of colours cannot have {'; '.join(wrong)}") from error
 
     @field_validator("classifier")
     @classmethod
@@ -207,18 +216,34 @@ def _patches(samples: SampleSet, vocabulary: Vocabulary, split: str) -> Iterator
         yield Block(members[i : i + step], seen, valid, arrays[LABEL])
 
 
+def _options(spec: ModelSpec) -> ColorOptions:
+    """How a model was made; `InputError` where its spec does not say it."""
+    if type(spec.training.get("seed")) is not int or spec.patch < 1:
+        raise InputError(
+            f"the model has seed {spec.training.get('seed')!r} and windows of {spec.patch}, "
+            "expected whole numbers; copy the model again"
+        )
+    return ColorOptions.checked(spec.options)
+
+
 def _restore(spec: ModelSpec, arrays: State, files: Files) -> ColorPredictor:
-    own = (_COLORS, _GAINS, _STEPS, _PRESENT)
+    own = (_COLORS, _GAINS, _STEPS)
     absent = [name for name in own if name not in arrays]
     if absent:
         raise InputError(f"the model's arrays have no {', '.join(absent)}; copy the model again")
-    options = ColorOptions.model_validate(spec.options)
+    options = _options(spec)
     found, _ = classifier(options.classifier)
     seen = chosen(spec.inputs, options.bands)
-    vocabulary = Vocabulary(seen, *(arrays[name] for name in own[:3]))
-    division = Division(options.segments, seed=int(spec.training["seed"]))
-    present = tuple(int(index) for index in arrays[_PRESENT])
+    vocabulary = Vocabulary(seen, *(np.ascontiguousarray(arrays[name]) for name in own))
+    division = Division(options.segments, seed=spec.training["seed"])
+    present = present_of(arrays, _PRESENT, len(spec.legend.classes))
     estimator = restored(found.restore_estimator(arrays, files), arrays)
+    answer = estimator.proba(np.zeros((len(vocabulary.colors), 1), np.float32))
+    if len(answer) != len(present):
+        raise InputError(
+            f"the model's classifier knows {len(answer)} classes, the model {len(present)}; copy "
+            "the model again"
+        )
     return ColorPredictor(spec, vocabulary, division, estimator, present)
 
 

@@ -121,7 +121,7 @@ def pixel_kind(name: str, options: type[O], fit: Fit[O], restore: Restore) -> Pi
 
     def read(spec: ModelSpec, arrays: State, files: Files) -> PixelPredictor:
         features = Features.parse(_texts(spec), spec.inputs)
-        present = _present(arrays, len(spec.legend.classes))
+        present = present_of(arrays, _PRESENT, len(spec.legend.classes))
         estimator = restored(restore(arrays, files), arrays)
         # It fits to its description: found out now, not by a worker.
         rows = estimator.proba(np.zeros((len(features.names), 1), np.float32))
@@ -239,9 +239,9 @@ def _texts(spec: ModelSpec) -> list[str]:
     return list(found)
 
 
-def _present(arrays: State, classes: int) -> tuple[int, ...]:
+def present_of(arrays: State, name: str, classes: int) -> tuple[int, ...]:
     """The estimator's classes; `InputError` where they are not of the legend."""
-    found = array(arrays, _PRESENT, np.int64, 1).tolist()
+    found = array(arrays, name, np.int64, 1).tolist()
     if not found or sorted(set(found)) != found or not 0 <= found[0] <= found[-1] < classes:
         raise InputError(
             f"the model's classes are {found}, expected numbers below {classes}, ascending; copy "

@@ -107,6 +107,14 @@ def resample(
     return _dataset(_lazily(data, job, chunks), job)
 
 
+def read_codes(part: xr.DataArray) -> npt.NDArray[Any]:
+    """The numbers of a part of a map.
+
+    On this thread: a task that asks a cluster for them would be many tasks of it.
+    """
+    return np.asarray(part.compute(scheduler="synchronous").values)
+
+
 @dataclass(frozen=True)
 class Votes:
     """How pixels of a grid are made of a map.
@@ -140,8 +148,8 @@ class Votes:
         return cls(legend, grid, product, source, _whole(missing), method, samples)
 
     def window(self, codes: xr.DataArray, window: Window) -> npt.NDArray[Any]:
-        """The pixels ([class,] y, x) of a window inside the grid, at once."""
-        return _vote(lambda area: codes[_slices(area)].values, self, window)
+        """The pixels ([class,] y, x) of a window inside the grid, at once, on this thread."""
+        return _vote(lambda area: read_codes(codes[_slices(area)]), self, window)
 
     @property
     def lead(self) -> tuple[int, ...]:
