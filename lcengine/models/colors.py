@@ -27,9 +27,16 @@ from lcengine.features.vocabulary import (
 )
 from lcengine.inputs import observed
 from lcengine.models.calibration import restored
-from lcengine.models.pixels import Estimator, PixelKind, calibrated, present_of, training_facts
+from lcengine.models.pixels import (
+    Estimator,
+    PixelKind,
+    calibrated,
+    check_classes,
+    present_of,
+    training_facts,
+)
 from lcengine.models.predictor import Files, Kind, State, Training, kind
-from lcengine.models.segments import Block, Segments, check_classes, collected
+from lcengine.models.segments import Block, Segments, collected
 from lcengine.models.spec import ModelSpec
 from lcengine.models.stream import PixelStream
 from lcengine.samples.source import LABEL
@@ -189,7 +196,8 @@ def learned(
 ) -> ColorPredictor:
     """The predictor of labelled segments; `later`: those of the validation split."""
     training = segments.training
-    check_classes(segments, str(spec.training.get("samples", "the images")))
+    where = str(spec.training.get("samples", "the images"))
+    check_classes(segments.legend, segments.present, "segments", where, segments.training)
     found, options = classifier(spec.options["classifier"])
     stream = Segments(segments.x, segments.labels, segments.legend, training, later=later)
     pixels = cast("PixelStream", stream)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict
 import lcengine
 from lcengine.errors import InputError
 from lcengine.features import Features
+from lcengine.legends import Legend
 from lcengine.metrics import Reliability
 from lcengine.models.calibration import Tempered, best_temperature, log_loss, restored, tempered
 from lcengine.models.predictor import Files, Kind, State, Training, array
@@ -152,7 +153,7 @@ def fit_pixels(
         class_weight=training.class_weight,
         say=training.say,
     )
-    check_classes(pixels, training)
+    check_classes(pixels.legend, pixels.present, "pixels", samples.path, training)
     estimator = fit(pixels, options, training)
     if training.calibrate:
         estimator = calibrated(estimator, pixels, training)
@@ -188,26 +189,22 @@ def calibrated(estimator: Estimator, pixels: PixelStream, training: Training) ->
     return Tempered(estimator, temperature)
 
 
-def check_classes(pixels: PixelStream, training: Training) -> None:
-    """`InputError` without two classes to tell apart, or pixels to calibrate with.
+def check_classes(
+    legend: Legend, present: Sequence[int], what: str, where: str, training: Training
+) -> None:
+    """`InputError` without two classes to tell apart; says which classes are absent.
 
-    Says which classes are absent.
+    `what`: pixels or segments; `where` they are from.
     """
-    names = pixels.legend.names
-    there = [names[index] for index in pixels.present]
+    there = [legend.names[index] for index in present]
     if len(there) < 2:
         raise InputError(
-            f"training pixels of {pixels.samples.path} are all of {there or 'no class'}, expected "
-            "two classes at least; cut samples with labels of several classes"
+            f"labelled {what} of {where} are all of {there or 'no class'}, expected two classes at "
+            "least; give labels of several classes"
         )
-    absent = [name for name in names if name not in there]
+    absent = [name for name in legend.names if name not in there]
     if absent:
-        training.say(f"no training pixels of {', '.join(absent)}: their probability is 0")
-    if training.calibrate and pixels.other("val") is None:
-        raise InputError(
-            f"{pixels.samples.path} has no validation pixels to calibrate with; cut samples with "
-            "a split 'val', or leave calibrate out"
-        )
+        training.say(f"no training {what} of {', '.join(absent)}: their probability is 0")
 
 
 def training_facts(samples: SampleSet, training: Training) -> dict[str, Any]:

@@ -11,7 +11,6 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from lcengine.errors import InputError
 from lcengine.features import Division, Vocabulary
 from lcengine.hashing import mixed
 from lcengine.inputs import Arrays
@@ -212,19 +211,3 @@ class _Kept:
         self.labels = [np.concatenate(self.labels)[kept]]
         self.keys = [keys[kept]]
         self.held = int(kept.sum())
-
-
-def check_classes(segments: Segments, where: str) -> None:
-    """`InputError` without two classes to tell apart; says which classes are absent."""
-    names = segments.legend.names
-    there = [names[index] for index in segments.present]
-    if len(there) < 2:
-        raise InputError(
-            f"labelled segments of {where} are all of {there or 'no class'}, expected two classes "
-            "at least; give labels of several classes"
-        )
-    absent = [name for name in names if name not in there]
-    if absent:
-        segments.training.say(
-            f"no training segments of {', '.join(absent)}: their probability is 0"
-        )
