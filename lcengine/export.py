@@ -121,8 +121,8 @@ def export(
     Args:
         product: A product of lcengine.
         output: The `.tif` to write; it is replaced at once when the new one is whole.
-        bands: Variables, in this order; all must have one dtype and nodata. Default: the
-            classes, else the scaled bands, else all.
+        bands: Variables, in this order; all must have one dtype and nodata. Default: the first
+            one of classes, else the scaled bands, else all.
         time: For products with periods: the name or the position (from 0) of one. Default: all;
             their bands are then called `red_2018-04`, period by period.
         compress: `deflate` is read by everybody, `zstd` is faster and needs GDAL 2.3 with zstd.
@@ -196,12 +196,15 @@ def _choose(raw: xr.Dataset, bands: Sequence[str] | None) -> list[xr.DataArray]:
 
 
 def _default(variables: Sequence[xr.DataArray]) -> list[xr.DataArray]:
-    """The classes, else the scaled bands, each of the first one's dtype, else everything."""
-    for mark in ("flag_values", "scale_factor"):
-        marked = [v for v in variables if mark in v.attrs]
-        if marked:
-            return [v for v in marked if v.dtype == marked[0].dtype]
-    return list(variables)
+    """The first one of classes, else the scaled bands of the first one's dtype, else everything.
+
+    A file has one colour table, so it has the colours of one variable of classes.
+    """
+    classes = [v for v in variables if "flag_values" in v.attrs]
+    if classes:
+        return classes[:1]
+    scaled = [v for v in variables if "scale_factor" in v.attrs]
+    return [v for v in scaled if v.dtype == scaled[0].dtype] or list(variables)
 
 
 def _check_alike(what: str, values: Mapping[str, str]) -> None:

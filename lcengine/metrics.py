@@ -112,6 +112,13 @@ class Accuracy:
         return float("nan") if not share < 1 else (self.overall - share) / (1 - share)
 
     @property
+    def summary(self) -> str:
+        """Overall accuracy, kappa and the number of pixels, on one line."""
+        agree = "–" if np.isnan(self.overall) else f"{100 * self.overall:.1f} %"
+        beyond = "–" if np.isnan(self.kappa) else f"{self.kappa:.3f}"
+        return f"overall accuracy {agree}, kappa {beyond}, {self.pixels:,} pixels"
+
+    @property
     def absent(self) -> tuple[str, ...]:
         """Names of the classes that the reference has not: no mean counts them."""
         return tuple(

@@ -257,12 +257,30 @@ class TestLegends:
 
     def test_differing_legends_are_named_both(self):
         other = legend_of("forest", "crop", name="other")
-        with pytest.raises(InputError, match=r"made \(tree, crop.*other \(forest, crop\).*forest="):
+        with pytest.raises(
+            InputError, match=r"made \(tree, crop.*other \(forest, crop\).*like: forest"
+        ):
             match(LEGEND, other)
         found = match(LEGEND, other, {"forest": "tree"})
         assert dict(found.reference.pairs) == {10: 10, 20: 20}
         found = match(LEGEND, legend_of("forest", "road", name="other"), {"forest": "tree"})
         assert dict(found.reference.pairs) == {10: 10, 20: None}
+
+    def test_classes_of_the_map_merge_into_those_of_a_coarser_reference(self, pair, tmp_path):
+        said, truth, mapped, _ = pair
+        coarse = legend_of("green", "water", name="coarse")
+        to = {10: 10, 20: 10, 30: 10, 40: 20, 255: 255}
+        codes = np.vectorize(to.get)(truth).astype(np.uint8)
+        reference = labels(tmp_path / "coarse.zarr", grid_of(), codes, coarse)
+        given = {"tree": "green", "crop": "green", "grass": "green"}
+        _, _, accuracy = by_tiles(plan_evaluation(mapped, reference, crosswalk=given))
+        assert accuracy.legend == coarse
+        merged = np.vectorize(to.get)(said).astype(np.uint8)
+        known = (merged != 255) & (codes != 255)
+        expected = [
+            [int(((codes == a) & (merged == b) & known).sum()) for b in (10, 20)] for a in (10, 20)
+        ]
+        assert accuracy.counts.tolist() == expected
 
     def test_known_crosswalks_in_both_directions(self):
         igbp, dfc = legend("igbp"), legend("dfc2020")

@@ -96,6 +96,8 @@ WRONG = [
         ("patch = 32", "patch = 'a'"),
         ["samples.patch: input should be a valid", "(got 'a')"],
     ),
+    (("patch = 32", "patch = '32'"), ["samples.patch: input should be a valid int", "(got '32')"]),
+    (("c = 0.5", "c = '0.5'"), ["model.c: input should be a valid number (got '0.5')"]),
     (("patch = 32", "pach = 32"), ["samples.pach is unknown; did you mean patch?"]),
     (("c = 0.5", "c = -1"), ["model.c: input should be greater than 0 (got -1)"]),
     (("c = 0.5", "iteratons = 5"), ["model.iteratons is unknown; did you mean iterations?"]),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json as jsonlib
-from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -36,7 +35,7 @@ CrosswalkText = Annotated[
     str | None,
     typer.Option(
         "--crosswalk",
-        help="Where legends differ: known, or classes of the reference as the map's: "
+        help="Where legends differ: known, or classes of the finer one as those of the other: "
         "'maize=crop,wheat=crop'.",
     ),
 ]
@@ -123,11 +122,7 @@ def _show(accuracy: Accuracy) -> None:
 
     console = Console()
     console.print(accuracy.table())
-    overall, kappa = accuracy.overall, accuracy.kappa
-    agree = "–" if isnan(overall) else f"{100 * overall:.1f} %"
-    beyond = "–" if isnan(kappa) else f"{kappa:.3f}"
-    line = f"overall accuracy {agree}, kappa {beyond}, {accuracy.pixels:,} pixels"
-    console.print(line, highlight=False)
+    console.print(accuracy.summary, highlight=False)
 
 
 def remarks(facts: dict[str, Any]) -> list[str]:

@@ -25,6 +25,9 @@ Set = Annotated[
     typer.Option("--set", help="Replace a value, e.g. model.trees=50; repeatable."),
 ]
 
+BEST = 6
+"""Features whose importance is printed; the report has all."""
+
 
 def train(
     recipe: RecipeFile,
@@ -75,7 +78,12 @@ def _show(trained: Trained, products: dict[str, str], as_json: bool) -> None:
     emit(head, False)
     console = Console()
     for split, accuracy in trained.accuracy.items():
-        console.print(accuracy.table(f"{split}: {accuracy.pixels:,} pixels"))
+        console.print(accuracy.table(f"{split}: {accuracy.summary}"))
     if not trained.accuracy:
         say("there are no val or test samples, so nothing is said of the model's accuracy")
-    emit({"report": str(trained.folder / "report.json"), "next": command}, False)
+    tail: dict[str, Any] = {"report": str(trained.folder / "report.json"), "next": command}
+    if found := trained.report.get("importance"):
+        best = sorted(found["features"], key=lambda one: -one["drop"])[:BEST]
+        falls = {one["name"]: one["drop"] for one in best}
+        tail = {f"fall of F1 without ({found['split']})": falls, **tail}
+    emit(tail, False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -33,8 +33,9 @@ def match(
 
     Without a crosswalk classes are the same where their names are, whatever their codes and the
     case; all of one legend must be in the other, which is the one compared in. `crosswalk`:
-    "known", the registered one in either direction, or classes of the reference as classes of the
-    map, by name or code; those it does not mention go by name, and without one they are left out.
+    "known", the registered one in either direction, or classes of the one legend as classes of the
+    other, by name or code, in either direction (the reference's as the map's, where both would do);
+    those it does not mention go by name, and without one they are left out.
 
     Raises `InputError`, which names both, where classes remain without a like.
     """
@@ -44,13 +45,25 @@ def match(
         return _by_name(mapped, reference)
     if isinstance(crosswalk, str):
         return _known(mapped, reference, crosswalk)
-    given = {reference.find(name).code: mapped.find(to).code for name, to in crosswalk.items()}
-    codes = {folded(entry.name): entry.code for entry in mapped.classes}
-    pairs = tuple(
-        (entry.code, given.get(entry.code, codes.get(folded(entry.name))))
-        for entry in reference.classes
-    )
-    return Match(_same(mapped), Crosswalk(reference, mapped, pairs, "as given"))
+    if not _has(reference, crosswalk) and _has(mapped, crosswalk):
+        return Match(_given(mapped, reference, crosswalk), _same(reference))
+    return Match(_same(mapped), _given(reference, mapped, crosswalk))
+
+
+def _has(legend: Legend, names: Iterable[str]) -> bool:
+    """Whether a legend has all these classes."""
+    try:
+        return all(legend.find(name) for name in names)
+    except InputError:
+        return False
+
+
+def _given(source: Legend, target: Legend, pairs: Mapping[str, str]) -> Crosswalk:
+    """Classes as a user says, the others by name."""
+    given = {source.find(name).code: target.find(to).code for name, to in pairs.items()}
+    codes = {folded(entry.name): entry.code for entry in target.classes}
+    every = ((e.code, given.get(e.code, codes.get(folded(e.name)))) for e in source.classes)
+    return Crosswalk(source, target, tuple(every), "as given")
 
 
 def _same(legend: Legend) -> Crosswalk:
@@ -76,8 +89,8 @@ def _by_name(mapped: Legend, reference: Legend) -> Match:
     remedy = f"--crosswalk {KNOWN}, or classes" if known else "--crosswalk with classes"
     raise InputError(
         f"the map has legend {_described(mapped)}, the reference {_described(reference)}; classes "
-        f"of the reference without a like: {_listed(lacks)}; give {remedy} of the reference as "
-        f"those of the map, such as '{lacks[0]}={spare[0]}'"
+        f"of the reference without a like: {_listed(lacks)}; give {remedy} of one as those of the "
+        f"other, such as 'maize=cropland,wheat=cropland'"
     )
 
 

@@ -129,8 +129,10 @@ def reader(folder: str | os.PathLike[str]) -> Read:
         try:
             return path.read_bytes()
         except OSError as error:
+            inside = path.parent / "model" / SPEC
+            hint = f"did you mean {inside.parent}? " if inside.is_file() else ""
             raise InputError(
-                f"{path} cannot be read: {error.strerror}; expected the folder of a model, as "
+                f"{path} cannot be read: {error.strerror}; {hint}expected a model's folder, as "
                 "`lcengine train` writes it"
             ) from error
 

@@ -180,8 +180,11 @@ def _made(
     recipe: Recipe, found: SampleSet, place: Path, held_out: list[str], say: Say
 ) -> dict[str, Any]:
     """Fit, measure and write the model and pictures; what the report says of them."""
+    say(f"fitting {recipe.kind} to {found.splits.get('train', 0):,} patches ...")
     predictor = _fitted(recipe, found, say)
     objective = recipe.objective
+    if held_out:
+        say(f"measuring it on {' and '.join(held_out)} ...")
     measured = {
         split: assess(predictor, found, split, memory=objective.memory, threads=objective.threads)
         for split in held_out
@@ -197,6 +200,7 @@ def _made(
         "reliability": {split: curve.to_json() for split, (_, curve) in measured.items()},
     }
     if recipe.output.importance:
+        say(f"permuting features {recipe.output.importance} times ...")
         report["importance"] = _importance(recipe, predictor, found, held_out[0], place)
     for split, (accuracy, _) in measured.items():
         _write(place / PICTURE.format(split), matrix(accuracy))

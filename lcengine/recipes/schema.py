@@ -27,11 +27,12 @@ Paths are relative to the recipe.
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -70,7 +71,11 @@ class SourceTable(_Table):
 
 
 def _source(given: Any) -> Any:
-    return {"path": given} if isinstance(given, str) else given
+    if isinstance(given, str):
+        return {"path": given}
+    if isinstance(given, dict) and isinstance(given.get("bands"), list):
+        return {**given, "bands": tuple(given["bands"])}  # strict, and no JSON any more
+    return given
 
 
 class DataTable(_Table):
@@ -222,13 +227,15 @@ def _samples(found: _Tables, file: Path) -> SampleSpec | str:
     unknown = [key for key in table if key not in known]
     if unknown:
         raise InputError(f"{file}: {_unknown(('samples', unknown[0]), known)}")
+    areas: dict[str, Any] = {}
     if "areas" in table:
         from lcengine.samples.areas import read_areas  # noqa: PLC0415 (others need no vectors)
 
-        table["areas"] = read_areas(_beside(file, str(table["areas"])))
-        table.setdefault("split", "areas")
+        areas["areas"] = read_areas(_beside(file, str(table.pop("areas"))))
+        areas["split"] = table.pop("split", "areas")
     try:
-        return TypeAdapter(SampleSpec).validate_python(table)
+        spec = TypeAdapter(SampleSpec).validate_json(_json(table), strict=True)
+        return replace(spec, **areas)
     except ValidationError as error:
         raise InputError(f"{file}: {_explained(error, ('samples',), known)}") from None
     except InputError as error:
@@ -240,10 +247,15 @@ T = TypeVar("T", bound=BaseModel)
 
 def _validated(model: type[T], data: Mapping[str, Any], file: Path, *parents: str) -> T:
     try:
-        return model.model_validate(dict(data))
+        return model.model_validate_json(_json(data), strict=True)
     except ValidationError as error:
         known = [] if not parents else [*model.model_fields]
         raise InputError(f"{file}: {_explained(error, parents, known)}") from None
+
+
+def _json(data: Mapping[str, Any]) -> str:
+    """Values of TOML for strict validation, which takes an array for a tuple of JSON alone."""
+    return json.dumps(dict(data), default=str)
 
 
 def _explained(error: ValidationError, parents: tuple[str, ...], known: Sequence[str]) -> str:

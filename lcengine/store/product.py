@@ -107,6 +107,8 @@ def _absent(path: str | os.PathLike[str], begun: bool) -> InputError:
             f"{path} is not finished; `lcengine status {path}` says how far it is, and "
             f"`lcengine retry {path}` goes on"
         )
+    if bucket_of(path) is None and not Path(path).exists():
+        return InputError(f"{path} is not a Zarr v3 product (it does not exist); check the path")
     return InputError(f"{path} is not a Zarr v3 product (it has no zarr.json)")
 
 

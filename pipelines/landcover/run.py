@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import distributed
@@ -75,9 +76,10 @@ def main() -> None:
     """From the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--kinds", default=",".join(KINDS))
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS, help="which models")
+    parser.add_argument("--size", type=int, default=WORLD.size, help="pixels of 10 m along a side")
     given = parser.parse_args()
-    found = run(given.out, tuple(given.kinds.split(",")))
+    found = run(given.out, tuple(given.kinds), replace(WORLD, size=given.size))
     legend = next(iter(found.values())).legend
     print("| | macro F1 | macro IoU | weighted F1 | weighted IoU | overall |")
     print("|---|---|---|---|---|---|")
