@@ -31,6 +31,7 @@ from lcengine.models.pixels import (
     Estimator,
     PixelKind,
     calibrated,
+    check_calibration,
     check_classes,
     present_of,
     training_facts,
@@ -201,6 +202,7 @@ def learned(
     found, options = classifier(spec.options["classifier"])
     stream = Segments(segments.x, segments.labels, segments.legend, training, later=later)
     pixels = cast("PixelStream", stream)
+    check_calibration(pixels, where, training)
     estimator = found.estimate(pixels, options, training)
     if training.calibrate:
         estimator = calibrated(estimator, pixels, training)

@@ -154,6 +154,7 @@ def fit_pixels(
         say=training.say,
     )
     check_classes(pixels.legend, pixels.present, "pixels", samples.path, training)
+    check_calibration(pixels, samples.path, training)
     estimator = fit(pixels, options, training)
     if training.calibrate:
         estimator = calibrated(estimator, pixels, training)
@@ -171,7 +172,7 @@ def fit_pixels(
 def calibrated(estimator: Estimator, pixels: PixelStream, training: Training) -> Estimator:
     """The estimator at the temperature that suits validation pixels; told in `notes`."""
     held_out = pixels.other("val")
-    assert held_out is not None  # or training would not have begun
+    assert held_out is not None  # `check_calibration`
     drawn = held_out.drawn(beside=12 * len(pixels.present), alike=0)
     before = estimator.proba(np.ascontiguousarray(drawn.x.T))
     temperature = best_temperature(before, drawn.y)
@@ -205,6 +206,15 @@ def check_classes(
     absent = [name for name in legend.names if name not in there]
     if absent:
         training.say(f"no training {what} of {', '.join(absent)}: their probability is 0")
+
+
+def check_calibration(pixels: PixelStream, where: str, training: Training) -> None:
+    """`InputError`, before a long fit, where nothing is there to calibrate with."""
+    if training.calibrate and pixels.other("val") is None:
+        raise InputError(
+            f"{where} has no validation pixels to calibrate with; cut samples with a split 'val', "
+            "or leave calibrate out"
+        )
 
 
 def training_facts(samples: SampleSet, training: Training) -> dict[str, Any]:
