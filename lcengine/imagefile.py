@@ -30,6 +30,11 @@ def driver_of(path: str) -> str:
     return DRIVERS.get(PurePosixPath(path).suffix.lower(), "GTiff")
 
 
+def is_image(path: str) -> bool:
+    """Whether a path is of an image by its name, and not of a product."""
+    return PurePosixPath(path).suffix.lower() in DRIVERS
+
+
 def gdal(**options: Any) -> Any:
     """A GDAL environment that leaves credentials to GDAL.
 

@@ -15,8 +15,10 @@ from sklearn.metrics import f1_score
 
 from lcengine import models
 from lcengine.errors import InputError
+from lcengine.legends import Entry, Legend
+from lcengine.metrics import Accuracy
 from lcengine.models import Training
-from lcengine.models.importance import importance, macro_f1
+from lcengine.models.importance import importance
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +81,11 @@ def test_features_of_a_name_are_shuffled_together(opened, predictor):
 def test_macro_f1_is_scikit_learns():
     rng = np.random.default_rng(0)
     y, found = rng.integers(0, 3, (2, 400))
-    assert macro_f1(found, y, 4) == pytest.approx(f1_score(y, found, average="macro"))
+    classes = tuple(Entry(k, f"class {k}", "#000000") for k in range(4))
+    counts = np.zeros((4, 4), np.int64)
+    np.add.at(counts, (y, found), 1)
+    macro = Accuracy.of(counts, Legend("made", "Made up", classes, "made up")).macro
+    assert macro["f1"] == pytest.approx(f1_score(y, found, average="macro"))
 
 
 def test_table_json_and_picture(opened, predictor, tmp_path):

@@ -235,12 +235,11 @@ def _grid_like(path: str, tile: int | None) -> Grid:
     from dataclasses import replace
 
     from lcengine import store
-    from lcengine.addresses import DRIVERS
     from lcengine.crs import pixel_crs
     from lcengine.grid import Grid
-    from lcengine.imagefile import header
+    from lcengine.imagefile import header, is_image
 
-    if Path(path).suffix.lower() in DRIVERS:
+    if is_image(path):
         found = header(path)
         crs = found.crs or pixel_crs(Path(path).name)
         return Grid.from_pixels(crs, found.transform, found.shape, tile)

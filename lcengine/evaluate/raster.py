@@ -5,18 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from lcengine import store
-from lcengine.addresses import DRIVERS
 from lcengine.crs import crs_name
 from lcengine.errors import InputError
 from lcengine.grid import Grid
-from lcengine.imagefile import header
+from lcengine.imagefile import header, is_image
 from lcengine.labels.coarse.maps import Votes, open_classes, read_codes
 from lcengine.labels.coarse.plan import version_of
 from lcengine.legends import IGNORE, Crosswalk, Legend
@@ -124,11 +122,6 @@ def _table(crosswalk: Crosswalk) -> npt.NDArray[np.uint16]:
     out = np.full(legend.nodata + 1, _UNKNOWN, np.uint16)
     out[codes] = crosswalk.translate_indices(legend.encode(codes))
     return out
-
-
-def is_image(path: str) -> bool:
-    """Whether a path is of an image by its name, and not of a product."""
-    return Path(path).suffix.lower() in DRIVERS
 
 
 def grid_of(path: str | os.PathLike[str]) -> Grid:

@@ -13,11 +13,11 @@ from lcengine.errors import InputError
 from lcengine.features.vocabulary import COLORS, SEGMENTS, WINDOW, Division, Vocabulary
 from lcengine.features.windows import Images
 from lcengine.inputs import Input, observed
-from lcengine.legends import Entry, Legend
+from lcengine.legends import IGNORE, Entry, Legend
 from lcengine.models.colors import NAME, RANDOM_FOREST, ColorOptions, ColorPredictor, learned
 from lcengine.models.files import ModelRef, load, save
 from lcengine.models.predictor import Training
-from lcengine.models.segments import IGNORE, Block, collected
+from lcengine.models.segments import Block, collected
 from lcengine.models.spec import ModelSpec
 
 IMAGE = "image"

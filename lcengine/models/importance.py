@@ -15,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from lcengine.errors import InputError
+from lcengine.kernels.confusion import count_pairs
+from lcengine.metrics import Accuracy
 from lcengine.models.pixels import PixelPredictor
 from lcengine.models.stream import PixelStream
 
@@ -137,39 +139,29 @@ def importance(
         raise InputError(f"split {split!r} of {samples.path} has no labelled pixel; give another")
     drawn = stream.drawn(copies=2, alike=0)
     x = np.ascontiguousarray(drawn.x.T)
-    whole = macro_f1(_classes(predictor, x), drawn.y, len(predictor.present))
+    whole = _macro_f1(predictor, x, drawn.y)
     groups = _groups(predictor.features.names, grouped)
     rng = np.random.default_rng(seed)
     drops = np.empty((len(groups), repeats))
     for number, rows in enumerate(groups.values()):
         for repeat in range(repeats):
             x[rows] = drawn.x.T[rows][:, rng.permutation(len(drawn.y))]
-            found = _classes(predictor, x)
-            drops[number, repeat] = whole - macro_f1(found, drawn.y, len(predictor.present))
+            drops[number, repeat] = whole - _macro_f1(predictor, x, drawn.y)
         x[rows] = drawn.x.T[rows]
     order = np.argsort(-drops.mean(axis=1), kind="stable")
     names = tuple(list(groups)[i] for i in order)
     return Importance(whole, names, drops[order], split, len(drawn.y))
 
 
-def macro_f1(
-    found: npt.NDArray[np.integer[Any]], y: npt.NDArray[np.integer[Any]], classes: int
-) -> float:
-    """Mean F1 of the classes that `y` has."""
-    pairs = np.bincount(y.astype(np.int64) * classes + found, minlength=classes**2)
-    counts = pairs.reshape(classes, classes)
-    reference, mapped = counts.sum(axis=1), counts.sum(axis=0)
-    there = reference > 0
-    return float(np.mean(2 * counts.diagonal()[there] / (reference + mapped)[there]))
-
-
-def _classes(predictor: PixelPredictor, x: FLOAT) -> npt.NDArray[np.int64]:
-    """Places of the most probable classes (pixel)."""
-    out = np.empty(x.shape[1], np.int64)
-    for start in range(0, len(out), BLOCK):
+def _macro_f1(predictor: PixelPredictor, x: FLOAT, y: npt.NDArray[np.uint8]) -> float:
+    """Mean F1 of the classes that `y`, places among those present, has."""
+    legend, present = predictor.spec.legend, np.array(predictor.present, np.uint8)
+    counts = np.zeros((len(legend.classes), len(legend.classes) + 1), np.int64)
+    for start in range(0, len(y), BLOCK):
         part = np.ascontiguousarray(x[:, start : start + BLOCK])
-        out[start : start + BLOCK] = predictor.estimator.proba(part).argmax(axis=0)
-    return out
+        found = present[predictor.estimator.proba(part).argmax(axis=0)]
+        count_pairs(present[y[start : start + BLOCK]], found, counts)
+    return Accuracy.of(counts, legend).macro["f1"]
 
 
 def _groups(names: tuple[str, ...], grouped: bool) -> dict[str, list[int]]:

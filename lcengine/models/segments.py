@@ -14,11 +14,10 @@ import numpy.typing as npt
 from lcengine.features import Division, Vocabulary
 from lcengine.hashing import mixed
 from lcengine.inputs import Arrays
-from lcengine.legends import Legend
+from lcengine.legends import IGNORE, Legend
 from lcengine.models.predictor import Training
 from lcengine.models.stream import Pixels, class_weights
 
-IGNORE: Final = 255
 BATCH: Final = 4096
 """Segments of a batch, for models that learn by batches."""
 
@@ -103,7 +102,7 @@ class Segments:
         for i in range(0, len(self._all.y), BATCH):
             yield _taken(self._all, slice(i, i + BATCH))
 
-    def windows(self, epoch: int, share: float = 0.25) -> Iterator[Pixels]:
+    def windows(self, epoch: int) -> Iterator[Pixels]:
         """All segments once, shuffled."""
         order = np.random.default_rng([self.seed, epoch]).permutation(len(self._all.y))
         yield _taken(self._all, order)

@@ -20,7 +20,7 @@ from lcengine.errors import InputError
 from lcengine.features import Features
 from lcengine.hashing import mixed
 from lcengine.inputs import Arrays, observed
-from lcengine.legends import Legend
+from lcengine.legends import IGNORE, Legend
 from lcengine.samples.source import LABEL
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ BYTES = npt.NDArray[np.uint8]
 
 ClassWeight = Mapping[str, float] | Literal["balanced"] | None
 
-IGNORE: Final = 255
 KEYS: Final = 16
 """Bits of a pixel's key that decide whether it is drawn."""
 PART: Final = 2**26

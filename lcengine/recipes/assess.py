@@ -12,6 +12,7 @@ import numpy.typing as npt
 from lcengine.errors import InputError
 from lcengine.inputs import observed
 from lcengine.kernels.confusion import count_pairs
+from lcengine.legends import IGNORE
 from lcengine.metrics import Accuracy, Reliability
 from lcengine.models.pixels import PixelPredictor
 from lcengine.samples.source import LABEL
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from lcengine.models import Predictor
     from lcengine.samples.sampleset import SampleSet
 
-IGNORE: Final = 255
 BATCH: Final = 2**26
 """Most bytes that a batch takes, whatever the memory."""
 

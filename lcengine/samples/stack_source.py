@@ -15,12 +15,11 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 
 from lcengine import store
-from lcengine.addresses import DRIVERS
 from lcengine.classmap import read_classes, read_legend
 from lcengine.crs import resolve_crs
 from lcengine.errors import InputError
 from lcengine.grid import Grid, auto_tile
-from lcengine.imagefile import header
+from lcengine.imagefile import header, is_image
 from lcengine.inputs import Arrays, Input, Inputs, Layer, address, layers, pinned
 from lcengine.legends import Legend
 from lcengine.locate import Window
@@ -179,7 +178,7 @@ def open_stack(
 
 
 def _is_image(path: str) -> bool:
-    return Path(path).suffix.lower() in DRIVERS or Path(path).is_file()
+    return is_image(path) or Path(path).is_file()
 
 
 class _Product:

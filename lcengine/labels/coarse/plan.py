@@ -14,9 +14,9 @@ import xarray as xr
 
 import lcengine
 from lcengine import store
-from lcengine.addresses import DRIVERS
 from lcengine.errors import InputError
 from lcengine.grid import Grid
+from lcengine.imagefile import is_image
 from lcengine.labels.coarse.maps import Method, Votes, open_classes
 from lcengine.legends import Legend
 from lcengine.periods import Period
@@ -131,7 +131,7 @@ def fraction_names(legend: Legend) -> list[str]:
 
 def version_of(path: str) -> str:
     """What lies there now: the run of a product, or size and time of a file."""
-    if Path(path).suffix.lower() not in DRIVERS:
+    if not is_image(path):
         return str(store.provenance(path)["run_id"])
     try:
         status = Path(path).stat()
