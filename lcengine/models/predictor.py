@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
@@ -25,6 +26,12 @@ KINDS = {
     "logistic": "lcengine.models.logistic",
     "mlp": "lcengine.models.mlp",
     "bag-of-colors": "lcengine.models.colors",
+    "unet": "lcengine.models.nn.unet",
+    "encoder-unet": "lcengine.models.nn.encoders",
+    "deeplabv3": "lcengine.models.nn.deeplab",
+    "deeplabv3plus": "lcengine.models.nn.deeplab",
+    "deeplab-head": "lcengine.models.nn.deeplab",
+    "patch-cnn": "lcengine.models.nn.patchcnn",
 }
 """Kinds of models by the name that recipes know them by: the module that holds their `KIND`."""
 
@@ -61,6 +68,39 @@ class Predictor(Protocol):
 
 
 @dataclass(frozen=True)
+class Execution:
+    """How a network is run; all of it but `device` is part of a map's identity.
+
+    `batch`: patches at a time, always so many (the last batch is filled up), because another shape
+    may give other bits. `threads` of one operation. `precision` of weights and activations; what
+    comes out is float32. `compile`: by torch.compile, once per process. `device`: "auto" takes a
+    GPU where the worker has one.
+    """
+
+    batch: int = 8
+    threads: int = 2
+    precision: Literal["float32", "bfloat16"] = "float32"
+    compile: bool = False
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
+Patches = tuple[Mapping[str, npt.NDArray[Any]], npt.NDArray[np.bool_]]
+"""What `Predictor.predict` takes: (inputs, valid) of a batch."""
+
+
+class Network(Predictor, Protocol):
+    """A `Predictor` of patches that overlap: each pixel is judged with its surroundings."""
+
+    def run(self, batches: Iterable[Patches], how: Execution) -> Iterator[npt.NDArray[np.float32]]:
+        """`predict` of one batch after the other, in their order, each of at most `how.batch`.
+
+        The next batches are fetched and copied to the device while one is computed. The
+        same patch gives the same bits at any place of any batch, on the same machine and versions.
+        """
+        ...
+
+
+@dataclass(frozen=True)
 class Training:
     """How a model is fitted, whatever its kind.
 
@@ -68,7 +108,8 @@ class Training:
     name of class. `memory`: bytes that training pixels and their features may take at a time; what
     needs them all at once takes a stratified draw, and says so. `calibrate`: fit a temperature on
     the validation split. `seed` decides all that is drawn. `threads`: of training alone. `say`
-    hears what a user should know.
+    hears what a user should know. Of networks alone: `objective` and `schedule`, of `Kind`'s types;
+    `folder` keeps checkpoints, from which the same training goes on, logs and pictures.
     """
 
     class_weight: Mapping[str, float] | Literal["balanced"] | None = None
@@ -77,6 +118,9 @@ class Training:
     seed: int = 0
     threads: int = 2
     say: Callable[[str], None] = lambda _: None
+    objective: BaseModel | None = None
+    schedule: BaseModel | None = None
+    folder: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -85,19 +129,23 @@ class Kind:
 
     `options`: what a recipe may say below `[model]` besides `kind`, validated. `fit`: from samples'
     training split; the spec has everything but metrics. `restore`: from a folder, without the
-    library that it was fitted with, if possible.
+    library that it was fitted with, if possible. `schedule`: what a recipe may say below
+    `[training]`; None for what is not trained in steps.
     """
 
     options: type[BaseModel]
     fit: Callable[[SampleSet, Any, Training], Predictor]
     restore: Callable[[ModelSpec, State, Files], Predictor]
+    schedule: type[BaseModel] | None = field(default=None, kw_only=True)
 
 
 def kind(name: str) -> Kind:
     """The kind of models of that name; `InputError` names those there are."""
     if name not in KINDS:
         raise InputError(f"there are no models of kind {name!r}; there are {', '.join(KINDS)}")
-    found: Kind = import_module(KINDS[name]).KIND
+    module = import_module(KINDS[name])
+    # A module may hold several kinds, by their names.
+    found: Kind = module.KINDS[name] if hasattr(module, "KINDS") else module.KIND
     return found
 
 

@@ -1,0 +1,1 @@
+"""Networks: from patches of stored numbers to probabilities, kept as arrays."""
