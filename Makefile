@@ -6,7 +6,8 @@ SHELL := bash
 PYTHON ?= python3
 VENV ?= .venv
 # Two processes, each module in one of them: clusters and archives are shared within a module.
-PYTEST_ARGS ?= -n 2 --dist loadfile
+# The order is that of tests/conftest.py.
+PYTEST_ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder
 BENCH ?= $(wildcard benchmarks/[a-z]*.py)
 BENCH_ARGS ?=
 
