@@ -41,8 +41,12 @@ ARCHITECTURES: Final = {
 }
 """What kinds of models are called in the literature, and what they are trained with."""
 
-LIBRARIES: Final = {SCIKIT: "scikit-learn", XGBOOST: "xgboost", TORCH: "torch"}
-"""Frameworks' names as packages: whose versions `ModelSpec.training` has."""
+PACKAGES: Final = {
+    SCIKIT: ("scikit-learn",),
+    XGBOOST: ("xgboost", "xgboost-cpu"),
+    TORCH: ("torch",),
+}
+"""What frameworks are installed as: their versions are in `ModelSpec.training`."""
 
 NETWORK, MEAN, GAIN = "network.", "normalisation.mean", "normalisation.gain"
 """Arrays of networks: weights, and what is taken from a channel before it is multiplied."""
@@ -142,8 +146,10 @@ def _named(spec: ModelSpec) -> str:
 
 
 def _version(spec: ModelSpec, framework: str | None) -> str | None:
-    found = (spec.training.get("libraries") or {}).get(LIBRARIES.get(framework or ""))
-    return found if isinstance(found, str) and _VERSION.fullmatch(found) else None
+    """Of the framework when it was trained, if MLM can say it: three numbers."""
+    known = spec.training.get("libraries") or {}
+    found = [str(known[name]) for name in PACKAGES.get(framework or "", ()) if name in known]
+    return found[0] if found and _VERSION.fullmatch(found[0]) else None
 
 
 def _parameters(arrays: State) -> int | None:

@@ -154,7 +154,7 @@ def plan_predict(
     if wrong:
         raise InputError(f"uncertainty is {wrong}, expected some of {', '.join(SCORES)}")
     ref = ModelRef.of(model)
-    spec = ref.load().spec
+    spec = ref.check()
     check_model(spec)
     paths = named(sources, spec)
     chosen = bands_of(paths, spec, bands or {})
