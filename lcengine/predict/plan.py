@@ -174,7 +174,7 @@ def plan_predict(  # noqa: PLR0913 - what of what, then how
     if wrong:
         raise InputError(f"uncertainty is {wrong}, expected some of {', '.join(SCORES)}")
     ref = ModelRef.of(model)
-    spec = ref.load().spec
+    spec = ref.check()
     check_model(spec)
     lattice, how = (tiling or Tiling()).of(spec)
     paths = named(sources, spec)
