@@ -103,6 +103,18 @@ def turn(
                         line[x] = _value(row[x], mean, gain, missing)
 
 
+@kernel
+def normalise(source: npt.NDArray[Any], scaling: Scaling, missing: Any, out: FLOAT32) -> None:
+    """Whole images (sample, layer, h, w), as `turn` normalises them."""
+    for i in range(source.shape[0]):
+        for layer in range(source.shape[1]):
+            mean, gain = scaling.means[layer], scaling.gains[layer]
+            for y in range(source.shape[2]):
+                row, line = source[i, layer, y], out[i, layer, y]
+                for x in range(source.shape[3]):
+                    line[x] = _value(row[x], mean, gain, missing)
+
+
 def _valid(raw: Any, missing: Any) -> bool:
     """Whether a stored number says something."""
     raise NotImplementedError

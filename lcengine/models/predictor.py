@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from lcengine.errors import InputError
 from lcengine.models.spec import ModelSpec
+from lcengine.train.progress import Hear
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -109,7 +110,8 @@ class Training:
     needs them all at once takes a stratified draw, and says so. `calibrate`: fit a temperature on
     the validation split. `seed` decides all that is drawn. `threads`: of training alone. `say`
     hears what a user should know. Of networks alone: `objective` and `schedule`, of `Kind`'s types;
-    `folder` keeps checkpoints, from which the same training goes on, logs and pictures.
+    `folder` keeps checkpoints, from which the same training goes on, logs and pictures; `hear` is
+    told how far training is.
     """
 
     class_weight: Mapping[str, float] | Literal["balanced"] | None = None
@@ -121,6 +123,7 @@ class Training:
     objective: BaseModel | None = None
     schedule: BaseModel | None = None
     folder: Path | None = None
+    hear: Hear = lambda _: None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,188 @@
+"""A trained network as a predictor of patches."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, get_args
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from lcengine.errors import InputError
+from lcengine.inputs import Input
+from lcengine.kernels.patches import Scaling, normalise
+from lcengine.models.nn.architecture import Activation, Architecture, channels
+from lcengine.models.predictor import Execution, Files, Patches, State, array
+from lcengine.models.spec import ModelSpec
+
+FLOAT = npt.NDArray[np.float32]
+BOOL = npt.NDArray[np.bool_]
+
+NETWORK: Final = "network."
+"""Prefix of the arrays of weights and buffers, by their names in the module."""
+MEAN, GAIN, TEMPERATURE = "normalisation.mean", "normalisation.gain", "temperature"
+COLDEST, HOTTEST = 0.05, 20.0
+
+
+@dataclass(eq=False)
+class NetworkPredictor:
+    """A `Network` of a module of torch.
+
+    `module`: (n, channel, y, x) -> logits (n, class, y, x). `means`, `gains`: float32 (channel,):
+    what it sees is (value - mean) · gain, and 0 where a number is missing. `temperature` divides
+    logits before `spec.options["activation"]`.
+    """
+
+    spec: ModelSpec
+    module: nn.Module
+    means: FLOAT
+    gains: FLOAT
+    temperature: float = 1.0
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.module.eval()
+
+    def predict(self, inputs: Mapping[str, npt.NDArray[Any]], valid: BOOL) -> FLOAT:
+        """Probabilities (n, class, y, x) of `Predictor`, in float32."""
+        how = Execution()
+        parts = (
+            ({name: a[start : start + how.batch] for name, a in inputs.items()}, valid_part)
+            for start in range(0, len(valid), how.batch)
+            if len(valid_part := valid[start : start + how.batch])
+        )
+        return np.concatenate(list(self.run(parts, how)))
+
+    def run(self, batches: Iterable[Patches], how: Execution) -> Iterator[FLOAT]:
+        """`predict` of one batch after the other, of `Network`."""
+        device = "cuda" if how.device != "cpu" and torch.cuda.is_available() else "cpu"
+        for inputs, valid in batches:
+            image = self.image(inputs, how.batch)
+            with self._lock, torch.inference_mode():
+                torch.set_num_threads(how.threads)
+                self.module.to(device)
+                found = self.proba(self.module(torch.from_numpy(image).to(device)))
+            proba = found.cpu().numpy()[: len(valid), :, : valid.shape[1], : valid.shape[2]]
+            yield np.where(valid[:, None], proba, np.float32(0))
+
+    def image(self, inputs: Mapping[str, npt.NDArray[Any]], count: int) -> FLOAT:
+        """What the module sees: normalised float32 (count, channel, y, x).
+
+        Edges are reflected at the bottom and right up to a multiple of `spec.output_stride`;
+        patches up to `count` are 0.
+        """
+        first = next(iter(inputs.values()))
+        height, width = first.shape[-2:]
+        step = self.spec.output_stride
+        rows, columns = _reflected(height, step), _reflected(width, step)
+        out = np.zeros((count, len(self.means), len(rows), len(columns)), np.float32)
+        start = 0
+        for entry in self.spec.inputs:
+            given = inputs[entry.name]
+            layers = given.reshape(len(given), -1, height, width)
+            part = slice(start, start := start + layers.shape[1])
+            scaling = Scaling(self.means[part], self.gains[part])
+            normalise(layers, scaling, _missing(entry), out[: len(given), part, :height, :width])
+        if len(rows) > height or len(columns) > width:
+            out[:, :, height:, :width] = out[:, :, rows[height:], :width]
+            out[:, :, :, width:] = out[:, :, :, columns[width:]]
+        return out
+
+    def proba(self, logits: Tensor) -> Tensor:
+        """Probabilities float32 (n, class, y, x) of logits."""
+        scaled = logits.float() / self.temperature
+        if self.activation == "softmax":
+            return scaled.softmax(dim=1)
+        # Log-sigmoids keep a sum that is not 0 where no class is likely.
+        return nn.functional.logsigmoid(scaled).softmax(dim=1)
+
+    @property
+    def activation(self) -> Activation:
+        """How logits become probabilities."""
+        found: Activation = self.spec.options["activation"]
+        return found
+
+    def state(self) -> tuple[State, Files]:
+        """Weights and buffers, normalisation and temperature."""
+        arrays: dict[str, npt.NDArray[Any]] = {
+            NETWORK + name: tensor.detach().cpu().contiguous().numpy()
+            for name, tensor in self.module.state_dict().items()
+        }
+        arrays |= {MEAN: self.means, GAIN: self.gains}
+        return {**arrays, TEMPERATURE: np.array([self.temperature])}, {}
+
+
+def _missing(entry: Input) -> Any:
+    """The missing value as `kernels.patches` takes it."""
+    return False if entry.fill is None else np.dtype(entry.dtype).type(entry.fill)
+
+
+def _reflected(size: int, step: int) -> npt.NDArray[np.intp]:
+    """Rows of an image reflected at its end up to a multiple of `step`, again where it is tiny."""
+    return np.pad(np.arange(size), (0, -size % step), mode="reflect")
+
+
+def restore(architecture: Architecture, spec: ModelSpec, arrays: State) -> NetworkPredictor:
+    """Inverse of `NetworkPredictor.state`; `InputError` for what does not go with the spec."""
+    seen, classes = channels(spec.inputs), len(spec.legend.classes)
+    said = dict(spec.options)
+    if said.pop("activation", None) not in get_args(Activation):
+        raise InputError(
+            f"the model's activation is {spec.options.get('activation')!r}, expected one of "
+            f"{', '.join(get_args(Activation))}; copy the model again"
+        )
+    try:
+        options = architecture.options.model_validate(said)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InputError(
+            f"the model's option {first['loc']} is not known ({first['msg']}); use the version "
+            "that it was trained with"
+        ) from error
+    # Weights at random are thrown away, and should not move anybody's generator.
+    with torch.random.fork_rng(devices=[]):
+        module = architecture.build(options, seen, classes)
+    loaded(module, arrays)
+    means, gains = (array(arrays, name, np.float32, 1) for name in (MEAN, GAIN))
+    temperature = array(arrays, TEMPERATURE, np.float64, 1).tolist()
+    if means.shape != (seen,) or gains.shape != (seen,):
+        raise InputError(
+            f"the model normalises {len(means)} and {len(gains)} channels, expected {seen}; copy "
+            "the model again"
+        )
+    if len(temperature) != 1 or not COLDEST <= temperature[0] <= HOTTEST:
+        raise InputError(
+            f"the model's temperature is {temperature}, expected one of {COLDEST} to {HOTTEST}; "
+            "copy the model again"
+        )
+    return NetworkPredictor(spec, module, means, gains, temperature[0])
+
+
+def loaded(module: nn.Module, arrays: State) -> None:
+    """Put a model's arrays into a module; `InputError` unless they are exactly its own."""
+    expected = module.state_dict()
+    names = {name.removeprefix(NETWORK) for name in arrays if name.startswith(NETWORK)}
+    if names != expected.keys():
+        first = sorted(names ^ expected.keys())[0]
+        raise InputError(
+            f"the model has {len(names)} arrays of its network, expected {len(expected)} (the "
+            f"first that differs is {first!r}); copy it again, or use the version that trained it"
+        )
+    found = {}
+    for name, tensor in expected.items():
+        dtype = tensor.numpy().dtype.type
+        shape = arrays[NETWORK + name].shape
+        if shape != tuple(tensor.shape):
+            raise InputError(
+                f"the model's array {NETWORK + name!r} is {shape}, expected {tuple(tensor.shape)}; "
+                "copy the model again"
+            )
+        values = array(arrays, NETWORK + name, dtype, tensor.ndim)
+        # Contiguous scalars come back as rows; torch warns of memory that cannot be written.
+        found[name] = torch.from_numpy(values.reshape(shape).copy())
+    module.load_state_dict(found)
