@@ -70,7 +70,7 @@ SCENES = {
         ("forest", "mlp", "deeplab-head"),
     ),
     "s2s1": Scene(
-        10, (640, 640), 320, 340, (0, 480), (500, 640), 3,
+        10, (640, 640), 320, 340, (0, 480), (500, 640), 1,
         (
             ("s2", "sentinel-2-l2a", S2_BANDS, "median"),
             ("s1", "sentinel-1-rtc", ("vv", "vh"), "mean"),
