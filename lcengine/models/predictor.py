@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
 
 from lcengine.errors import InputError
 from lcengine.models.spec import ModelSpec
+from lcengine.train.progress import Hear
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -83,6 +84,17 @@ class Execution:
     compile: bool = False
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
+    def __post_init__(self) -> None:
+        for name in ("batch", "threads"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}, expected 1 or more")
+        for name in ("precision", "device"):
+            known = get_args(get_type_hints(Execution)[name])
+            if getattr(self, name) not in known:
+                raise InputError(
+                    f"{name} is {getattr(self, name)!r}, expected one of {', '.join(known)}"
+                )
+
 
 Patches = tuple[Mapping[str, npt.NDArray[Any]], npt.NDArray[np.bool_]]
 """What `Predictor.predict` takes: (inputs, valid) of a batch."""
@@ -109,7 +121,8 @@ class Training:
     needs them all at once takes a stratified draw, and says so. `calibrate`: fit a temperature on
     the validation split. `seed` decides all that is drawn. `threads`: of training alone. `say`
     hears what a user should know. Of networks alone: `objective` and `schedule`, of `Kind`'s types;
-    `folder` keeps checkpoints, from which the same training goes on, logs and pictures.
+    `folder` keeps checkpoints, from which the same training goes on, logs and pictures; `hear` is
+    told how far training is.
     """
 
     class_weight: Mapping[str, float] | Literal["balanced"] | None = None
@@ -121,6 +134,7 @@ class Training:
     objective: BaseModel | None = None
     schedule: BaseModel | None = None
     folder: Path | None = None
+    hear: Hear = lambda _: None
 
 
 @dataclass(frozen=True)

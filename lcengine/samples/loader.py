@@ -47,9 +47,11 @@ class Loader:
     `weights`: samples are drawn with replacement, by a weight for each sample of the split, or
     "balanced" by class (`SampleSet.balance`). `drop_last`: without the last batch where it is
     smaller. `threads` make batches, of which at most `prefetch` lie ready or are being made.
+    `share`: (rank, world) of a process that trains with others; it gets its part of every batch,
+    and all parts together are the batch that one process alone would get.
 
-    Iterating goes through one epoch after the other: 0, 1, …; `epoch(n)` is one of them. No thread
-    is left when an iteration ends, is closed or fails.
+    Iterating goes through one epoch after the other: 0, 1, …; `epoch(n)` is one of them, from any
+    batch on. No thread is left when an iteration ends, is closed or fails.
     """
 
     samples: SampleSet
@@ -63,6 +65,7 @@ class Loader:
     drop_last: bool = False
     threads: int = 2
     prefetch: int = 4
+    share: tuple[int, int] = (0, 1)
     passed: int = field(default=0, init=False)
     """The epoch that iterating begins next."""
 
@@ -70,6 +73,9 @@ class Loader:
         for name in ("batch", "threads", "prefetch"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}, expected 1 or more")
+        rank, world = self.share
+        if not 0 <= rank < world:
+            raise InputError(f"share is {self.share}, expected (rank, world), rank below world")
         if self.seed < 0:
             raise InputError(f"seed is {self.seed}, expected a whole number, 0 or more")
         if self.augment and self.split != TRAIN and not self.augment.anywhere:
@@ -92,17 +98,17 @@ class Loader:
         self.passed += 1
         return self.epoch(self.passed - 1)
 
-    def epoch(self, number: int) -> Iterator[Arrays]:
-        """The batches of an epoch, in order."""
+    def epoch(self, number: int, start: int = 0) -> Iterator[Arrays]:
+        """The batches of an epoch, in order, from batch `start` on."""
         draws = self.order(number)
         pool = ThreadPoolExecutor(self.threads, thread_name_prefix="lcengine-loader")
         waiting: deque[Future[Arrays]] = deque()
         try:
-            for place in range(len(self) + self.prefetch):
+            for place in range(start, len(self) + self.prefetch):
                 if place < len(self):
                     part = draws[place * self.batch : (place + 1) * self.batch]
                     waiting.append(pool.submit(self._make, part, number, place))
-                if place >= self.prefetch:
+                if place >= start + self.prefetch:
                     yield waiting.popleft().result()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
@@ -164,6 +170,9 @@ class Loader:
         """One batch."""
         rng = np.random.default_rng([self.seed, epoch, place])
         views = self._views.views(self.samples.patch, len(draws), rng)
+        rank, world = self.share
+        own = slice(len(draws) * rank // world, len(draws) * (rank + 1) // world)
+        draws, views = draws[own], views.of(own)
         out = {entry.name: self._image(entry, draws, views) for entry in self.samples.inputs}
         out[LABEL] = self._label(draws, views)
         out[INDEX] = draws
@@ -226,22 +235,26 @@ class Loader:
         return out
 
     def _scaling(self, entry: Input) -> Scaling:
-        """Mean and 1 / std of an input's layers; a band that is everywhere the same becomes 0."""
-        times = max(len(entry.times), 1)
-        if not self.normalize:
-            layers = times * len(entry.bands)
-            return Scaling(np.zeros(layers, np.float32), np.ones(layers, np.float32))
-        found = self.samples.statistics[entry.name]
-        empty = [band for band in entry.bands if found[band]["mean"] is None]
-        if empty:
-            raise InputError(
-                f"band {empty[0]} of {entry.name} has no valid pixel in training patches, so it "
-                "cannot be normalised; give normalize=False or leave the band out of the samples"
-            )
-        means = np.array([found[band]["mean"] for band in entry.bands])
-        spread = np.array([found[band]["std"] for band in entry.bands])
-        gains = np.divide(1.0, spread, out=np.zeros_like(spread), where=spread > 0)
-        return Scaling(*(np.tile(v, times).astype(np.float32) for v in (means, gains)))
+        if self.normalize:
+            return scaling(self.samples, entry)
+        layers = math.prod(entry.lead)
+        return Scaling(np.zeros(layers, np.float32), np.ones(layers, np.float32))
+
+
+def scaling(samples: SampleSet, entry: Input) -> Scaling:
+    """Mean and 1 / std of an input's layers; a band that is everywhere the same becomes 0."""
+    found = samples.statistics[entry.name]
+    empty = [band for band in entry.bands if found[band]["mean"] is None]
+    if empty:
+        raise InputError(
+            f"band {empty[0]} of {entry.name} has no valid pixel in training patches, so it "
+            "cannot be normalised; give normalize=False or leave the band out of the samples"
+        )
+    means = np.array([found[band]["mean"] for band in entry.bands])
+    spread = np.array([found[band]["std"] for band in entry.bands])
+    gains = np.divide(1.0, spread, out=np.zeros_like(spread), where=spread > 0)
+    times = max(len(entry.times), 1)
+    return Scaling(*(np.tile(v, times).astype(np.float32) for v in (means, gains)))
 
 
 _SAME: Final = Scaling(np.zeros(1, np.float32), np.ones(1, np.float32))

@@ -14,7 +14,11 @@ y, x) with 255 = ignore, "index" int64 (sample,)."""
 
 
 class Objective(Protocol):
-    """Turns batches into optimiser steps; the loop owns data, checkpoints and logs."""
+    """Turns batches into optimiser steps; the loop owns data, checkpoints and logs.
+
+    What is random in a step must come from torch's own generators, which the loop seeds before
+    every step. Where several processes train, each has the objective, with its share of a batch.
+    """
 
     @property
     def done(self) -> bool:
@@ -31,6 +35,10 @@ class Objective(Protocol):
 
     def on_epoch_end(self, epoch: int) -> dict[str, float]:
         """Whatever is measured between epochs; what is logged of it."""
+        ...
+
+    def weights(self) -> dict[str, Tensor]:
+        """The model's state that training has come to."""
         ...
 
     def state_dict(self) -> dict[str, Any]:
