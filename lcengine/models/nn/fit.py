@@ -112,7 +112,7 @@ def _job(
     validation = None
     if VAL in samples.splits:
         batch = min(schedule.batch, samples.splits[VAL])
-        later = Loader(samples, VAL, batch, threads=training.threads)
+        later = Loader(samples, VAL, batch, threads=training.threads, observed=True)
         validation = Batches(later, spec.output_stride)
     else:
         training.say("no validation samples: the last weights are kept")
@@ -156,6 +156,7 @@ def _loader(samples: SampleSet, schedule: Schedule, training: Training) -> Loade
         seed=training.seed,
         drop_last=True,
         threads=training.threads,
+        observed=True,
     )
 
 
