@@ -6,12 +6,18 @@ SHELL := bash
 PYTHON ?= python3
 VENV ?= .venv
 # Two processes, each module in one of them: clusters and archives are shared within a module.
-PYTEST_ARGS ?= -n 2 --dist loadfile
+# The order is that of tests/conftest.py.
+PYTEST_ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder
 BENCH ?= $(wildcard benchmarks/[a-z]*.py)
 BENCH_ARGS ?=
 
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
+DEMO := $(VENV)/.installed-demo
+$(STAMP): EXTRA := dev
+$(STAMP): TAKES := with torch and all tools: 7 GB, three to four minutes
+$(DEMO): EXTRA := serve
+$(DEMO): TAKES := about a minute
 # CI runs everything; a newcomer gets the answer in seconds.
 SELECT := $(if $(filter true 1,$(CI)),,-m "not slow")
 
@@ -20,7 +26,8 @@ SELECT := $(if $(filter true 1,$(CI)),,-m "not slow")
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
 
-$(STAMP): pyproject.toml constraints.txt
+# The demo needs neither the tools nor the networks (some 6 GB): it is there in a minute.
+$(DEMO) $(STAMP): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { \
 	  echo "error: no '$(PYTHON)' on the PATH; name one of 3.11 or newer: make PYTHON=python3.12"; \
 	  exit 1; }
@@ -32,14 +39,14 @@ $(STAMP): pyproject.toml constraints.txt
 	  echo "error: $(PYTHON) cannot make a virtual environment; on Debian and Ubuntu:" \
 	       "apt install python3-venv, then rm -r $(VENV)"; \
 	  exit 1; }
-	@echo "Installing lcengine and its tools into $(VENV) (two to three minutes, once) ..."
-	@$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@echo "Installing lcengine[$(EXTRA)] into $(VENV) ($(TAKES), once) ..."
+	@$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRA)]'
 	@touch $@
 
 install: $(STAMP) ## set up .venv
 	@echo "Ready: $(VENV)/bin/lcengine --help"
 
-demo: $(STAMP) ## simulate an archive, serve it, composite it, compare with the truth
+demo: $(DEMO) ## simulate an archive, serve it, composite it, compare with the truth
 	@echo "Running the demo; it writes into demo/ ..."
 	@$(VENV)/bin/lcengine demo
 

@@ -18,6 +18,21 @@ settings.register_profile("ci", derandomize=True, deadline=None, max_examples=40
 settings.register_profile("explore", deadline=None, max_examples=500, print_blob=True)
 settings.load_profile("ci")
 
+LONG = {
+    "test_readme.py": 230,
+    "test_interrupt.py": 180,
+}
+"""Modules that take long: seconds, alone on a core. A new one of more than twenty belongs here."""
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest modules start first, so that at the end no process waits for another.
+
+    A module is the unit of `--dist loadfile`; `--no-loadscope-reorder` keeps this order.
+    """
+    items.sort(key=lambda item: -LONG.get(item.path.name, 0))
+
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
