@@ -19,8 +19,8 @@ import numpy.typing as npt
 
 from lcengine.errors import InputError
 from lcengine.inputs import Arrays, Input, observed
-from lcengine.legends import IGNORE
 from lcengine.kernels.patches import Scaling, Views, turn, zoom_bilinear, zoom_nearest
+from lcengine.legends import IGNORE
 from lcengine.samples.augment import PLAIN, Augment
 from lcengine.samples.sampleset import SampleSet
 from lcengine.samples.source import LABEL
@@ -50,7 +50,7 @@ class Loader:
     `weights`: samples are drawn with replacement, by a weight for each sample of the split, or
     "balanced" by class (`SampleSet.balance`). `drop_last`: without the last batch where it is
     smaller. `threads` make batches, of which at most `prefetch` lie ready or are being made.
-    `observed`: labels are 255 where an input has nothing (`lcengine.inputs.observed`), since maps say
+    `observed`: labels are 255 where an input has nothing (`lcengine.inputs.observed`): maps say
     nothing there.
     `share`: (rank, world) of a process that trains with others; it gets its part of every batch,
     and all parts together are the batch that one process alone would get.
@@ -200,9 +200,7 @@ class Loader:
         plain = self._views == PLAIN and seen is None
         return self._shown(LABEL, draws, out, None if plain else show)
 
-    def _image(
-        self, entry: Input, draws: NUMBERS, views: Views, seen: Seen
-    ) -> npt.NDArray[Any]:
+    def _image(self, entry: Input, draws: NUMBERS, views: Views, seen: Seen) -> npt.NDArray[Any]:
         out = self._empty(entry.name, len(draws), np.float32 if self.normalize else entry.dtype)
         scaling = self._scaling(entry)
         missing = False if entry.fill is None else np.dtype(entry.dtype).type(entry.fill)

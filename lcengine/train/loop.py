@@ -6,24 +6,19 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
-from torch import Tensor, nn
 
 from lcengine.train import checkpoint
 from lcengine.train.checkpoint import Place
-from lcengine.train.data import Batches
 from lcengine.train.job import Job, Outcome
 from lcengine.train.log import Log
 from lcengine.train.objective import Objective
-from lcengine.train.options import Schedule
 from lcengine.train.processes import together
-from lcengine.train.progress import Hear, Progress
+from lcengine.train.progress import Progress
 
 PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed"}
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from lightning_fabric import Fabric
 from torch import multiprocessing
+from torch.multiprocessing.spawn import ProcessRaisedException
 
 from lcengine.errors import LcengineError
 from lcengine.train.job import Job, Outcome
@@ -42,7 +43,7 @@ def together(fabric: Fabric, job: Job, run: Run) -> Outcome:
         path = Path(scratch) / FILE
         try:
             fabric.launch(partial(_apart, replace(job, hear=queue.put), run, path, queue))
-        except multiprocessing.ProcessRaisedException:
+        except ProcessRaisedException:
             queue.put(None)
             ear.join()
             if failed:
