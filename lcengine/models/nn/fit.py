@@ -169,9 +169,7 @@ def _weights(samples: SampleSet, training: Training) -> torch.Tensor:
     return torch.from_numpy(out.astype(np.float32))
 
 
-def _identity(
-    samples: SampleSet, spec: ModelSpec, module: nn.Module, training: Training
-) -> str:
+def _identity(samples: SampleSet, spec: ModelSpec, module: nn.Module, training: Training) -> str:
     """All that decides the result, as a text."""
     aim, schedule = _chosen(training)
     begun = hashlib.sha256()
