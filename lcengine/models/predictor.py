@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
@@ -83,6 +83,17 @@ class Execution:
     precision: Literal["float32", "bfloat16"] = "float32"
     compile: bool = False
     device: Literal["auto", "cpu", "cuda"] = "auto"
+
+    def __post_init__(self) -> None:
+        for name in ("batch", "threads"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}, expected 1 or more")
+        for name in ("precision", "device"):
+            known = get_args(get_type_hints(Execution)[name])
+            if getattr(self, name) not in known:
+                raise InputError(
+                    f"{name} is {getattr(self, name)!r}, expected one of {', '.join(known)}"
+                )
 
 
 Patches = tuple[Mapping[str, npt.NDArray[Any]], npt.NDArray[np.bool_]]

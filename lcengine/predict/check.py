@@ -28,10 +28,10 @@ Path = str | os.PathLike[str]
 
 def check_model(spec: ModelSpec) -> None:
     """`InputError` for a model that this version cannot use on tiles."""
-    if spec.margin != 0:
+    if spec.stride is None and spec.margin != 0:
         raise InputError(
             f"the model looks {spec.margin or 'any number of'} pixels beyond its patches, expected "
-            "0; this version predicts with models of pixels and of whole patches"
+            "0, or a stride: only patches that overlap can be seen with their surroundings"
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -17,8 +17,10 @@ from lcengine.inputs import Inputs, Layer
 from lcengine.legends import Legend
 from lcengine.models import ModelRef, ModelSpec, Predictor
 from lcengine.models.files import Read, file_names, reader
+from lcengine.models.predictor import Execution
 from lcengine.periods import Period
 from lcengine.predict.check import bands_of, check_inputs, check_model, named
+from lcengine.predict.lattice import PatchLattice, Tiling
 from lcengine.store import Variable, digest
 
 LABEL, ENTROPY, MARGIN = "label", "entropy", "margin"
@@ -36,7 +38,8 @@ class PredictPlan:
 
     The model's files travel with the plan, so workers need not see its folder; products are opened
     by workers themselves. `layers`: by the names that the model knows, their bands in its order.
-    `read`: where the model's files are, its folder or the files beside the plan.
+    `read`: where the model's files are, its folder or the files beside the plan. `lattice`, `how`:
+    of patches that overlap, None for models without.
     """
 
     layers: Mapping[str, Layer]
@@ -47,6 +50,8 @@ class PredictPlan:
     uncertainty: tuple[str, ...]
     tiles: tuple[int, ...]
     read: Read = field(compare=False, repr=False)
+    lattice: PatchLattice | None = None
+    how: Execution | None = None
 
     kind: ClassVar[str] = "predict"
     time_axis: ClassVar[tuple[Period, ...]] = ()
@@ -63,8 +68,8 @@ class PredictPlan:
 
     @cached_property
     def run_id(self) -> str:
-        """Identity of the result: products, model, grid, what is stored, and package version."""
-        return digest(self.to_json())
+        """Identity of the result: all of the plan, but the device that it runs on."""
+        return digest({key: value for key, value in self.to_json().items() if key != "device"})
 
     def variables(self) -> tuple[Variable, ...]:
         """`label`: codes of the legend; probabilities and uncertainty as uint8 of scale 0.004."""
@@ -107,7 +112,16 @@ class PredictPlan:
             "proba": self.proba,
             "uncertainty": list(self.uncertainty),
             "tiles": list(self.tiles),
+            **self.running(),
         }
+
+    def running(self) -> dict[str, Any]:
+        """Lattice and execution of a network, and beside them the device asked for."""
+        if self.lattice is None or self.how is None:
+            return {}
+        execution = asdict(self.how)
+        device = execution.pop("device")
+        return {"lattice": asdict(self.lattice), "execution": execution, "device": device}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any], file: Read) -> PredictPlan:
@@ -121,10 +135,12 @@ class PredictPlan:
             tuple(data["uncertainty"]),
             tuple(data["tiles"]),
             lambda name: file(_kept(name)),
+            PatchLattice(**data["lattice"]) if "lattice" in data else None,
+            Execution(**data["execution"], device=data["device"]) if "execution" in data else None,
         )
 
 
-def plan_predict(
+def plan_predict(  # noqa: PLR0913 - what of what, then how
     sources: str | os.PathLike[str] | Mapping[str, str | os.PathLike[str]],
     model: str | os.PathLike[str],
     *,
@@ -133,6 +149,7 @@ def plan_predict(
     grid: Grid | None = None,
     bands: Mapping[str, Sequence[str]] | None = None,
     resampling: str | Mapping[str, str] = "nearest",
+    tiling: Tiling | None = None,
 ) -> PredictPlan:
     """Freeze the prediction of a map for `lcengine.jobs.run`.
 
@@ -145,10 +162,13 @@ def plan_predict(
         bands: Variables of a source that stand for the model's bands, in the model's order, where
             they have other names.
         resampling: `nearest`, `bilinear` or `average` where a source has other pixels.
+        tiling: Of a network, where another lattice of patches, an exact map or another way to run
+            it than by default is asked for.
 
     Raises:
         InputError: The products are not what the model was made for (bands, periods, type, scale,
-            units, sensor, pixel size), or there is no such model or product.
+            units, sensor, pixel size), there is no such model or product, or `tiling` does not
+            fit the model.
     """
     wrong = [name for name in uncertainty if name not in SCORES]
     if wrong:
@@ -156,6 +176,7 @@ def plan_predict(
     ref = ModelRef.of(model)
     spec = ref.check()
     check_model(spec)
+    lattice, how = (tiling or Tiling()).of(spec)
     paths = named(sources, spec)
     chosen = bands_of(paths, spec, bands or {})
     layers = inputs.layers(paths, bands=chosen, resampling=resampling)
@@ -164,7 +185,8 @@ def plan_predict(
     check_inputs(spec, Inputs(layers, pixels).inputs, layers, pixels)
     scores = tuple(name for name in SCORES if name in uncertainty)
     tiles = tuple(tile.index for tile in pixels.tiles() if pixels.touches(tile))
-    return PredictPlan(layers, ref, spec, pixels, proba, scores, tiles, reader(ref.path))
+    read = reader(ref.path)
+    return PredictPlan(layers, ref, spec, pixels, proba, scores, tiles, read, lattice, how)
 
 
 def probability_names(legend: Legend) -> list[str]:

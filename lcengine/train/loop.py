@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from torch import Tensor, nn
 
 from lcengine.train import checkpoint
@@ -66,6 +66,8 @@ def train(job: Job) -> Outcome:
         accelerator=schedule.accelerator,
         devices=schedule.devices,
         precision=PRECISIONS[schedule.precision],  # type: ignore[arg-type]
+        # One machine: what a scheduler's variables say is of other programs.
+        plugins=[LightningEnvironment()],
     )
     if job.folder:
         job.folder.mkdir(parents=True, exist_ok=True)

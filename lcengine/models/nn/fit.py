@@ -80,7 +80,7 @@ def _chosen(training: Training) -> tuple[SupervisedOptions, Schedule]:
 
 
 def pixel_counts(samples: SampleSet) -> npt.NDArray[np.int64]:
-    """Labelled pixels of each class (class,) in the training split, as often as patches show them."""
+    """Labelled pixels of each class (class,) in training patches, as often as these show them."""
     columns = [PIXELS.format(code) for code in samples.legend.codes]
     table = samples.table[columns].to_numpy(np.int64)
     return np.asarray(table[samples.split(TRAIN)].sum(axis=0))
@@ -169,9 +169,7 @@ def _weights(samples: SampleSet, training: Training) -> torch.Tensor:
     return torch.from_numpy(out.astype(np.float32))
 
 
-def _identity(
-    samples: SampleSet, spec: ModelSpec, module: nn.Module, training: Training
-) -> str:
+def _identity(samples: SampleSet, spec: ModelSpec, module: nn.Module, training: Training) -> str:
     """All that decides the result, as a text."""
     aim, schedule = _chosen(training)
     begun = hashlib.sha256()
