@@ -95,21 +95,16 @@ def _reach(rates: tuple[int, ...], pooling: bool) -> Reach:
     return reach(lambda: _head(narrow, 1, 2), 1, 1)
 
 
-KINDS = {
-    name: network_kind(name, architecture)
-    for name, architecture in (
-        ("deeplabv3", _on_encoder(plus=False)),
-        ("deeplabv3plus", _on_encoder(plus=True)),
-        (
-            "deeplab-head",
-            Architecture(
-                DeepLabHeadOptions,
-                _head,
-                margin=lambda options: _reach(options.rates, options.pooling).margin,
-                output_stride=lambda _: 1,
-                placed=lambda options: _reach(options.rates, options.pooling).placed,
-                head="head.",
-            ),
-        ),
-    )
+ARCHITECTURES = {
+    "deeplabv3": _on_encoder(plus=False),
+    "deeplabv3plus": _on_encoder(plus=True),
+    "deeplab-head": Architecture(
+        DeepLabHeadOptions,
+        _head,
+        margin=lambda options: _reach(options.rates, options.pooling).margin,
+        output_stride=lambda _: 1,
+        placed=lambda options: _reach(options.rates, options.pooling).placed,
+        head="head.",
+    ),
 }
+KINDS = {name: network_kind(name, architecture) for name, architecture in ARCHITECTURES.items()}

@@ -117,8 +117,8 @@ def start(
             f" and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
         )
         raise InputError(
-            f"{source.name} does not fit kind {spec.kind!r}: {listed}; give weights of the same network "
-            "or encoder"
+            f"{source.name} does not fit kind {spec.kind!r}: {listed}; give weights of the "
+            "same network or encoder"
         )
     module.load_state_dict({**own, **taken})
     say(_told(source, taken, own, there))
