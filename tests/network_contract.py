@@ -82,8 +82,8 @@ def patches(inputs, count, height, width, seed=0):
 
 
 def judged(model, arrays, valid):
-    """Probabilities of at most three patches."""
-    (found,) = model.run([(arrays, valid)], Execution(batch=3, threads=1))
+    """Probabilities of at most eight patches."""
+    (found,) = model.run([(arrays, valid)], Execution(batch=8, threads=1))
     return found
 
 
