@@ -86,7 +86,7 @@ def item(
         datetime=None,
         properties={"start_datetime": first, "end_datetime": last, "bands": _bands(spec)},
     )
-    title, framework = ARCHITECTURES.get(spec.kind, (spec.kind, None))
+    title, framework = described(spec.kind)
     encoder = spec.options.get("encoder")
     start = spec.options.get("weights")
     told = hyperparameters(spec)
@@ -99,7 +99,7 @@ def item(
         framework=framework,
         framework_version=_version(spec, framework),
         memory_size=sum(values.nbytes for values in arrays.values()),
-        total_parameters=_parameters(arrays),
+        total_parameters=parameters({name: v.shape for name, v in arrays.items()}),
         pretrained=start is not None,
         pretrained_source=None if start is None else str(start),
         hyperparameters=Hyperparameters.create(**told) if told else None,
@@ -111,6 +111,11 @@ def item(
     names = [{"name": band["name"]} for band in made.properties["bands"]]
     made.assets[weights].extra_fields["bands"] = names
     return made.to_dict(include_self_link=False)
+
+
+def described(kind: str) -> tuple[str, str | None]:
+    """What models of a kind are called, and what trains them."""
+    return ARCHITECTURES.get(kind, (kind, None))
 
 
 def period(spec: ModelSpec) -> tuple[str, str]:
@@ -152,10 +157,14 @@ def _version(spec: ModelSpec, framework: str | None) -> str | None:
     return found[0] if found and _VERSION.fullmatch(found[0]) else None
 
 
-def _parameters(arrays: State) -> int | None:
-    """Weights of a network; None of other models."""
-    sizes = [v.size for name, v in arrays.items() if name.startswith(NETWORK) and v.dtype != "i8"]
-    return sum(sizes) or None
+def parameters(shapes: Mapping[str, tuple[int, ...]]) -> int | None:
+    """Numbers that a network has learned, from its arrays' shapes; None of other models."""
+    counted = [
+        math.prod(shape)
+        for name, shape in shapes.items()
+        if name.startswith(NETWORK) and not name.endswith("num_batches_tracked")
+    ]
+    return sum(counted) or None
 
 
 def _band_names(inputs: tuple[Input, ...]) -> list[list[str]]:
