@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 PATCHES: Final = 6
 KEYS: Final = 24
 """Classes in the key, at most: those with most pixels in the picture."""
+NOTHING: Final = "#e8d8f0"
+"""Colour of nodata and of pixels without a label."""
 ROWS: Final = ("image", "reference", "prediction")
 
 
@@ -29,7 +31,7 @@ def examples(predictor: Predictor, samples: SampleSet, split: str) -> bytes:
     """PNG of some patches of a split, evenly along the store: image, reference and prediction.
 
     The first input is drawn, at the time with the most pixels: red, green and blue where it has
-    them, else its first band. Nodata and pixels without a label are transparent.
+    them, else its first band.
     """
     members = samples.split(split)
     count = min(PATCHES, len(members))
@@ -48,7 +50,7 @@ def examples(predictor: Predictor, samples: SampleSet, split: str) -> bytes:
     for row, axes in zip(ROWS, figure.subplots(len(ROWS), count, squeeze=False), strict=True):
         for axis, image in zip(axes, drawn[row], strict=True):
             axis.imshow(image, interpolation="nearest")
-            axis.set(xticks=[], yticks=[])
+            axis.set(xticks=[], yticks=[], facecolor=NOTHING)
         axes[0].set_ylabel(row)
     keys = [
         Patch(color=samples.legend.colours[i], label=samples.legend.names[i])
