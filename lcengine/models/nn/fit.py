@@ -17,6 +17,7 @@ from lcengine.errors import InputError
 from lcengine.models.nn.architecture import Architecture, NetworkOptions, channels, described
 from lcengine.models.nn.calibrate import calibrate
 from lcengine.models.nn.predictor import NetworkPredictor
+from lcengine.models.nn.weights import start
 from lcengine.models.pixels import training_facts
 from lcengine.models.predictor import Training
 from lcengine.models.spec import ModelSpec
@@ -55,6 +56,7 @@ def fit(
         options = options.model_copy(update={"patch": schedule.augment.crop})
     spec = described(name, architecture, options, samples, aim.activation)
     module = _first(architecture, options, spec, training.seed)
+    start(module, architecture, options, spec, training.say)
     job = _job(samples, spec, module, architecture.head, training)
     outcome = train(job)
     module.to("cpu").load_state_dict(outcome.weights)
