@@ -159,6 +159,45 @@ def test_weights_lie_beside_the_recipe(world):
     )
 
 
+OTHER = """
+[samples]
+path = "other.zarr"
+[model]
+kind = "unet"
+depth = 1
+channels = 8
+weights = "net/model"
+[training]
+epochs = 1
+batch = 4
+learning_rate = { head = 1e-3, rest = 1e-9 }
+schedule = "constant"
+warmup = 0
+"""
+
+
+def test_a_head_is_swapped_and_the_rest_goes_on(world, made, tmp_path):
+    samples = store(world / "other.zarr", 8, seed=5)
+    renamed = world / "other.zarr" / "zarr.json"
+    renamed.write_text(renamed.read_text().replace('"class ', '"kind '))
+    (world / "fine.toml").write_text(OTHER)
+    said = []
+    tuned = recipes.train(recipes.read(world / "fine.toml"), tmp_path / "fine", say=said.append)
+    before, after = (models.load(one.model.path).state()[0] for one in (made[0], tuned))
+    assert models.load(tuned.model.path).spec.legend.names[0] == "kind 1"
+    moved = {
+        name: float(np.abs(values - after[name]).max())
+        for name, values in before.items()
+        if name.startswith("network.") and "running" not in name and "tracked" not in name
+    }
+    head = {name for name in moved if name.startswith("network.head.")}
+    assert head
+    assert min(moved[name] for name in head) > 1e-3  # begun anew
+    assert max(moved[name] for name in moved.keys() - head) < 1e-6
+    assert any("net/model" in text for text in said)
+    assert len(samples) == 8
+
+
 def test_it_needs_two_classes_and_validation_samples_to_calibrate(tmp_path):
     samples = store(tmp_path / "s.zarr", 4)
     alone = samples.table.assign(split="train")
