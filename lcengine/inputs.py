@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import io
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow.parquet as pq
 import xarray as xr
 
 from lcengine import store
@@ -229,6 +233,31 @@ def _open(name: str, layer: Layer, grid: Grid) -> _Opened:
             f"of the pixels asked for, {grid.bounds} in {crs_name(grid.crs)}; give what overlaps"
         )
     return _Opened(layer, data, source, input_of(name, layer, data))
+
+
+def interval(products: Iterable[Layer]) -> tuple[str, str] | None:
+    """First and last moment of products' imagery, in UTC as RFC 3339; None where none says.
+
+    Those of their periods, without periods those of the scenes that they were made of.
+    """
+    ends: list[dt.datetime] = []
+    for layer in products:
+        data = store.open(layer.path)
+        if "time_bnds" in data.coords:
+            bounds = data["time_bnds"].values.astype("M8[s]")
+            ends += [bounds.min().item(), bounds.max().item()]
+            continue
+        with suppress(InputError):  # no composite: it has no table of scenes
+            table = io.BytesIO(store.sidecar(layer.path, "items.parquet"))
+            times = pq.read_table(table, columns=["datetime"])["datetime"].to_pylist()
+            ends += [time.replace(tzinfo=None) for time in times if time is not None]
+    if not ends:
+        return None
+    return _rfc3339(min(ends)), _rfc3339(max(ends))
+
+
+def _rfc3339(moment: dt.datetime) -> str:
+    return moment.isoformat(timespec="seconds") + "Z"
 
 
 def input_of(name: str, layer: Layer, data: xr.Dataset) -> Input:

@@ -27,6 +27,7 @@ class Plain:
 
     kind = "plain"
     legend = LEGEND
+    interval = None
 
     def __init__(self, *scenes, labels=None, bands=2, dtype="int16", seed=0):
         rng = np.random.default_rng(seed)

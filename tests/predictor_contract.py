@@ -145,12 +145,14 @@ class PredictorContract:
         target = tmp_path / "executed"
         bomb = pickle.dumps(Bomb(target))
         told = json.loads((folder / "model.json").read_text())
-        for name in told["files"]:
+        own = told["properties"]
+        for name in own["lcengine:files"]:
             copy = tmp_path / "malicious"
             shutil.copytree(folder, copy)
             (copy / name).write_bytes(bomb)
-            files = {**told["files"], name: hashlib.sha256(bomb).hexdigest()}
-            (copy / "model.json").write_text(json.dumps({**told, "files": files}))
+            files = {**own["lcengine:files"], name: hashlib.sha256(bomb).hexdigest()}
+            other = {**told, "properties": {**own, "lcengine:files": files}}
+            (copy / "model.json").write_text(json.dumps(other))
             with pytest.raises(InputError):
                 load(copy)
             shutil.rmtree(copy)

@@ -91,6 +91,7 @@ def write_samples(path, arrays, inputs=(S2, S1), *, part=8, chunk=1, table=None)
         array[...] = values
     group.attrs["lcengine"] = {
         "package": "0",
+        "run_id": "made up",
         "variables": list(arrays),
         "inputs": [asdict(entry) for entry in inputs],
         "legend": LEGEND.to_json(),

@@ -69,6 +69,12 @@ def test_a_local_product_needs_no_other_storage():
     assert not loaded_after("import lcengine; lcengine.open") & {"icechunk", "obstore"}
 
 
+@pytest.mark.parametrize("task", ["labels", "evaluate", "predict"])
+def test_workers_load_no_library_of_training(task):
+    """A worker imports the task of its product: seconds for each process of each command."""
+    assert not loaded_after(f"import lcengine.{task}.task") & {"matplotlib", "sklearn", "torch"}
+
+
 def test_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no attribute 'nonesuch'"):
         _ = lcengine.nonesuch

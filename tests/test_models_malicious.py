@@ -36,16 +36,19 @@ def folders(tmp_path_factory):
 
 def altered(source, folder, spec=None, arrays=None, told=None):
     """A copy of a model with other values, and hashes that say that this is right."""
-    found = json.loads((source / "model.json").read_text())
+    item = json.loads((source / "model.json").read_text())
+    own = item["properties"]
     values = safetensors.numpy.load_file(source / ARRAYS) | (arrays or {})
     content = safetensors.numpy.save({n: v for n, v in values.items() if v is not None})
-    found["files"][ARRAYS] = hashlib.sha256(content).hexdigest()
+    own["lcengine:files"][ARRAYS] = hashlib.sha256(content).hexdigest()
     for key, value in (spec or {}).items():
-        place = found["spec"]["inputs"][0] if key.startswith("input.") else found["spec"]
+        found = own["lcengine:spec"]
+        place = found["inputs"][0] if key.startswith("input.") else found
         place[key.removeprefix("input.")] = value
     folder.mkdir()
     (folder / ARRAYS).write_bytes(content)
-    (folder / "model.json").write_text(json.dumps(found | copy.deepcopy(told or {})))
+    own |= {f"lcengine:{key}": copy.deepcopy(value) for key, value in (told or {}).items()}
+    (folder / "model.json").write_text(json.dumps(item))
     return folder
 
 
@@ -84,7 +87,7 @@ def test_a_description_of_other_types_is_refused(folders, tmp_path, spec):
 def test_files_elsewhere_are_refused(folders, tmp_path, name):
     made = altered(folders / "forest", tmp_path / "m")
     told = json.loads((made / "model.json").read_text())
-    told["files"][name] = "0" * 64
+    told["properties"]["lcengine:files"][name] = "0" * 64
     (made / "model.json").write_text(json.dumps(told))
     with pytest.raises(InputError, match="outside of its folder; do not trust it"):
         models.load(made)

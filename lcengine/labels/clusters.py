@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 from odc.geo.crs import CRS
-from sklearn.cluster import DBSCAN
 
 from lcengine.aoi import LONLAT
 from lcengine.crs import project, resolve_crs
@@ -44,6 +43,8 @@ def cluster(
     grows with the neighbours within the distance: 1.5 GB for 100,000 labels on 1,000 km².
     Raises `InputError` for labels without a CRS or without any geometry.
     """
+    from sklearn.cluster import DBSCAN  # noqa: PLC0415 (a second, which no other label needs)
+
     if labels.crs is None:
         raise InputError("the labels have no CRS; give it, e.g. labels.set_crs('EPSG:4326')")
     if not (math.isfinite(distance) and distance > 0) or least < 1:

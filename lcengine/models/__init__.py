@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lcengine.models.files import ModelRef, identity, load, save
+from lcengine.models.files import ModelRef, identity, load, save, spec_of
 from lcengine.models.predictor import KINDS, Kind, Predictor, Training, kind
 from lcengine.models.spec import ModelSpec
 
@@ -23,6 +23,7 @@ __all__ = [
     "kind",
     "load",
     "save",
+    "spec_of",
 ]
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
@@ -230,7 +232,18 @@ def training_facts(samples: SampleSet, training: Training) -> dict[str, Any]:
         "memory": training.memory,
         "seed": training.seed,
         "package": lcengine.__version__,
+        "libraries": _libraries(),
     }
+
+
+def _libraries() -> dict[str, str]:
+    """Versions of what may have fitted a model, where it is installed."""
+    names = ("scikit-learn", "xgboost", "xgboost-cpu", "torch", "segmentation-models-pytorch")
+    found = {}
+    for name in names:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def _pixel_facts(pixels: PixelStream) -> dict[str, Any]:

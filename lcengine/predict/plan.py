@@ -169,7 +169,7 @@ def plan_predict(  # noqa: PLR0913 - what of what, then how
     """
     scores = check_scores(uncertainty)
     ref = ModelRef.of(model)
-    spec = ref.load().spec
+    spec = ref.check()
     check_model(spec)
     lattice, how = (tiling or Tiling()).of(spec)
     paths = named(sources, spec)

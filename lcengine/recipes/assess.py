@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 BATCH: Final = 2**26
 """Most bytes that a batch takes, whatever the memory."""
+PATCHES: Final = 8
+"""That a network predicts at once."""
 
 
 def assess(
@@ -31,19 +33,24 @@ def assess(
     """Accuracy on the labelled pixels of a split, and what the probabilities are worth there.
 
     Pixels that overlapping patches share count once for each patch. `memory`: bytes that all
-    batches together take, about. Raises `InputError` where there is no such split, or patches are
-    not the windows that the model predicts at once.
+    batches together take, about. A network predicts whole patches, whatever its maps are made of.
+    Raises `InputError` where there is no such split, or patches are not the windows that the model
+    predicts at once.
     """
     spec = predictor.spec
-    if spec.patch not in (1, samples.patch):
+    network = spec.stride is not None
+    if not network and spec.patch not in (1, samples.patch):
         raise InputError(
             f"the model predicts windows of {spec.patch} pixels and {samples.path} has patches of "
             f"{samples.patch}; cut samples with patch = {spec.patch}"
         )
     members = samples.split(split)
-    step = _step(predictor, samples, min(BATCH, memory // (2 * threads)))
+    step = PATCHES if network else _step(predictor, samples, min(BATCH, memory // (2 * threads)))
     parts = [members[i : i + step] for i in range(0, len(members), step)]
-    with ThreadPoolExecutor(threads, thread_name_prefix="lcengine-assess") as pool:
+    # A network has threads of its own.
+    with ThreadPoolExecutor(
+        1 if network else threads, thread_name_prefix="lcengine-assess"
+    ) as pool:
         found = list(pool.map(lambda part: _part(predictor, samples, part), parts))
     accuracy, reliability = found[0]
     for counts, curve in found[1:]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,8 +27,11 @@ from lcengine.recipes.schema import DataTable, Recipe
 from lcengine.samples.sampleset import SampleSet
 from lcengine.samples.source import Source
 from lcengine.store import differences
+from lcengine.train.progress import CHECKPOINT, Hear
 
 SAMPLES, MODEL, REPORT = "samples.zarr", "model", "report.json"
+TRAINING = "training"
+"""Where networks keep their checkpoint, log and pictures."""
 PICTURE = "confusion-{}.png"
 RELIABILITY = "reliability.png"
 IMPORTANCE = "importance.png"
@@ -38,12 +42,13 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Running:
-    """How samples are cut, where they must be; see `jobs.run`."""
+    """How samples are cut, where they must be; see `jobs.run`. `hear`: see `Training`."""
 
     client: jobs.ClientSource | None = None
     policy: engine.Policy | None = None
     listener: jobs.Watcher | None = None
     restart: bool = False
+    hear: Hear = lambda _: None
 
 
 @dataclass(frozen=True)
@@ -91,8 +96,12 @@ def train(
             f"{recipe.file}: output.importance needs val or test samples, and there are none; "
             "make some, or leave it out"
         )
-    report = {"identity": identity, **_made(recipe, found, place, held_out, say)}
+    if how.restart and (place / TRAINING).is_dir():
+        shutil.rmtree(place / TRAINING)
+    training = _training(recipe, place, say, how.hear)
+    report = {"identity": identity, **_made(recipe, found, place, held_out, training)}
     _write(place / REPORT, json.dumps(report, indent=1, ensure_ascii=False).encode())
+    (place / TRAINING / CHECKPOINT).unlink(missing_ok=True)
     return _trained(report, place, path)
 
 
@@ -177,11 +186,15 @@ def _source(recipe: Recipe, data: DataTable) -> Source:
 
 
 def _made(
-    recipe: Recipe, found: SampleSet, place: Path, held_out: list[str], say: Say
+    recipe: Recipe, found: SampleSet, place: Path, held_out: list[str], training: Training
 ) -> dict[str, Any]:
     """Fit, measure and write the model and pictures; what the report says of them."""
+    say = training.say
     say(f"fitting {recipe.kind} to {found.splits.get('train', 0):,} patches ...")
-    predictor = _fitted(recipe, found, say)
+    try:
+        predictor = models.kind(recipe.kind).fit(found, recipe.options, training)
+    except InputError as error:
+        raise InputError(f"{recipe.file}: {error}") from error
     objective = recipe.objective
     if held_out:
         say(f"measuring it on {' and '.join(held_out)} ...")
@@ -210,20 +223,20 @@ def _made(
     return report
 
 
-def _fitted(recipe: Recipe, found: SampleSet, say: Say) -> models.Predictor:
+def _training(recipe: Recipe, place: Path, say: Say, hear: Hear) -> Training:
     objective = recipe.objective
-    training = Training(
+    return Training(
         class_weight=objective.class_weight,
         memory=objective.memory,
         calibrate=objective.calibrate,
         seed=objective.seed,
         threads=objective.threads,
         say=say,
+        objective=recipe.aim,
+        schedule=recipe.schedule,
+        folder=None if recipe.schedule is None else place / TRAINING,
+        hear=hear,
     )
-    try:
-        return models.kind(recipe.kind).fit(found, recipe.options, training)
-    except InputError as error:
-        raise InputError(f"{recipe.file}: {error}") from error
 
 
 def _importance(

@@ -18,6 +18,9 @@
     [objective]
     class_weight = "balanced"
 
+    [training]                             # of networks; see docs/train.md
+    epochs = 50
+
     [output]
     folder = "forest"
 
@@ -48,12 +51,16 @@ from pydantic import (
 
 from lcengine import models
 from lcengine.errors import InputError
+from lcengine.models.nn.architecture import NetworkOptions
 from lcengine.models.pixels import PixelKind
 from lcengine.reader import Resampling
 from lcengine.samples.spec import SampleSpec
+from lcengine.train.options import LossName, Schedule, SupervisedOptions
 
 LEAST_MEMORY = 2**24
 """Bytes below which no batch of samples can be told to fit."""
+IMAGENET = "imagenet"
+"""Weights of a network that are no path."""
 _SHOWN = 60
 """Characters of a value in a message."""
 
@@ -90,9 +97,14 @@ Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class ObjectiveTable(_Table):
-    """How the model is fitted; see `lcengine.models.Training`."""
+    """How the model is fitted; see `lcengine.models.Training`.
+
+    `loss` and `label_smoothing` are of networks; see `lcengine.train.options.SupervisedOptions`.
+    """
 
     kind: Literal["supervised"] = "supervised"
+    loss: LossName | dict[LossName, Weight] | None = None
+    label_smoothing: float | None = None
     class_weight: Literal["balanced"] | dict[str, Weight] | None = None
     calibrate: bool = False
     seed: int = Field(default=0, ge=0, lt=2**32)
@@ -115,6 +127,7 @@ class _Tables(_Table):
     samples: dict[str, Any] = Field(default_factory=dict)
     model: dict[str, Any]
     objective: ObjectiveTable = ObjectiveTable()
+    training: dict[str, Any] | None = None
     output: OutputTable = OutputTable()
 
 
@@ -123,7 +136,8 @@ class Recipe:
     """A recipe that has been read and found sound.
 
     `samples`: which samples to cut from `data`, or the path of a store that is there. `kind` and
-    `options` are of the model. `file`: where it was read from.
+    `options` are of the model. `file`: where it was read from. `aim` and `schedule` are of networks
+    alone: `Training.objective` and `Training.schedule`.
     """
 
     file: Path
@@ -133,6 +147,8 @@ class Recipe:
     options: BaseModel
     objective: ObjectiveTable
     output: OutputTable
+    aim: SupervisedOptions | None = None
+    schedule: Schedule | None = None
 
     def path(self, text: str) -> str:
         """A path of the recipe, absolute; addresses as they are."""
@@ -146,13 +162,20 @@ class Recipe:
     def to_json(self) -> dict[str, Any]:
         """What decides the result, in JSON values."""
         spec = self.samples
-        return {
+        beside = {"threads", "loss", "label_smoothing"}
+        objective = self.objective.model_dump(mode="json", exclude=beside)
+        told = {
             "data": None if self.data is None else self.data.model_dump(mode="json"),
             "samples": spec.to_json() if isinstance(spec, SampleSpec) else {"path": spec},
             "model": {"kind": self.kind, **self.options.model_dump(mode="json")},
-            "objective": self.objective.model_dump(mode="json", exclude={"threads"}),
+            "objective": objective,
             "output": self.output.model_dump(mode="json", exclude={"folder"}),
         }
+        if self.aim is not None:
+            told["objective"] = {**objective, **self.aim.model_dump(mode="json")}
+        if self.schedule is not None:
+            told["training"] = self.schedule.identity()
+        return told
 
 
 def _beside(file: Path, text: str) -> str:
@@ -182,7 +205,8 @@ def read(path: str | Path, settings: Sequence[str] = ()) -> Recipe:
             f"{file}: output.importance is of features of pixels, and {kind} has none; leave it out"
         )
     samples = _samples(found, file)
-    return Recipe(file, found.data, samples, kind, options, found.objective, found.output)
+    recipe = Recipe(file, found.data, samples, kind, options, found.objective, found.output)
+    return replace(recipe, **_trained(found, kind, file))
 
 
 def _set(tables: dict[str, Any], setting: str) -> None:
@@ -208,7 +232,26 @@ def _model(table: Mapping[str, Any], file: Path) -> tuple[str, BaseModel]:
     if not isinstance(name, str) or name not in models.KINDS:
         said = "is missing" if name is None else f"is {name!r}"
         raise InputError(f"{file}: model.kind {said}{_near(name, models.KINDS)}")
-    return name, _validated(models.kind(name).options, options, file, "model")
+    chosen = _validated(models.kind(name).options, options, file, "model")
+    if isinstance(chosen, NetworkOptions) and chosen.weights not in (None, IMAGENET):
+        chosen = chosen.model_copy(update={"weights": _beside(file, chosen.weights)})
+    return name, chosen
+
+
+def _trained(found: _Tables, kind: str, file: Path) -> dict[str, Any]:
+    """What is said of training networks; `InputError` for other models."""
+    schedule = models.kind(kind).schedule
+    own = found.objective.model_dump(mode="json", include={"loss", "label_smoothing"})
+    given = {key: value for key, value in own.items() if value is not None}
+    if schedule is None:
+        said = [*(f"objective.{key}" for key in given), *(["training"] if found.training else [])]
+        if said:
+            raise InputError(f"{file}: {said[0]} is of networks, and {kind} is none; leave it out")
+        return {}
+    return {
+        "aim": _validated(SupervisedOptions, given, file, "objective"),
+        "schedule": _validated(schedule, found.training or {}, file, "training"),
+    }
 
 
 def _samples(found: _Tables, file: Path) -> SampleSpec | str:
@@ -281,13 +324,19 @@ def _keys(loc: Sequence[int | str]) -> list[str]:
     return [str(key) for key in loc if not _TAGS.fullmatch(str(key))]
 
 
+_TABLES: dict[str, type[BaseModel]] = {
+    "data": DataTable,
+    "objective": ObjectiveTable,
+    "training": Schedule,
+    "output": OutputTable,
+}
+
+
 def _members(place: Sequence[str]) -> list[str]:
     """The keys that a table knows, by the place of one that it does not."""
     table: Any = _Tables
     for key in place[:-1]:
-        table = {"data": DataTable, "objective": ObjectiveTable, "output": OutputTable}.get(
-            key, SourceTable
-        )
+        table = _TABLES.get(key, SourceTable)
     return list(table.model_fields)
 
 

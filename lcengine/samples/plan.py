@@ -132,21 +132,25 @@ class SamplePlan:
     def place(self) -> dict[str, Any]:
         """`crs` and `resolution` of the scenes where they share one, `bounds` of training patches.
 
-        Bounds are west, south, east, north in degrees; all are None where scenes have no place.
+        Bounds are west, south, east, north in degrees, `interval` that of the imagery; each is None
+        where it is not known.
         """
         scenes = self.source.scenes
         crs = scenes[0].crs if len({scene.crs for scene in scenes}) == 1 else None
         sizes = {abs(scene.transform[0]) for scene in scenes}
         resolution = sizes.pop() if len(sizes) == 1 else None
         rows = self.table.filter(pc.equal(self.table["split"], SPLITS[TRAIN]))
+        known = self.source.interval
+        time = None if known is None else list(known)
+        out = {"crs": crs, "resolution": resolution, "bounds": None, "interval": time}
         if crs is None or is_pixel_crs(crs):
-            return {"crs": crs, "resolution": resolution, "bounds": None}
+            return out
         half = self.spec.patch / 2 * (resolution or 0.0)
         box = [pc.min_max(rows[axis]).as_py() for axis in ("x", "y")]
         corners = [box[0]["min"] - half, box[1]["min"] - half]
         corners += [box[0]["max"] + half, box[1]["max"] + half]
         bounds = lonlat_box((corners[0], corners[1], corners[2], corners[3]), resolve_crs(crs))
-        return {"crs": crs, "resolution": resolution, "bounds": list(bounds)}
+        return {**out, "bounds": list(bounds)}
 
     def splits(self) -> dict[str, dict[str, Any]]:
         """Of each split: samples, blocks (0: random), and pixels of each class by code."""

@@ -61,6 +61,11 @@ class Source(Protocol):
         """All rasters, in an order that follows from their names alone."""
         ...
 
+    @property
+    def interval(self) -> tuple[str, str] | None:
+        """First and last moment of the imagery (RFC 3339, UTC), where known."""
+        ...
+
     def labels(self, scene: int, window: Window) -> npt.NDArray[np.uint8]:
         """Training indices (y, x) of a window inside a scene; 255 = ignore."""
         ...

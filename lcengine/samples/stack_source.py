@@ -20,7 +20,7 @@ from lcengine.crs import resolve_crs
 from lcengine.errors import InputError
 from lcengine.grid import Grid, auto_tile
 from lcengine.imagefile import header, is_image
-from lcengine.inputs import Arrays, Input, Inputs, Layer, address, layers, pinned
+from lcengine.inputs import Arrays, Input, Inputs, Layer, address, interval, layers, pinned
 from lcengine.legends import Legend
 from lcengine.locate import Window
 from lcengine.plan import product_lattice
@@ -92,6 +92,11 @@ class StackSource:
         """One: the whole grid."""
         lattice, transform = product_lattice(self.grid), tuple(self.grid.transform)[:6]
         return (Scene(SCENE, self.grid.shape, lattice.crs, transform),)
+
+    @property
+    def interval(self) -> tuple[str, str] | None:
+        """That of the products."""
+        return interval(self._layers.values())
 
     def labels(self, scene: int, window: Window) -> npt.NDArray[np.uint8]:
         """Training indices (y, x) of a window inside the grid; 255 = ignore."""

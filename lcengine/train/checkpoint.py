@@ -16,8 +16,7 @@ from typing import Any
 import torch
 
 from lcengine.errors import InputError
-
-NAME = "checkpoint.pt"
+from lcengine.train.progress import CHECKPOINT
 
 
 @dataclass
@@ -38,12 +37,12 @@ class Place:
 def save(folder: Path, identity: str, place: Place, objective: Mapping[str, Any]) -> None:
     """Write a checkpoint in the place of the last one; whole, or not at all."""
     content = {"identity": identity, "place": vars(place), "objective": dict(objective)}
-    beside = folder / f".{NAME}"
+    beside = folder / f".{CHECKPOINT}"
     with beside.open("wb") as file:
         torch.save(content, file)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(beside, folder / NAME)
+    os.replace(beside, folder / CHECKPOINT)
 
 
 def load(folder: Path, identity: str) -> tuple[Place, dict[str, Any]] | None:
@@ -51,7 +50,7 @@ def load(folder: Path, identity: str) -> tuple[Place, dict[str, Any]] | None:
 
     `InputError` for what is no checkpoint, and for that of another training.
     """
-    path = folder / NAME
+    path = folder / CHECKPOINT
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
         place, objective, made_by = Place(**found["place"]), found["objective"], found["identity"]

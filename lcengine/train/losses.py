@@ -1,8 +1,8 @@
 """Losses over the labelled pixels of a batch, as sums that add up over batches and processes.
 
 Every loss is a ratio of sums over pixels, so the loss of a split, or of a batch that several
-processes share, is made of added sums: never a mean of means. Pixels of label 255 count nowhere, and
-without any labelled pixel a loss is 0.
+processes share, is made of added sums: never a mean of means. Pixels of label 255 count nowhere,
+and without any labelled pixel a loss is 0.
 
 With g = 1 where a pixel is of the class, p its probability, w the weight of its class:
 
@@ -98,9 +98,7 @@ class Loss(nn.Module):
         each = functional.binary_cross_entropy_with_logits(flat, target, reduction="none")
         return {"bce": (each.mean(dim=1) * weight).sum()}
 
-    def _dice(
-        self, flat: Tensor, safe: Tensor, known: Tensor, weight: Tensor
-    ) -> dict[str, Tensor]:
+    def _dice(self, flat: Tensor, safe: Tensor, known: Tensor, weight: Tensor) -> dict[str, Tensor]:
         sigmoid = self.options.activation == "sigmoid"
         proba = torch.sigmoid(flat) if sigmoid else torch.softmax(flat, dim=1)
         proba = proba * known[:, None]

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+CHECKPOINT = "checkpoint.pt"
+"""Name of the file from which a training goes on."""
+
 
 @dataclass(frozen=True)
 class Progress:

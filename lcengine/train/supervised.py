@@ -60,13 +60,14 @@ class Supervised:
         """One step on the loss of the whole batch, whatever processes share it."""
         if not self._bare.training:
             self._bare.train()
-        rate = self._rates.get_last_lr()[0]
-        loss = self.loss.value(self._added(self.loss.sums(self._model(batch["image"]), batch["label"])))
+        rate = float(self._rates.get_last_lr()[0])
+        loss = self.loss.value(
+            self._added(self.loss.sums(self._model(batch["image"]), batch["label"]))
+        )
         value = float(loss.detach())
         if not math.isfinite(value):
             raise InputError(
-                f"the loss is {value} at step {self.taken + 1}; give a lower learning_rate, a clip, "
-                "or float32"
+                f"the loss is {value} at step {self.taken + 1}; give a lower learning_rate, or clip"
             )
         # Gradients are averaged over the processes, and this loss is of all their pixels.
         self._fabric.backward(loss * self._fabric.world_size)
@@ -147,6 +148,7 @@ class Supervised:
             pairs = label[known] * classes + logits.argmax(dim=1)[known]
             counts += torch.bincount(pairs, minlength=classes * classes)
         every = self._fabric.all_reduce(counts, reduce_op="sum")
+        assert isinstance(every, Tensor)
         accuracy = Accuracy.of(every.cpu().numpy().reshape(classes, classes), self.legend)
         macro = accuracy.macro
         return {

@@ -14,6 +14,7 @@ from lcengine.errors import InputError
 from lcengine.inputs import Input
 from lcengine.models.predictor import Files, Kind, Predictor, State, Training
 from lcengine.models.spec import ModelSpec
+from lcengine.train.options import Schedule
 
 if TYPE_CHECKING:
     from torch import nn
@@ -77,7 +78,7 @@ def network_kind(name: str, architecture: Architecture) -> Kind:
 
         return restore(architecture, spec, arrays)
 
-    return Kind(architecture.options, fitted, read)
+    return Kind(architecture.options, fitted, read, schedule=Schedule)
 
 
 def check_torch(kind: str) -> None:

@@ -35,8 +35,8 @@ class NetworkPredictor:
     """A `Network` of a module of torch.
 
     `module`: (n, channel, y, x) -> logits (n, class, y, x). `means`, `gains`: float32 (channel,):
-    what it sees is (value - mean) · gain, and 0 where a number is missing. `temperature` divides
-    logits before `spec.options["activation"]`.
+    what it sees is (value - mean) · gain, and 0 where a number is missing. Probabilities after
+    `spec.options["activation"]` are p^(1/`temperature`), normalised.
     """
 
     spec: ModelSpec
@@ -102,11 +102,11 @@ class NetworkPredictor:
 
     def proba(self, logits: Tensor) -> Tensor:
         """Probabilities float32 (n, class, y, x) of logits."""
-        scaled = logits.float() / self.temperature
-        if self.activation == "softmax":
-            return scaled.softmax(dim=1)
-        # Log-sigmoids keep a sum that is not 0 where no class is likely.
-        return nn.functional.logsigmoid(scaled).softmax(dim=1)
+        logarithms = logits.float()
+        if self.activation == "sigmoid":
+            # Log-sigmoids keep a sum that is not 0 where no class is likely.
+            logarithms = nn.functional.logsigmoid(logarithms)
+        return (logarithms / self.temperature).softmax(dim=1)
 
     @property
     def activation(self) -> Activation:

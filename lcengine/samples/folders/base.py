@@ -48,6 +48,7 @@ class FolderSource(ABC):
     """
 
     kind: str = ""
+    interval: tuple[str, str] | None = None
 
     def __init__(self, path: str | os.PathLike[str], options: Mapping[str, Any]) -> None:
         self.path = Path(path).absolute()
