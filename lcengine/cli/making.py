@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -26,10 +26,17 @@ class Making:
     """How a product is made, whatever it is."""
 
     output: str
+    cluster: str
     client: Callable[[], AbstractContextManager[Any]]
     store: str | None
     policy: Policy
     restart: bool
+
+    def on_gpus(self) -> Making:
+        """The same by workers that offer a GPU; `local` is then one with this machine's first."""
+        target = "local:gpus=1" if self.cluster == "local" else self.cluster
+        policy = replace(self.policy, resources={"GPU": 1})
+        return replace(self, cluster=target, client=options.connector(target), policy=policy)
 
     def run(
         self,
@@ -73,4 +80,4 @@ def making(
     from lcengine.engine import Policy
 
     policy = Policy(retries=retries, patience=patience, worker_timeout=worker_timeout)
-    return Making(output, options.connector(cluster), store, policy, restart)
+    return Making(output, cluster, options.connector(cluster), store, policy, restart)

@@ -107,7 +107,8 @@ class Tiling:
             InputError: The lattice cannot be, the model has none, or an exact one leaves seams.
         """
         if spec.stride is None:
-            given = [name for name, value in vars(self).items() if value]
+            how = "batch, threads, precision, compile or device"
+            given = [how if n == "how" else n for n, value in vars(self).items() if value]
             if given:
                 what = "single pixels" if spec.patch == 1 else "patches side by side"
                 raise InputError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -30,7 +30,7 @@ class Batches:
         """Batches of an epoch."""
         return len(self.loader)
 
-    def epoch(self, fabric: Fabric, number: int, start: int = 0) -> Iterator[Batch]:
+    def epoch(self, fabric: Fabric, number: int, start: int = 0) -> Generator[Batch, None, None]:
         """The batches of an epoch from number `start` on, on the device."""
         loader = self.loader
         if fabric.world_size > 1:

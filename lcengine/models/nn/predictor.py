@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, get_args
 
@@ -17,6 +17,7 @@ from lcengine.errors import InputError
 from lcengine.inputs import Input
 from lcengine.kernels.patches import Scaling, normalise
 from lcengine.models.nn.architecture import Activation, Architecture, channels
+from lcengine.models.nn.run import Engine
 from lcengine.models.predictor import Execution, Files, Patches, State, array
 from lcengine.models.spec import ModelSpec
 
@@ -34,8 +35,8 @@ class NetworkPredictor:
     """A `Network` of a module of torch.
 
     `module`: (n, channel, y, x) -> logits (n, class, y, x). `means`, `gains`: float32 (channel,):
-    what it sees is (value - mean) · gain, and 0 where a number is missing. `temperature` divides
-    logits before `spec.options["activation"]`.
+    what it sees is (value - mean) · gain, and 0 where a number is missing. Probabilities after
+    `spec.options["activation"]` are p^(1/`temperature`), normalised.
     """
 
     spec: ModelSpec
@@ -44,6 +45,7 @@ class NetworkPredictor:
     gains: FLOAT
     temperature: float = 1.0
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
+    _engines: dict[Execution, Engine] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.module.eval()
@@ -60,27 +62,32 @@ class NetworkPredictor:
 
     def run(self, batches: Iterable[Patches], how: Execution) -> Iterator[FLOAT]:
         """`predict` of one batch after the other, of `Network`."""
-        device = "cuda" if how.device != "cpu" and torch.cuda.is_available() else "cpu"
-        for inputs, valid in batches:
-            image = self.image(inputs, how.batch)
-            with self._lock, torch.inference_mode():
-                torch.set_num_threads(how.threads)
-                self.module.to(device)
-                found = self.proba(self.module(torch.from_numpy(image).to(device)))
-            proba = found.cpu().numpy()[: len(valid), :, : valid.shape[1], : valid.shape[2]]
-            yield np.where(valid[:, None], proba, np.float32(0))
+        return self._engine(how).run(batches, self.image)
 
-    def image(self, inputs: Mapping[str, npt.NDArray[Any]], count: int) -> FLOAT:
+    def _engine(self, how: Execution) -> Engine:
+        """The module as it was prepared for this way to run it, once."""
+        with self._lock:
+            if how not in self._engines:
+                self._engines.clear()  # of the last alone: a copy on a device is large
+                self._engines[how] = Engine(self.module, self.proba, how)
+            return self._engines[how]
+
+    def image(
+        self,
+        inputs: Mapping[str, npt.NDArray[Any]],
+        count: int,
+        room: Callable[[tuple[int, ...]], FLOAT] = lambda shape: np.zeros(shape, np.float32),
+    ) -> FLOAT:
         """What the module sees: normalised float32 (count, channel, y, x).
 
         Edges are reflected at the bottom and right up to a multiple of `spec.output_stride`;
-        patches up to `count` are 0.
+        patches up to `count` are 0. `room`: zeros of a shape.
         """
         first = next(iter(inputs.values()))
         height, width = first.shape[-2:]
         step = self.spec.output_stride
         rows, columns = _reflected(height, step), _reflected(width, step)
-        out = np.zeros((count, len(self.means), len(rows), len(columns)), np.float32)
+        out = room((count, len(self.means), len(rows), len(columns)))
         start = 0
         for entry in self.spec.inputs:
             given = inputs[entry.name]
@@ -95,11 +102,11 @@ class NetworkPredictor:
 
     def proba(self, logits: Tensor) -> Tensor:
         """Probabilities float32 (n, class, y, x) of logits."""
-        scaled = logits.float() / self.temperature
-        if self.activation == "softmax":
-            return scaled.softmax(dim=1)
-        # Log-sigmoids keep a sum that is not 0 where no class is likely.
-        return nn.functional.logsigmoid(scaled).softmax(dim=1)
+        logarithms = logits.float()
+        if self.activation == "sigmoid":
+            # Log-sigmoids keep a sum that is not 0 where no class is likely.
+            logarithms = nn.functional.logsigmoid(logarithms)
+        return (logarithms / self.temperature).softmax(dim=1)
 
     @property
     def activation(self) -> Activation:
