@@ -94,7 +94,7 @@ def panel(plan: EvaluatePlan, window: Window, image: str | None = None) -> bytes
     attributes = legend.attributes()
     for title, indices in (("reference", reference), ("map", mapped)):
         pictures.append(_Picture(title, classes(legend.decode(indices), attributes)))
-    pictures.append(_Picture("where they differ", _differing(mapped, reference)))
+    pictures.append(_Picture("grey right, red wrong, blue not mapped", _differing(mapped, reference)))
     there = np.bincount(np.concatenate([mapped, reference], axis=None), minlength=IGNORE + 1)
     pictures += _probabilities(plan, window, there)
     present = [i for i in range(len(legend.classes)) if there[i]]
@@ -157,7 +157,9 @@ def _drawn(pictures: list[_Picture], patches: list[Patch], title: str) -> bytes:
     across = min(ACROSS, len(pictures))
     rows = math.ceil(len(pictures) / across)
     lines = math.ceil(len(patches) / across)
-    figure = Figure(figsize=(3 * across, 3.2 * rows + 0.25 * lines + 0.4), dpi=150)
+    height, width = pictures[0].pixels.shape[:2]
+    each = min(max(3 * height / width, 0.6), 9) + 0.3
+    figure = Figure(figsize=(3 * across, each * rows + 0.2 * lines + 0.5), dpi=150)
     figure.set_layout_engine("constrained")
     axes: list[Axes] = figure.subplots(rows, across, squeeze=False).ravel().tolist()
     for axis, picture in zip(axes, pictures, strict=False):
