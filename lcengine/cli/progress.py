@@ -103,6 +103,8 @@ def training(as_json: bool) -> Iterator[Hear]:
             if state.left is not None:
                 facts += f", {duration(state.left)} left"
             bar.update(task, total=state.steps, completed=state.step, facts=facts)
+            if state.measured and state.step >= state.steps:
+                bar.stop()
 
         yield hear
 
