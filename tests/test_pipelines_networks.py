@@ -58,7 +58,7 @@ def test_deepglobe(tmp_path):
 @pytest.mark.slow
 def test_planet(tmp_path):
     run = script("planet")
-    settings = [*TINY, "samples.patch=52", "samples.stride=20", "samples.samples=24"]
+    settings = [*TINY, "samples.patch=52", "samples.stride=20", "model.stride=20"]
     settings += ["samples.buffer=0", "model.channels=8"]
     world = replace(run.WORLD, size=128)
     found = run.run(tmp_path, world=world, settings=settings)
