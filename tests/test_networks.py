@@ -39,18 +39,19 @@ class TestSqueezedUNet(NetworkContract):
 
     KIND = "encoder-unet"
     OPTIONS = MappingProxyType({"encoder": "efficientnet-b0", "depth": 3, "decoder": (16, 8, 8)})
+    PATCH = 32
     BOUNDED = False
 
 
 class TestDeepLabV3(NetworkContract):
     KIND = "deeplabv3"
-    OPTIONS = MappingProxyType({"encoder": "resnet18", "channels": 16})
+    OPTIONS = MappingProxyType({"encoder": "mobilenet_v2", "channels": 16})
     BOUNDED = False
 
 
 class TestDeepLabV3Plus(NetworkContract):
     KIND = "deeplabv3plus"
-    OPTIONS = MappingProxyType({"encoder": "resnet18", "channels": 16, "rates": (2, 4, 6)})
+    OPTIONS = MappingProxyType({"encoder": "mobilenet_v2", "channels": 16, "rates": (2, 4, 6)})
     BOUNDED = False
 
 

@@ -39,22 +39,18 @@ def reach(build: Callable[[], nn.Module], channels: int, step: int) -> Reach:
     otherwise where its patch is moved by `step`, beside what it sees of the edges, is placed: how
     far it sees at one size says nothing of another, so its margin is None.
     """
-    with torch.random.fork_rng(devices=[]), torch.inference_mode():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         module = build().eval()
+    with torch.inference_mode():
         height = _height(module, channels, step)
         along = _Strip(module, channels, step, height, STRIPS[0], across=False)
         strips = along, replace(along, across=True)
-        margins = []
-        for strip in strips:
-            least = strip.long_enough()
-            if least is None:
-                return UNBOUNDED
-            margins.append(least.margin())
+        tried = [strip.long_enough() for strip in strips]
+        margin = max(0 if strip is None else strip.margin() for strip in tried)
         module.double()
-        return (
-            Reach(max(margins), False) if all(s.moves(max(margins)) for s in strips) else UNBOUNDED
-        )
+        bounded = None not in tried and all(strip.moves(margin) for strip in strips)
+    return Reach(margin, False) if bounded else UNBOUNDED
 
 
 def _height(module: nn.Module, channels: int, step: int) -> int:
