@@ -31,8 +31,8 @@ class DeepLabOptions(NetworkOptions):
     encoder: str = "resnet50"
     stride_of_encoder: Literal[8, 16] = 16
     rates: tuple[Rate, Rate, Rate] | None = None
-    channels: int = Field(256, ge=1, le=1024)
-    dropout: float = Field(0.5, ge=0, lt=1)
+    channels: int = Field(default=256, ge=1, le=1024)
+    dropout: float = Field(default=0.5, ge=0, lt=1)
 
 
 class DeepLabHeadOptions(NetworkOptions):
@@ -43,9 +43,9 @@ class DeepLabHeadOptions(NetworkOptions):
     """
 
     rates: tuple[Rate, ...] = (12, 24, 36)
-    channels: int = Field(256, ge=1, le=1024)
+    channels: int = Field(default=256, ge=1, le=1024)
     pooling: bool = True
-    dropout: float = Field(0.5, ge=0, lt=1)
+    dropout: float = Field(default=0.5, ge=0, lt=1)
 
 
 def _on_encoder(plus: bool) -> Architecture:
@@ -95,21 +95,16 @@ def _reach(rates: tuple[int, ...], pooling: bool) -> Reach:
     return reach(lambda: _head(narrow, 1, 2), 1, 1)
 
 
-KINDS = {
-    name: network_kind(name, architecture)
-    for name, architecture in (
-        ("deeplabv3", _on_encoder(plus=False)),
-        ("deeplabv3plus", _on_encoder(plus=True)),
-        (
-            "deeplab-head",
-            Architecture(
-                DeepLabHeadOptions,
-                _head,
-                margin=lambda options: _reach(options.rates, options.pooling).margin,
-                output_stride=lambda _: 1,
-                placed=lambda options: _reach(options.rates, options.pooling).placed,
-                head="head.",
-            ),
-        ),
-    )
+ARCHITECTURES = {
+    "deeplabv3": _on_encoder(plus=False),
+    "deeplabv3plus": _on_encoder(plus=True),
+    "deeplab-head": Architecture(
+        DeepLabHeadOptions,
+        _head,
+        margin=lambda options: _reach(options.rates, options.pooling).margin,
+        output_stride=lambda _: 1,
+        placed=lambda options: _reach(options.rates, options.pooling).placed,
+        head="head.",
+    ),
 }
+KINDS = {name: network_kind(name, architecture) for name, architecture in ARCHITECTURES.items()}

@@ -42,7 +42,7 @@ def build(options: EncoderUNetOptions, channels: int, classes: int) -> nn.Module
     """The network, at random."""
     from segmentation_models_pytorch import Unet  # noqa: PLC0415 (loads torch)
 
-    return encoded(
+    module = encoded(
         options.encoder,
         lambda: Unet(
             options.encoder,
@@ -53,6 +53,21 @@ def build(options: EncoderUNetOptions, channels: int, classes: int) -> nn.Module
             classes=classes,
         ),
     )
+    if options.depth < 5:
+        _freeze_unused(module, channels, 4 * 2**options.depth)
+    return module
+
+
+def _freeze_unused(module: nn.Module, channels: int, edge: int) -> None:
+    """Nothing is learned by layers below the depth asked for, which some encoders keep."""
+    import torch  # noqa: PLC0415 (loads torch)
+
+    with torch.enable_grad():
+        module.eval()(torch.zeros(1, channels, edge, edge)).sum().backward()
+    module.train()
+    for values in module.parameters():
+        values.requires_grad_(values.grad is not None)
+        values.grad = None
 
 
 def encoded(encoder: str, build: Callable[[], nn.Module]) -> nn.Module:

@@ -17,6 +17,7 @@ from lcengine.errors import InputError
 from lcengine.models.nn.architecture import Architecture, NetworkOptions, channels, described
 from lcengine.models.nn.calibrate import calibrate
 from lcengine.models.nn.predictor import NetworkPredictor
+from lcengine.models.nn.weights import start
 from lcengine.models.pixels import training_facts
 from lcengine.models.predictor import Training
 from lcengine.models.spec import ModelSpec
@@ -30,6 +31,7 @@ from lcengine.train.job import Job
 from lcengine.train.loop import train
 from lcengine.train.losses import Loss
 from lcengine.train.options import Schedule, SupervisedOptions
+from lcengine.train.progress import finite
 from lcengine.train.supervised import Supervised, kept
 
 VAL = "val"
@@ -54,6 +56,7 @@ def fit(
         options = options.model_copy(update={"patch": schedule.augment.crop})
     spec = described(name, architecture, options, samples, aim.activation)
     module = _first(architecture, options, spec, training.seed)
+    start(module, architecture, options, spec, training.say)
     job = _job(samples, spec, module, architecture.head, training)
     outcome = train(job)
     module.to("cpu").load_state_dict(outcome.weights)
@@ -64,7 +67,7 @@ def fit(
         "schedule": schedule.identity(),
         "parameters": sum(values.numel() for values in module.parameters()),
         "epochs": len(outcome.rows),
-        "kept": kept(outcome.rows, schedule.keep),
+        "kept": finite(kept(outcome.rows, schedule.keep)),
     }
     predictor = NetworkPredictor(spec, module, *normalisation(samples))
     if training.calibrate:

@@ -146,7 +146,7 @@ class PatchCNN(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Logits (n, classes, y, x) of (n, channels, y, x)."""
         logits = torch.stack([self._judged(image) for image in x])
-        return logits.mT.unflatten(2, x.shape[2:])
+        return logits.mT.reshape(len(x), -1, *x.shape[2:])
 
     def _judged(self, image: Tensor) -> Tensor:
         """Logits (pixel, classes) of (channels, y, x)."""
@@ -155,5 +155,5 @@ class PatchCNN(nn.Module):
         if torch.is_grad_enabled():
             logits: Tensor = self.head(self.layers(windows))
             return logits
-        parts = windows.split(self.TOGETHER)
+        parts = torch.split(windows, self.TOGETHER)
         return torch.cat([self.head(self.layers(part)) for part in parts])

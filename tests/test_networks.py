@@ -1,0 +1,87 @@
+"""Every architecture keeps `NetworkContract`."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+
+import pytest
+from network_contract import NetworkContract
+
+
+class TestUNet(NetworkContract):
+    KIND = "unet"
+    OPTIONS = MappingProxyType({"depth": 2, "channels": 4})
+
+
+class TestPlainUNet(NetworkContract):
+    KIND = "unet"
+    OPTIONS = MappingProxyType({"depth": 3, "channels": 4, "norm": "none"})
+
+
+class TestGroupUNet(NetworkContract):
+    KIND = "unet"
+    OPTIONS = MappingProxyType({"depth": 1, "channels": 8, "norm": "group"})
+    BOUNDED = False
+
+
+class TestEncoderUNet(NetworkContract):
+    KIND = "encoder-unet"
+    OPTIONS = MappingProxyType({"encoder": "resnet18", "depth": 3, "decoder": (16, 8, 8)})
+
+
+class TestTimmUNet(NetworkContract):
+    KIND = "encoder-unet"
+    OPTIONS = MappingProxyType({"encoder": "tu-resnet18", "depth": 3, "decoder": (16, 8, 8)})
+
+
+class TestSqueezedUNet(NetworkContract):
+    """Squeeze and excitation is of the whole image."""
+
+    KIND = "encoder-unet"
+    OPTIONS = MappingProxyType({"encoder": "efficientnet-b0", "depth": 3, "decoder": (16, 8, 8)})
+    BOUNDED = False
+
+
+class TestDeepLabV3(NetworkContract):
+    KIND = "deeplabv3"
+    OPTIONS = MappingProxyType({"encoder": "resnet18", "channels": 16})
+    BOUNDED = False
+
+
+class TestDeepLabV3Plus(NetworkContract):
+    KIND = "deeplabv3plus"
+    OPTIONS = MappingProxyType({"encoder": "resnet18", "channels": 16, "rates": (2, 4, 6)})
+    BOUNDED = False
+
+
+class TestDeepLabHead(NetworkContract):
+    KIND = "deeplab-head"
+    OPTIONS = MappingProxyType({"channels": 8, "rates": (2, 5)})
+    BOUNDED = False
+
+
+class TestBoundedDeepLabHead(NetworkContract):
+    KIND = "deeplab-head"
+    OPTIONS = MappingProxyType({"channels": 8, "rates": (2, 5), "pooling": False})
+
+
+class TestPatchCNN(NetworkContract):
+    KIND = "patch-cnn"
+    OPTIONS = MappingProxyType({"channels": 8})
+
+
+@pytest.mark.slow
+class TestResNet50UNet(NetworkContract):
+    KIND = "encoder-unet"
+    OPTIONS = MappingProxyType({"decoder": (16, 8, 8, 8, 8)})
+    PATCH = 64
+
+
+@pytest.mark.slow
+class TestInceptionV3UNet(NetworkContract):
+    """Its stem has no padding, and features are resized to fit."""
+
+    KIND = "encoder-unet"
+    OPTIONS = MappingProxyType({"encoder": "tu-inception_v3", "decoder": (16, 8, 8, 8, 8)})
+    PATCH = 128
+    BOUNDED = False
