@@ -16,6 +16,7 @@ from plain_model import LEGEND  # noqa: E402
 from torch import nn  # noqa: E402
 
 from lcengine import models, store  # noqa: E402
+from lcengine.cluster.target import parse  # noqa: E402
 from lcengine.errors import InputError  # noqa: E402
 from lcengine.grid import Grid  # noqa: E402
 from lcengine.inputs import Input, Inputs, layers, observed  # noqa: E402
@@ -320,3 +321,25 @@ def test_the_commands_refusals(made, run, tmp_path):
         code, _, said = run(*command, *more)
         assert (code, told in said) == (2, True), said
         assert "Traceback" not in said
+
+
+@pytest.mark.slow
+def test_tiles_for_a_gpu_go_to_workers_that_offer_one(made, run, tmp_path):
+    """`local` then offers this machine's; where PyTorch finds none there, the error says so."""
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    source, path = made
+    command = ["predict", source, "--model", path, "-o", tmp_path / "map.zarr", "--retries", "0"]
+    code, _, said = run(*command, "--device", "cuda")
+    assert code != 0
+    assert "PyTorch finds no GPU here" in said
+
+
+def test_local_clusters_with_gpus():
+    one, four = parse("local:gpus=1,threads=3"), parse("local:gpus=4,threads=2")
+    assert one.cluster == "distributed.LocalCluster"
+    assert one.arguments["resources"] == {"GPU": 3}
+    assert (four.cluster, four.arguments["n_workers"]) == ("dask_cuda.LocalCUDACluster", 4)
+    assert "resources" not in parse("local").arguments
+    with pytest.raises(InputError, match="2 gpus to 3 workers"):
+        parse("local:gpus=2,workers=3")
