@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from lcengine.models import predictor
 from lcengine.models.nn.architecture import Architecture, NetworkOptions, network_kind
-from lcengine.models.predictor import KINDS
 
 
 def _build(_options: NetworkOptions, channels: int, classes: int) -> Any:
@@ -29,4 +29,4 @@ KIND = network_kind("two-convolutions", ARCHITECTURE)
 
 def register() -> None:
     """Make the kind known to this process."""
-    KINDS["two-convolutions"] = __name__
+    predictor.KINDS["two-convolutions"] = __name__
