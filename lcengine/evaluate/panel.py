@@ -94,7 +94,9 @@ def panel(plan: EvaluatePlan, window: Window, image: str | None = None) -> bytes
     attributes = legend.attributes()
     for title, indices in (("reference", reference), ("map", mapped)):
         pictures.append(_Picture(title, classes(legend.decode(indices), attributes)))
-    pictures.append(_Picture("grey right, red wrong, blue not mapped", _differing(mapped, reference)))
+    pictures.append(
+        _Picture("grey right, red wrong, blue not mapped", _differing(mapped, reference))
+    )
     there = np.bincount(np.concatenate([mapped, reference], axis=None), minlength=IGNORE + 1)
     pictures += _probabilities(plan, window, there)
     present = [i for i in range(len(legend.classes)) if there[i]]
