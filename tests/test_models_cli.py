@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
-from importlib.util import find_spec
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -18,6 +18,7 @@ from lcengine.cli import app
 from lcengine.cli.models import input_line, measures, sight
 from lcengine.inputs import Input
 from lcengine.models import ModelSpec
+from lcengine.models.mlm import described
 
 S2 = Input("s2", ("red", "nir"), "int16", -32768, ("2018-04", "2018-05"), 1e-4, "1", "sentinel2")
 S1 = Input("s1", ("vv",), "int16", -32768, (), 0.01, "dB")
@@ -66,13 +67,15 @@ def saved(folder, **facts):
 
 
 def test_every_kind_is_listed_with_its_options(run, monkeypatch):
-    # Kinds that are not part of this installation are no kinds.
-    known = {name: home for name, home in models.KINDS.items() if find_spec(home)}
+    known = {name: home for name, home in models.KINDS.items() if name != "plain"}
     monkeypatch.setattr("lcengine.models.KINDS", known)
     code, out, _ = run("list")
     assert code == 0
     assert len(out.splitlines()) == len(known)
-    assert "forest         Random Forest (scikit-learn): features –, trees 200" in out
+    assert (
+        "forest         Random Forest (scikit-learn), sees each pixel by itself; options features –"
+        in out
+    )
     _, out, _ = run("list", "--json")
     told = json.loads(out)
     assert told.keys() == known.keys()
@@ -164,3 +167,11 @@ def test_it_needs_no_torch(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert ref.sha256 in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["unet", "patch-cnn"])
+def test_networks_see_as_far_as_the_list_says(name):
+    architecture = import_module(models.KINDS[name]).ARCHITECTURE
+    margin = architecture.margin(architecture.options())
+    assert described(name)[2].startswith(f"{margin} pixels around")

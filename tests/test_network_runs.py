@@ -15,7 +15,8 @@ from made_products import bands, publish  # noqa: E402
 from plain_model import LEGEND  # noqa: E402
 from torch import nn  # noqa: E402
 
-from lcengine import models  # noqa: E402
+from lcengine import models, store  # noqa: E402
+from lcengine.cluster.target import parse  # noqa: E402
 from lcengine.errors import InputError  # noqa: E402
 from lcengine.grid import Grid  # noqa: E402
 from lcengine.inputs import Input, Inputs, layers, observed  # noqa: E402
@@ -286,3 +287,59 @@ def test_one_missing_pixel_is_nodata_alone(made):
     valid = observed(plan.spec.inputs, raster)[0]
     label = whole(plan)["label"]
     np.testing.assert_array_equal(label != LEGEND.nodata, valid)
+
+
+@pytest.mark.slow
+def test_the_command(made, run, tmp_path):
+    """Options of networks are part of the request; other devices and tiles go on with the map."""
+    source, path = made
+    output = tmp_path / "map.zarr"
+    command = ["predict", source, "--model", path, "-o", output, "--json", "--cluster"]
+    command += ["local:workers=1,threads=2", "--patch", "40", "--window", "mean", "--batch", "3"]
+    code, _, said = run(*command)
+    assert code == 0, said
+    assert "smaller than twice the 23" in said
+    how = Execution(batch=3)
+    plan = plan_predict(source, path, tiling=Tiling(patch=40, window="mean", how=how))
+    np.testing.assert_array_equal(store.stored(output)["label"], whole(plan)["label"])
+    assert store.provenance(output)["lattice"] == {"patch": 40, "stride": 20, "window": "mean"}
+    assert run(*command, "--device", "cpu")[0] == 0
+    code, _, said = run(*command, "--threads", "1")
+    assert (code, "different request" in said, "threads" in said) == (7, True, True)
+
+
+def test_the_commands_refusals(made, run, tmp_path):
+    source, path = made
+    command = ["predict", source, "--model", path, "-o", tmp_path / "map.zarr"]
+    for more, told in (
+        (["--exact", "--stride", "15"], "--patch"),
+        (["--exact", "--window", "hann"], "leave one out"),
+        (["--stride", "33"], "stride of 1 to 32"),
+        (["--precision", "half"], "float32, bfloat16"),
+        (["--batch", "0"], "expected 1 or more"),
+    ):
+        code, _, said = run(*command, *more)
+        assert (code, told in said) == (2, True), said
+        assert "Traceback" not in said
+
+
+@pytest.mark.slow
+def test_tiles_for_a_gpu_go_to_workers_that_offer_one(made, run, tmp_path):
+    """`local` then offers this machine's; where PyTorch finds none there, the error says so."""
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    source, path = made
+    command = ["predict", source, "--model", path, "-o", tmp_path / "map.zarr", "--retries", "0"]
+    code, _, said = run(*command, "--device", "cuda")
+    assert code != 0
+    assert "PyTorch finds no GPU here" in said
+
+
+def test_local_clusters_with_gpus():
+    one, four = parse("local:gpus=1,threads=3"), parse("local:gpus=4,threads=2")
+    assert one.cluster == "distributed.LocalCluster"
+    assert one.arguments["resources"] == {"GPU": 3}
+    assert (four.cluster, four.arguments["n_workers"]) == ("dask_cuda.LocalCUDACluster", 4)
+    assert "resources" not in parse("local").arguments
+    with pytest.raises(InputError, match="2 gpus to 3 workers"):
+        parse("local:gpus=2,workers=3")

@@ -1,4 +1,4 @@
-"""The loop: it learns, it repeats itself bit by bit, and nothing that interrupts it changes a bit."""
+"""The loop: it learns, it repeats itself bit by bit, whatever interrupts it."""
 
 from __future__ import annotations
 
@@ -53,14 +53,14 @@ def rows(folder):
         return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
 
 
-class Stop(Exception):
+class StopError(Exception):
     """What interrupts a training."""
 
 
 def stopping(step, measured=False):
     def hear(told):
         if told.step == step and told.measured == measured:
-            raise Stop
+            raise StopError
 
     return hear
 
@@ -101,7 +101,7 @@ def test_what_was_interrupted_ends_with_the_same_bits(
     world, whole, tmp_path, step, measured, minutes
 ):
     said = {"folder": tmp_path, "hear": stopping(step, measured)}
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         fit(world, said=said, checkpoint=minutes)
     again = fit(world, said={"folder": tmp_path}, checkpoint=minutes)
     assert digest(again) == digest(whole[0])
@@ -140,12 +140,12 @@ def _identity(folder):
 
 
 def test_the_checkpoint_of_another_training_is_refused(world, tmp_path):
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         fit(world, said={"folder": tmp_path, "hear": stopping(2)}, checkpoint=0)
-    with pytest.raises(InputError, match="of another training.*--restart"):
+    with pytest.raises(InputError, match=r"of another training.*--restart"):
         fit(world, said={"folder": tmp_path}, clip=1.0)
     (tmp_path / "checkpoint.pt").write_bytes(b"no checkpoint")
-    with pytest.raises(InputError, match="is no checkpoint.*--restart"):
+    with pytest.raises(InputError, match=r"is no checkpoint.*--restart"):
         fit(world, said={"folder": tmp_path})
 
 
@@ -218,7 +218,7 @@ def test_bfloat16_learns_too(world, whole):
 
 
 def test_tensorboard_hears_every_step_once(world, tmp_path):
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         fit(world, said={"folder": tmp_path, "hear": stopping(9)}, checkpoint=0, tensorboard=True)
     fit(world, said={"folder": tmp_path}, checkpoint=0, tensorboard=True)
     assert len(list((tmp_path / "tensorboard").iterdir())) == 2

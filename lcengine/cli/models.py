@@ -60,10 +60,10 @@ def _kinds() -> Iterator[tuple[str, dict[str, Any]]]:
     from lcengine.models.mlm import described
 
     for name in KINDS:
-        title, framework = described(name)
+        title, framework, sees = described(name)
         fields = kind(name).options.model_fields
         defaults = {key: _default(field) for key, field in fields.items()}
-        yield name, {"title": title, "framework": framework, "options": defaults}
+        yield name, {"title": title, "framework": framework, "sees": sees, "options": defaults}
 
 
 def _default(field: FieldInfo) -> Any:
@@ -72,7 +72,7 @@ def _default(field: FieldInfo) -> Any:
 
 def _line(facts: Mapping[str, Any]) -> str:
     given = ", ".join(f"{key} {_short(value)}" for key, value in facts["options"].items())
-    return f"{facts['title']} ({facts['framework']}): {given}"
+    return f"{facts['title']} ({facts['framework']}), sees {facts['sees']}; options {given}"
 
 
 def _short(value: Any) -> str:
@@ -161,7 +161,7 @@ def _facts(spec: ModelSpec) -> dict[str, Any]:
     """What people read, in the order in which they ask."""
     from lcengine.models.mlm import described, period
 
-    title, framework = described(spec.kind)
+    title, framework, _ = described(spec.kind)
     told = spec.training
     place = told.get("place") or {}
     edges = place.get("bounds")

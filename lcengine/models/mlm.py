@@ -25,21 +25,24 @@ if TYPE_CHECKING:
     from pystac.extensions.mlm import ModelInput, ModelOutput
 
 SCIKIT, XGBOOST, TORCH = "scikit-learn", "XGBoost", "PyTorch"
+PIXEL: Final = "each pixel by itself"
+WHOLE: Final = "its whole patch"
 ARCHITECTURES: Final = {
-    "forest": ("Random Forest", SCIKIT),
-    "boosting": ("Histogram Gradient Boosting", SCIKIT),
-    "xgboost": ("XGBoost", XGBOOST),
-    "logistic": ("Logistic Regression", SCIKIT),
-    "mlp": ("Multilayer Perceptron", SCIKIT),
-    "bag-of-colors": ("Bag of Colors", SCIKIT),
-    "unet": ("U-Net", TORCH),
-    "encoder-unet": ("U-Net with an encoder", TORCH),
-    "deeplabv3": ("DeepLabV3", TORCH),
-    "deeplabv3plus": ("DeepLabV3+", TORCH),
-    "deeplab-head": ("DeepLabV3 head", TORCH),
-    "patch-cnn": ("Patch CNN", TORCH),
+    "forest": ("Random Forest", SCIKIT, PIXEL),
+    "boosting": ("Histogram Gradient Boosting", SCIKIT, PIXEL),
+    "xgboost": ("XGBoost", XGBOOST, PIXEL),
+    "logistic": ("Logistic Regression", SCIKIT, PIXEL),
+    "mlp": ("Multilayer Perceptron", SCIKIT, PIXEL),
+    "bag-of-colors": ("Bag of Colors", SCIKIT, "segments of a window"),
+    "unet": ("U-Net", TORCH, "107 pixels around, at depth 4"),
+    "encoder-unet": ("U-Net with an encoder", TORCH, "as far as its encoder, hundreds of pixels"),
+    "deeplabv3": ("DeepLabV3", TORCH, WHOLE),
+    "deeplabv3plus": ("DeepLabV3+", TORCH, WHOLE),
+    "deeplab-head": ("DeepLabV3 head", TORCH, f"{WHOLE}; 37 pixels around without pooling"),
+    "patch-cnn": ("Patch CNN", TORCH, "2 pixels around"),
 }
-"""What kinds of models are called in the literature, and what they are trained with."""
+"""What kinds of models are called in the literature, what trains them, and what a pixel's class
+depends on with default options."""
 
 PACKAGES: Final = {
     SCIKIT: ("scikit-learn",),
@@ -86,7 +89,7 @@ def item(
         datetime=None,
         properties={"start_datetime": first, "end_datetime": last, "bands": _bands(spec)},
     )
-    title, framework = described(spec.kind)
+    title, framework, _ = described(spec.kind)
     encoder = spec.options.get("encoder")
     start = spec.options.get("weights")
     told = hyperparameters(spec)
@@ -113,9 +116,9 @@ def item(
     return made.to_dict(include_self_link=False)
 
 
-def described(kind: str) -> tuple[str, str | None]:
-    """What models of a kind are called, and what trains them."""
-    return ARCHITECTURES.get(kind, (kind, None))
+def described(kind: str) -> tuple[str, str | None, str | None]:
+    """What models of a kind are called, what trains them, and what they see."""
+    return ARCHITECTURES.get(kind, (kind, None, None))
 
 
 def period(spec: ModelSpec) -> tuple[str, str]:

@@ -78,9 +78,10 @@ class Schedule(_Table):
     """How a network is trained, below `[training]` of a recipe.
 
     `epochs` over the training patches; with `steps` training ends after so many steps, however many
-    epochs these are. `batch`: patches of a step, of all devices together. `learning_rate`: of all
-    parameters, or by prefix of their names, `rest` for all others, `head` for what knows the
-    classes. `schedule` of it over all steps: `warmup` is the share of them in which it rises.
+    epochs these are. `batch`: patches of a step, of all devices together; what is left of an epoch
+    is left out. `learning_rate`: of all parameters, or by prefix of their names, `rest` for all
+    others, `head` for what knows the classes. `schedule` of it over all steps: `warmup` is the
+    share of them in which it rises.
     `weight_decay`: not of biases and normalisation. `clip`: greatest norm of a gradient. `keep`:
     the epoch whose weights are kept, by the greatest macro F1 or mean IoU or the least loss on
     the validation split, or the last. `patience`: epochs without a better one, after which training

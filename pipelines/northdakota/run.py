@@ -3,9 +3,9 @@
     python pipelines/northdakota/run.py NORTHDAKOTA OUT
 
 NORTHDAKOTA: a folder with `image.tif`, six bands of reflectance × 10000 with 0 where it is missing,
-and `labels_cdl.tif`, codes of the Cropland Data Layer. Rows 0 … 1119 train, 1152 … 1399 validate,
-1500 … 2047 test. Options were chosen with `--choose`, which leaves the test rows alone.
-`OUT/results.json` (`OUT/choice.json`).
+and `labels_cdl.tif`, codes of the Cropland Data Layer. Rows 0 … 1119 train, 1152 … 1399 validate.
+Each model maps the image; the maps are held against all labels of the rows of `--rows`: those that
+test are 1500 … 2047. Recipes were chosen with `--rows val`. `OUT/ROWS.json`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ import lcengine
 from lcengine import recipes
 from lcengine.composite import CompositeSpec, plan_composite
 from lcengine.evaluate.plan import plan_evaluation
-from lcengine.evaluate.split import split_pixels
 from lcengine.grid import Grid
 from lcengine.metrics import Accuracy
 from lcengine.predict import plan_predict
@@ -61,13 +60,15 @@ def prepare(source: Path, out: Path, client: distributed.Client) -> None:
     codes[0] = NONE
     for cdl, code in CLASSES.items():
         codes[cdl] = code
-    write(out / "labels.tif", codes[crops], nodata=NONE)
-    height, width = crops.shape
+    labels = codes[crops]
+    write(out / "labels.tif", labels, nodata=NONE)
+    height, width = labels.shape
+    for rows in ("val", "test"):
+        inside = np.zeros((height, 1), np.bool_)
+        inside[slice(*ROWS[rows])] = True
+        write(out / f"{rows}.tif", np.where(inside, labels, np.uint8(NONE)), nodata=NONE)
     (out / "items.json").write_text(json.dumps(item(scene, height, width)))
-    (out / "areas.geojson").write_text(json.dumps(areas(width, ROWS)))
-    (out / "areas-choice.geojson").write_text(
-        json.dumps(areas(width, {name: ROWS[name] for name in ("train", "val")}))
-    )
+    (out / "areas.geojson").write_text(json.dumps(areas(width)))
     items = lcengine.search(str(out / "items.json"), ["landsat-c2-l2"])
     grid = Grid.from_pixels(EPSG, (PIXEL, 0, LEFT, 0, -PIXEL, TOP), (height, width), tile=512)
     spec = CompositeSpec(BANDS, mask="none", outliers="none", qa="none")
@@ -112,10 +113,11 @@ def item(scene: Path, height: int, width: int) -> dict[str, object]:
     }
 
 
-def areas(width: int, rows: dict[str, tuple[int, int]]) -> dict[str, object]:
-    """Strips of whole rows, each for a split."""
+def areas(width: int) -> dict[str, object]:
+    """Strips of whole rows to train on and to validate on; none to test on."""
     features = []
-    for split, (start, stop) in rows.items():
+    for split in ("train", "val"):
+        start, stop = ROWS[split]
         box = shapely.box(LEFT, TOP - stop * PIXEL, LEFT + width * PIXEL, TOP - start * PIXEL)
         shape = shapely.geometry.mapping(box)
         features.append({"type": "Feature", "properties": {"split": split}, "geometry": shape})
@@ -123,23 +125,23 @@ def areas(width: int, rows: dict[str, tuple[int, int]]) -> dict[str, object]:
     return {"type": "FeatureCollection", "crs": name, "features": features}
 
 
-def measured(name: str, out: Path, split: str, client: distributed.Client) -> dict[str, object]:
-    """Train a recipe, map the image, and compare the map with all labels of the split's rows."""
-    choosing = split == "val"
-    settings = ["samples.areas=areas-choice.geojson"] if choosing else []
-    recipe = recipes.read(out / f"{name}.toml", settings)
-    folder = out / (f"{name}-choice" if choosing else name)
+def measured(name: str, out: Path, rows: str, client: distributed.Client) -> dict[str, object]:
+    """Train a recipe, map the image, and compare the map with all labels of some rows."""
+    recipe = recipes.read(out / f"{name}.toml")
+    folder = out / name
     started = time.process_time()
     made = recipes.train(recipe, folder, recipes.Running(client), say=print)
     minutes = (time.process_time() - started) / 60
+    cost = folder / "cost.json"
+    # Another run finds the model there; training that was interrupted costs what both parts did.
+    if not cost.exists():
+        cost.write_text(json.dumps({"sha256": made.model.sha256, "minutes": minutes}))
     plan = plan_predict(str(out / "landsat.zarr"), made.model.path)
     mapped = lcengine.run(plan, folder / "map.zarr", client=client)
-    compared = plan_evaluation(
-        mapped, out / "labels.tif", legend=plan.legend, split=split_pixels(made.samples, split)
-    )
-    report = lcengine.run(compared, folder / f"{split}.zarr", client=client)
-    facts = json.loads(sidecar(report, "accuracy.json"))
-    return {"minutes": minutes, "accuracy": facts}
+    compared = plan_evaluation(mapped, out / f"{rows}.tif", legend=plan.legend)
+    report = lcengine.run(compared, folder / f"{rows}.zarr", client=client)
+    accuracy = json.loads(sidecar(report, "accuracy.json"))
+    return {**json.loads(cost.read_text()), "accuracy": accuracy}
 
 
 def table(found: dict[str, dict[str, object]]) -> str:
@@ -157,7 +159,7 @@ def table(found: dict[str, dict[str, object]]) -> str:
 
 
 def run(
-    source: Path, out: Path, kinds: tuple[str, ...] = KINDS, split: str = "test"
+    source: Path, out: Path, kinds: tuple[str, ...] = KINDS, rows: str = "test"
 ) -> dict[str, dict[str, object]]:
     """Everything; figures by the name of the recipe."""
     out = out.absolute()
@@ -168,7 +170,7 @@ def run(
         n_workers=1, threads_per_worker=2, processes=False, dashboard_address="127.0.0.1:0"
     ) as cluster, distributed.Client(cluster) as client:  # fmt: skip
         prepare(source, out, client)
-        return {name: measured(name, out, split, client) for name in kinds}
+        return {name: measured(name, out, rows, client) for name in kinds}
 
 
 def main() -> None:
@@ -177,13 +179,11 @@ def main() -> None:
     parser.add_argument("northdakota", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS, help="which models")
-    parser.add_argument("--choose", action="store_true", help="figures of the validation rows")
+    parser.add_argument("--rows", choices=("val", "test"), default="test", help="what is compared")
     given = parser.parse_args()
-    split = "val" if given.choose else "test"
-    found = run(given.northdakota, given.out, tuple(given.kinds), split)
+    found = run(given.northdakota, given.out, tuple(given.kinds), given.rows)
     print(table(found))
-    name = "choice.json" if given.choose else "results.json"
-    (given.out / name).write_text(json.dumps(found, indent=1))
+    (given.out / f"{given.rows}.json").write_text(json.dumps(found, indent=1))
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ from lcengine.train.job import Job
 from lcengine.train.loop import train
 from lcengine.train.losses import Loss
 from lcengine.train.options import Schedule, SupervisedOptions
+from lcengine.train.progress import finite
 from lcengine.train.supervised import Supervised, kept
 
 VAL = "val"
@@ -66,7 +67,7 @@ def fit(
         "schedule": schedule.identity(),
         "parameters": sum(values.numel() for values in module.parameters()),
         "epochs": len(outcome.rows),
-        "kept": kept(outcome.rows, schedule.keep),
+        "kept": finite(kept(outcome.rows, schedule.keep)),
     }
     predictor = NetworkPredictor(spec, module, *normalisation(samples))
     if training.calibrate:

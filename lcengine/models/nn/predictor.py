@@ -17,7 +17,7 @@ from lcengine.errors import InputError
 from lcengine.inputs import Input
 from lcengine.kernels.patches import Scaling, normalise
 from lcengine.models.nn.architecture import Activation, Architecture, channels
-from lcengine.models.nn.run import Engine
+from lcengine.models.nn.run import Engine, zeros
 from lcengine.models.predictor import Execution, Files, Patches, State, array
 from lcengine.models.spec import ModelSpec
 
@@ -76,7 +76,7 @@ class NetworkPredictor:
         self,
         inputs: Mapping[str, npt.NDArray[Any]],
         count: int,
-        room: Callable[[tuple[int, ...]], FLOAT] = lambda shape: np.zeros(shape, np.float32),
+        room: Callable[[tuple[int, ...]], FLOAT] = zeros,
     ) -> FLOAT:
         """What the module sees: normalised float32 (count, channel, y, x).
 

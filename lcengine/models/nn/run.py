@@ -100,17 +100,18 @@ class Engine:
     def _batch(self, patches: Patches, image: Image) -> _Batch:
         """What the network sees, in memory that a GPU copies from by itself."""
         inputs, valid = patches
-        pinned = self.copies is not None
+        mask = torch.from_numpy(np.ascontiguousarray(valid))
+        if self.copies is None:
+            return _Batch(torch.from_numpy(image(inputs, self.how.batch, zeros)), mask)
         made: list[Tensor] = []
 
-        def room(shape: tuple[int, ...]) -> FLOAT:
-            made.append(torch.zeros(shape, pin_memory=pinned))
+        def pinned(shape: tuple[int, ...]) -> FLOAT:
+            made.append(torch.zeros(shape, pin_memory=True))
             found: FLOAT = made[0].numpy()
             return found
 
-        image(inputs, self.how.batch, room)
-        mask = torch.from_numpy(np.ascontiguousarray(valid))
-        return _Batch(made[0], mask.pin_memory() if pinned else mask)
+        image(inputs, self.how.batch, pinned)
+        return _Batch(made[0], mask.pin_memory())
 
     def _started(self, batch: _Batch) -> _Answer:
         """A batch given to the device; where it lacks memory, in halves from then on."""
@@ -174,6 +175,11 @@ class Engine:
 Image = Callable[[Mapping[str, npt.NDArray[Any]], int, Callable[[tuple[int, ...]], FLOAT]], FLOAT]
 """(inputs, count, room) -> what a network sees, float32 (count, channel, y, x); `room(shape)` is
 where to, full of zeros."""
+
+
+def zeros(shape: tuple[int, ...]) -> FLOAT:
+    """Room for an image, that no thread of torch has to fill."""
+    return np.zeros(shape, np.float32)
 
 
 def ahead(items: Iterable[Any], prepare: Callable[[Any], T]) -> Iterator[T]:
