@@ -325,7 +325,8 @@ def test_the_commands_refusals(made, run, tmp_path):
 
 @pytest.mark.slow
 def test_tiles_for_a_gpu_go_to_workers_that_offer_one(made, run, tmp_path):
-    """`local` then offers this machine's; where PyTorch finds none there, the error says so."""
+    """`local` then offers this machine's; where PyTorch finds none there, the error says so, and
+    another device goes on with the work."""
     if torch.cuda.is_available():
         pytest.skip("there is one")
     source, path = made
@@ -333,6 +334,12 @@ def test_tiles_for_a_gpu_go_to_workers_that_offer_one(made, run, tmp_path):
     code, _, said = run(*command, "--device", "cuda")
     assert code != 0
     assert "PyTorch finds no GPU here" in said
+    command += ["--cluster", "local:workers=1,threads=1"]
+    code, _, said = run("retry", tmp_path / "map.zarr", *command[-2:], "--worker-timeout", "1")
+    assert (code, "no worker offered GPU=1" in said) == (8, True), said
+    code, _, said = run(*command, "--device", "cpu")
+    assert code == 0, said
+    assert store.provenance(tmp_path / "map.zarr")["device"] == "cpu"
 
 
 def test_local_clusters_with_gpus():
