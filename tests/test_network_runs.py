@@ -206,6 +206,17 @@ def test_compiled():
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+@pytest.mark.slow
+def test_a_machine_without_a_compiler_is_said():
+    from torch._inductor import config
+
+    model = unet_with(nn.Conv2d(2, 3, 3, padding=1))
+    lacking = config.patch({"cpp.cxx": ("no-such-compiler",), "force_disable_caches": True})
+    with lacking, pytest.raises(InputError, match=r"compiler.* leave --compile out") as caught:
+        next(model.run(cut(patches(2), 2), Execution(2, 1, compile=True, device="cpu")))
+    assert "\n" not in str(caught.value)
+
+
 # ------------------------------------------------------------------------------------------- maps
 
 LEFT, TOP, UTM = 600_000, 5_600_000, "EPSG:32631"
