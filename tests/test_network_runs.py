@@ -206,6 +206,17 @@ def test_compiled():
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+@pytest.mark.slow
+def test_a_machine_without_a_compiler_is_said():
+    from torch._inductor import config
+
+    model = unet_with(nn.Conv2d(2, 3, 3, padding=1))
+    lacking = config.patch({"cpp.cxx": ("no-such-compiler",), "force_disable_caches": True})
+    with lacking, pytest.raises(InputError, match=r"compiler.* leave --compile out") as caught:
+        next(model.run(cut(patches(2), 2), Execution(2, 1, compile=True, device="cpu")))
+    assert "\n" not in str(caught.value)
+
+
 # ------------------------------------------------------------------------------------------- maps
 
 LEFT, TOP, UTM = 600_000, 5_600_000, "EPSG:32631"
@@ -325,7 +336,8 @@ def test_the_commands_refusals(made, run, tmp_path):
 
 @pytest.mark.slow
 def test_tiles_for_a_gpu_go_to_workers_that_offer_one(made, run, tmp_path):
-    """`local` then offers this machine's; where PyTorch finds none there, the error says so."""
+    """`local` then offers this machine's; where PyTorch finds none there, the error says so, and
+    another device goes on with the work."""
     if torch.cuda.is_available():
         pytest.skip("there is one")
     source, path = made
@@ -333,6 +345,12 @@ def test_tiles_for_a_gpu_go_to_workers_that_offer_one(made, run, tmp_path):
     code, _, said = run(*command, "--device", "cuda")
     assert code != 0
     assert "PyTorch finds no GPU here" in said
+    command += ["--cluster", "local:workers=1,threads=1"]
+    code, _, said = run("retry", tmp_path / "map.zarr", *command[-2:], "--worker-timeout", "1")
+    assert (code, "no worker offered GPU=1" in said) == (8, True), said
+    code, _, said = run(*command, "--device", "cpu")
+    assert code == 0, said
+    assert store.provenance(tmp_path / "map.zarr")["device"] == "cpu"
 
 
 def test_local_clusters_with_gpus():

@@ -33,14 +33,13 @@ class Making:
     restart: bool
 
     def on_gpus(self) -> Making:
-        """The same by workers that offer a GPU; `local` is then one with this machine's first."""
+        """The same, where `local` is a worker that offers this machine's first GPU."""
         target = "local:gpus=1" if self.cluster == "local" else self.cluster
-        policy = replace(self.policy, resources={"GPU": 1})
-        return replace(self, cluster=target, client=options.connector(target), policy=policy)
+        return replace(self, cluster=target, client=options.connector(target))
 
     def run(
         self,
-        plan: Callable[[], Plan],
+        plan: Plan | Callable[[], Plan],
         request: Mapping[str, Any],
         as_json: bool,
         *,

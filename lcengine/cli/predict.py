@@ -182,7 +182,7 @@ def predict(
         making = making.on_gpus()
     # The model's hash stands for all that it says of itself; any device goes on with the work.
     request = {k: value for k, value in plan.to_json().items() if k not in ("spec", "device")}
-    path = making.run(lambda: plan, request, json)
+    path = making.run(plan, request, json)
     if picture is not None:
         quicklook.draw(path, picture)
     emit(summary(path), json)

@@ -108,4 +108,9 @@ def finish(plan: PredictPlan, receipts: jobs.Receipts) -> tuple[dict[str, Any], 
     return facts, {}
 
 
-KIND = jobs.Kind(load, compute, finish, warm_up)
+def resources(plan: PredictPlan) -> Mapping[str, float]:
+    """A GPU, where one is asked for by name."""
+    return {"GPU": 1} if plan.how is not None and plan.how.device == "cuda" else {}
+
+
+KIND = jobs.Kind(load, compute, finish, warm_up, resources)

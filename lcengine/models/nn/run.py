@@ -79,9 +79,7 @@ class Engine:
         own = copy.deepcopy(module).eval().requires_grad_(False)
         _cast(own, self.dtype)
         own.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.module: Callable[[Tensor], Tensor] = (
-            torch.compile(own, dynamic=False) if how.compile else own
-        )
+        self.module: Callable[[Tensor], Tensor] = _compiled(own) if how.compile else own
         self.copies: torch.cuda.Stream | None = None
         if self.device.type == "cuda":
             self.copies = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
@@ -208,6 +206,27 @@ def _device(asked: str) -> torch.device:
             "have one"
         )
     return torch.device("cuda" if there and asked != "cpu" else "cpu")
+
+
+def _compiled(module: nn.Module) -> Callable[[Tensor], Tensor]:
+    """By torch.compile, on first use; `InputError` where that cannot be done here."""
+    from torch._dynamo.exc import TorchDynamoException  # noqa: PLC0415 (takes seconds)
+    from torch._inductor.exc import InvalidCxxCompiler  # noqa: PLC0415 (takes seconds)
+
+    run = torch.compile(module, dynamic=False)
+
+    def found(image: Tensor) -> Tensor:
+        try:
+            answer: Tensor = run(image)
+        except (TorchDynamoException, InvalidCxxCompiler) as error:
+            why = str(error).strip().splitlines()[0]
+            raise InputError(
+                f"the network cannot be compiled here ({why}); install a C++ compiler on every "
+                "worker (g++ or clang++), or leave --compile out"
+            ) from error
+        return answer
+
+    return found
 
 
 def _cast(module: nn.Module, dtype: torch.dtype) -> None:
