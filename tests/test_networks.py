@@ -5,7 +5,12 @@ from __future__ import annotations
 from types import MappingProxyType
 
 import pytest
-from network_contract import NetworkContract
+from network_contract import S2, NetworkContract, architecture
+from sample_stores import LEGEND
+
+from lcengine.errors import InputError
+from lcengine.models import ModelSpec
+from lcengine.models.nn.predictor import restore
 
 
 class TestUNet(NetworkContract):
@@ -86,3 +91,13 @@ class TestInceptionV3UNet(NetworkContract):
     OPTIONS = MappingProxyType({"encoder": "tu-inception_v3", "decoder": (16, 8, 8, 8, 8)})
     PATCH = 128
     BOUNDED = False
+
+
+@pytest.mark.parametrize("kind", ["encoder-unet", "deeplabv3"])
+@pytest.mark.parametrize("encoder", ["tu-hf-hub:some/model", "tu-local-dir:/tmp", "../resnet18"])
+def test_a_models_file_cannot_name_an_address(kind, encoder):
+    spec = ModelSpec(kind, (S2,), LEGEND, options={"encoder": encoder, "activation": "softmax"})
+    with pytest.raises(
+        InputError, match=r"option \('encoder',\) is not known \(String should match"
+    ):
+        restore(architecture(kind), spec, {})
