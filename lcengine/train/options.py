@@ -113,6 +113,18 @@ class Schedule(_Table):
     checkpoint: float = Field(default=10.0, ge=0, allow_inf_nan=False)
     tensorboard: bool = False
 
+    @model_validator(mode="after")
+    def _used(self) -> Schedule:
+        idle = {
+            "warmup": self.schedule == "one-cycle" and "one-cycle has a rise of its own",
+            "momentum": self.optimizer == "adamw" and "momentum is of sgd",
+            "patience": self.keep == "last" and "the last epoch is kept, none is better",
+        }
+        for name, why in idle.items():
+            if why and name in self.model_fields_set:
+                raise ValueError(f"{name} would change nothing: {why}; leave it out")
+        return self
+
     def identity(self) -> dict[str, Any]:
         """What decides the weights, in JSON values."""
         beside = {"accelerator", "checkpoint", "devices", "tensorboard"}
