@@ -81,7 +81,7 @@ class Schedule(_Table):
     epochs these are. `batch`: patches of a step, of all devices together; what is left of an epoch
     is left out. `learning_rate`: of all parameters, or by prefix of their names, `rest` for all
     others, `head` for what knows the classes. `schedule` of it over all steps: `warmup` is the
-    share of them in which it rises.
+    share of them in which it rises; one-cycle has its own. `momentum`: of sgd.
     `weight_decay`: not of biases and normalisation. `clip`: greatest norm of a gradient. `keep`:
     the epoch whose weights are kept, by the greatest macro F1 or mean IoU or the least loss on
     the validation split, or the last. `patience`: epochs without a better one, after which training
