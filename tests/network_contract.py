@@ -6,6 +6,7 @@ small one; `PATCH`, an edge in pixels that it takes; `BOUNDED`, whether it decla
 
 from __future__ import annotations
 
+import copy
 import json
 from functools import cache
 from importlib import import_module
@@ -36,10 +37,17 @@ def architecture(kind):
     return module.ARCHITECTURES[kind] if hasattr(module, "ARCHITECTURES") else module.ARCHITECTURE
 
 
-def built(kind, said, seen=4, seed=0):
+def built(kind, said, seen=4):
     """A network at random, whose normalisation has statistics of its own."""
+    return copy.deepcopy(_built(kind, json.dumps(dict(said)), seen))
+
+
+@cache
+def _built(kind, options, seen):
+    """Built once: drawing millions of weights takes longer than most cases."""
+    said = json.loads(options)
     found = architecture(kind)
-    generator = torch.manual_seed(seed)
+    generator = torch.manual_seed(0)
     module = found.build(found.options(**said), seen, CLASSES)
     for part in module.modules():
         if isinstance(part, _BatchNorm):

@@ -156,8 +156,8 @@ def test_where_memory_is_short_batches_are_halved(caplog):
     with caplog.at_level(logging.WARNING):
         found = np.concatenate(list(short.run(cut(given, 7), how)))
     np.testing.assert_allclose(found, expected, atol=1e-5)
-    # 7, then 4, then 2: 4 parts of the first batch, 2 of the second, all of one shape.
-    assert greedy.sizes == [7, 4, 2, 2, 2, 2, 2, 2]
+    # 7, filled up, then 4, then 2: 4 parts of the first batch, 2 of the second, all of one shape.
+    assert greedy.sizes == [8, 4, 2, 2, 2, 2, 2, 2]
     assert "batches of 2 from now on" in caplog.text
 
 

@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from types import MappingProxyType
 
+import numpy as np
 import pytest
-from network_contract import NetworkContract
+from network_contract import S2, NetworkContract, architecture, patches
+from sample_stores import LEGEND
+
+from lcengine.errors import InputError
+from lcengine.models import ModelSpec
+from lcengine.models.nn.predictor import restore
+from lcengine.models.predictor import Execution
 
 
 class TestUNet(NetworkContract):
@@ -41,6 +48,16 @@ class TestSqueezedUNet(NetworkContract):
     OPTIONS = MappingProxyType({"encoder": "efficientnet-b0", "depth": 3, "decoder": (16, 8, 8)})
     PATCH = 32
     BOUNDED = False
+
+    @pytest.mark.parametrize("batch", [1, 3, 10])
+    def test_its_place_in_a_batch_of_any_size_changes_no_bit(self, batch):
+        model, how = self.predictor(), Execution(batch=batch, threads=1, device="cpu")
+        arrays, valid = patches((S2,), batch, self.PATCH, self.PATCH)
+        (found,) = model.run([(arrays, valid)], how)
+        (turned,) = model.run(
+            [({"s2": np.roll(arrays["s2"], 1, axis=0)}, np.roll(valid, 1, 0))], how
+        )
+        np.testing.assert_array_equal(np.roll(turned, -1, axis=0), found)
 
 
 class TestDeepLabV3(NetworkContract):
@@ -86,3 +103,13 @@ class TestInceptionV3UNet(NetworkContract):
     OPTIONS = MappingProxyType({"encoder": "tu-inception_v3", "decoder": (16, 8, 8, 8, 8)})
     PATCH = 128
     BOUNDED = False
+
+
+@pytest.mark.parametrize("kind", ["encoder-unet", "deeplabv3"])
+@pytest.mark.parametrize("encoder", ["tu-hf-hub:some/model", "tu-local-dir:/tmp", "../resnet18"])
+def test_a_models_file_cannot_name_an_address(kind, encoder):
+    spec = ModelSpec(kind, (S2,), LEGEND, options={"encoder": encoder, "activation": "softmax"})
+    with pytest.raises(
+        InputError, match=r"option \('encoder',\) is not known \(String should match"
+    ):
+        restore(architecture(kind), spec, {})

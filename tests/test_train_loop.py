@@ -224,23 +224,6 @@ def test_tensorboard_hears_every_step_once(world, tmp_path):
     assert len(list((tmp_path / "tensorboard").iterdir())) == 2
 
 
-@pytest.mark.slow
-def test_two_processes_train_what_one_does(world, tmp_path):
-    # Of batches of 8, each process has 4; without batch statistics and dropout all is shared.
-    how = {"options": TinyOptions(norm=False, dropout=0), "batch": 8, "accelerator": "cpu"}
-    objective = {"loss": {"cross-entropy": 1, "dice": 1}}
-    heard = []
-    said = {"folder": tmp_path, "hear": heard.append, "class_weight": "balanced"}
-    both = fit(world, said=said, objective=objective, devices=2, **how)
-    one = fit(world, said={"class_weight": "balanced"}, objective=objective, **how)
-    for name, values in one.state()[0].items():
-        np.testing.assert_allclose(both.state()[0][name], values, rtol=2e-4, atol=2e-5)
-    assert heard[-1].step == 9
-    assert len(rows(tmp_path)) == 3
-    with pytest.raises(InputError, match="the loss is"):
-        fit(world, devices=2, **how, optimizer="sgd", learning_rate={"rest": 1e30})
-
-
 # --------------------------------------------------------------------------------- learning rates
 
 

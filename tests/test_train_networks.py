@@ -133,6 +133,9 @@ def test_the_command_shows_epochs(world, run, tmp_path):
     ("settings", "said"),
     [
         (["training.epoch=3"], r"training\.epoch is unknown; did you mean epochs\?"),
+        (["training.schedule=one-cycle", "training.warmup=0.1"], "warmup would change nothing"),
+        (["training.momentum=0.5"], "momentum would change nothing"),
+        (["training.keep=last", "training.patience=3"], "patience would change nothing"),
         (["training.epochs=0"], r"training\.epochs: .*greater"),
         (["objective.loss=jaccard"], r"objective\.loss"),
         (["objective.loss={bce=1,focal=1}"], "bce asks of each class by itself"),
@@ -207,6 +210,8 @@ def test_it_needs_two_classes_and_validation_samples_to_calibrate(tmp_path):
     found = fit(replaced(samples, alone), said={"say": said.append}, epochs=1)
     assert "no validation samples: the last weights are kept" in said
     assert found.spec.training["kept"]["epoch"] == 1
+    with pytest.raises(InputError, match=r"training\.patience asks for .* validation samples"):
+        fit(replaced(samples, alone), patience=2)
     none = alone.assign(pixels_2=0, pixels_4=0)
     with pytest.raises(InputError, match="of 1 classes, expected two"):
         fit(replaced(samples, none))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from lcengine.models.nn.architecture import Architecture, NetworkOptions, network_kind
-from lcengine.models.nn.encoders import encoded
+from lcengine.models.nn.encoders import Encoder, encoded
 
 if TYPE_CHECKING:
     from torch import nn
@@ -28,7 +28,7 @@ class DeepLabOptions(NetworkOptions):
     branches.
     """
 
-    encoder: str = "resnet50"
+    encoder: Encoder = "resnet50"
     stride_of_encoder: Literal[8, 16] = 16
     rates: tuple[Rate, Rate, Rate] | None = None
     channels: int = Field(default=256, ge=1, le=1024)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 DECODER = (256, 128, 64, 32, 16)
 """Channels of the decoder's blocks, deepest first."""
+Encoder = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.+-]{1,100}$")]
+"""A name alone: timm takes addresses of a hub and folders too, and a model's file says which."""
 
 
 class EncoderUNetOptions(NetworkOptions):
@@ -27,7 +29,7 @@ class EncoderUNetOptions(NetworkOptions):
     it halves the image. `decoder`: channels of as many blocks, by default the first of `DECODER`.
     """
 
-    encoder: str = "resnet50"
+    encoder: Encoder = "resnet50"
     depth: int = Field(5, ge=3, le=5)
     decoder: tuple[Annotated[int, Field(ge=1, le=1024)], ...] | None = None
 

@@ -139,6 +139,11 @@ def _job(
         batch = min(schedule.batch, samples.splits[VAL])
         later = Loader(samples, VAL, batch, threads=training.threads, observed=True)
         validation = Batches(later, spec.output_stride)
+    elif schedule.patience is not None:
+        raise InputError(
+            "training.patience asks for epochs that are better on validation samples, and there "
+            "are none; make some, or leave it out"
+        )
     else:
         training.say("no validation samples: the last weights are kept")
     objective = Supervised(
