@@ -175,3 +175,26 @@ def test_networks_see_as_far_as_the_list_says(name):
     architecture = import_module(models.KINDS[name]).ARCHITECTURE
     margin = architecture.margin(architecture.options())
     assert described(name)[2].startswith(f"{margin} pixels around")
+
+
+@pytest.mark.parametrize(
+    ("training", "metrics"),
+    [
+        ({"place": "somewhere"}, {}),
+        ({"place": {"bounds": ["a"], "interval": 3}}, {}),
+        ({"place": {"bounds": [2, 50, "x", None], "interval": "1"}, "calibration": [1]}, {}),
+        ({}, {"test": {"macro": [1], "classes": [2]}}),
+        ({}, {"test": {"macro": {"f1": "good"}, "classes": {"tree": 3}}, "val": 5}),
+    ],
+    ids=str,
+)
+def test_facts_of_other_shapes_hide_no_model(run, tmp_path, training, metrics):
+    """A folder may come from anywhere: what is not understood is not shown."""
+    models.save(Learned(spec(), np.zeros((3, 5))), tmp_path / "model")
+    path = tmp_path / "model" / "model.json"
+    item = json.loads(path.read_text())
+    item["properties"]["lcengine:spec"] |= {"training": training, "metrics": metrics}
+    path.write_text(json.dumps(item))
+    for command in (("info", path.parent), ("info", path.parent, "--json"), ("list", tmp_path)):
+        code, said, error = run(*command)
+        assert (code, "plain" in said) == (0, True), error

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import itertools
+import json
 import logging
+import signal
+import subprocess
+import sys
 import threading
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 torch = pytest.importorskip("torch")
 
+from archives import until  # noqa: E402
 from made_products import bands, publish  # noqa: E402
 from plain_model import LEGEND  # noqa: E402
 from torch import nn  # noqa: E402
 
-from lcengine import models, store  # noqa: E402
+from lcengine import jobs, models, store  # noqa: E402
 from lcengine.cluster.target import parse  # noqa: E402
-from lcengine.errors import InputError  # noqa: E402
+from lcengine.errors import InputError, StoreError  # noqa: E402
 from lcengine.grid import Grid  # noqa: E402
 from lcengine.inputs import Input, Inputs, layers, observed  # noqa: E402
 from lcengine.locate import Window  # noqa: E402
@@ -110,6 +118,16 @@ def test_any_place_of_any_batch_has_the_same_bits():
     for size in (1, 3):
         again = np.concatenate(list(model.run(cut(given, size), HOW)))
         np.testing.assert_array_equal(again, first)
+
+
+def test_a_folder_that_asks_for_a_huge_network_takes_no_memory(tmp_path):
+    """Its weights would be 100 GB; its file has a few kB."""
+    path = Path(models.save(unet(), tmp_path / "unet").path) / "model.json"
+    item = json.loads(path.read_text())
+    item["properties"]["lcengine:spec"]["options"] |= {"depth": 6, "channels": 256}
+    path.write_text(json.dumps(item))
+    with pytest.raises(InputError, match="copy it again"):
+        models.load(path.parent)
 
 
 def test_a_models_own_weights_stay_as_they_are():
@@ -317,6 +335,42 @@ def test_the_command(made, run, tmp_path):
     assert run(*command, "--device", "cpu")[0] == 0
     code, _, said = run(*command, "--threads", "1")
     assert (code, "different request" in said, "threads" in said) == (7, True, True)
+
+
+@pytest.mark.slow
+def test_a_killed_driver_loses_nothing(made, run, tmp_path):
+    """SIGKILL of the driver and its workers halfway; the same command ends with the same bytes."""
+    source, path = made
+    output = tmp_path / "map.zarr"
+    command = ["predict", source, "--model", path, "-o", output, "--tile", "16", "--proba"]
+    command += ["--patch", "64", "--stride", "6", "--threads", "1", "--device", "cpu"]
+    command = [*map(str, command), "--cluster", "local:workers=1,threads=2"]
+    driver = subprocess.Popen(
+        [sys.executable, "-m", "lcengine", *command], stderr=subprocess.DEVNULL
+    )
+
+    def done():
+        with suppress(StoreError):
+            return jobs.status(output).get("done", 0)
+        return 0
+
+    try:
+        assert until(lambda: done() >= 4, seconds=120)
+    finally:
+        family = psutil.Process(driver.pid).children(recursive=True)
+        driver.send_signal(signal.SIGKILL)
+        driver.wait()
+        for member in family:
+            with suppress(psutil.NoSuchProcess):
+                member.kill()
+    before = jobs.status(output)
+    assert 4 <= before["done"] < before["tiles"] == 42
+    code, _, said = run(*command)
+    assert code == 0, said
+    tiling = Tiling(64, 6, how=Execution(threads=1, device="cpu"))
+    expected = whole(plan_predict(*made, grid=grid_of(128), proba=True, tiling=tiling))
+    for name, values in expected.items():
+        np.testing.assert_array_equal(store.stored(output)[name], values)
 
 
 def test_the_commands_refusals(made, run, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -88,11 +89,12 @@ def _models(folder: Path) -> Iterator[Path]:
     from lcengine.models.files import SPEC
 
     def below(place: Path, depth: int) -> Iterator[Path]:
-        if (place / SPEC).is_file():
-            yield place
-        elif depth and not place.name.startswith(".") and not (place / "zarr.json").exists():
-            for inner in sorted(path for path in place.iterdir() if path.is_dir()):
-                yield from below(inner, depth - 1)
+        with suppress(PermissionError):  # another user's
+            if (place / SPEC).is_file():
+                yield place
+            elif depth and not place.name.startswith(".") and not (place / "zarr.json").exists():
+                for inner in sorted(path for path in place.iterdir() if path.is_dir()):
+                    yield from below(inner, depth - 1)
 
     return below(folder, DEPTH)
 
@@ -117,8 +119,14 @@ def _brief(path: Path) -> dict[str, Any]:
     }
 
 
+def _table(facts: Any, name: str) -> Mapping[str, Any]:
+    """A table inside of another; an empty one where a file says anything else."""
+    found = facts.get(name) if isinstance(facts, Mapping) else None
+    return found if isinstance(found, Mapping) else {}
+
+
 def _f1(measured: Any) -> float | None:
-    found = (measured.get("macro") or {}).get("f1") if isinstance(measured, Mapping) else None
+    found = _table(measured, "macro").get("f1")
     return found if isinstance(found, float) else None
 
 
@@ -163,9 +171,8 @@ def _facts(spec: ModelSpec) -> dict[str, Any]:
 
     title, framework, _ = described(spec.kind)
     told = spec.training
-    place = told.get("place") or {}
-    edges = place.get("bounds")
-    calibration = told.get("calibration") or {}
+    place = _table(told, "place")
+    edges, interval = _listed(place.get("bounds"), 4), _listed(place.get("interval"), 2)
     return {
         "kind": f"{spec.kind}: {title}, {framework}",
         "takes": {entry.name: input_line(entry) for entry in spec.inputs},
@@ -173,16 +180,23 @@ def _facts(spec: ModelSpec) -> dict[str, Any]:
         "pixels": None if spec.resolution is None else f"{spec.resolution:g} wide",
         "sees": sight(spec),
         "options": {key: _short(value) for key, value in spec.options.items()},
-        "area": None if not edges else "W {:.3f}  S {:.3f}  E {:.3f}  N {:.3f}".format(*edges),
-        "imagery": " to ".join(period(spec)) if place.get("interval") else None,
+        "area": edges and "W {}  S {}  E {}  N {}".format(*edges),
+        "imagery": interval and " to ".join(period(spec)),
         "samples": told.get("samples"),
         "run_id": told.get("run_id"),
         "patches": told.get("splits"),
-        "temperature": calibration.get("temperature"),
+        "temperature": _table(told, "calibration").get("temperature"),
         "accuracy": {split: measures(found) for split, found in spec.metrics.items()},
         "package": told.get("package"),
         "libraries": told.get("libraries"),
     }
+
+
+def _listed(values: Any, count: int) -> list[str] | None:
+    """So many values as people read them; None where a file says anything else."""
+    if not isinstance(values, list | tuple) or len(values) != count:
+        return None
+    return [f"{value:.3f}" if isinstance(value, float) else str(value) for value in values]
 
 
 def input_line(entry: Input) -> str:
@@ -215,7 +229,7 @@ def measures(found: Any) -> str:
     """Overall accuracy, macro F1 and IoU of a split, and what probabilities are worth."""
     if not isinstance(found, Mapping):
         return "–"
-    macro = found.get("macro") or {}
+    macro = _table(found, "macro")
     said = {
         "right": found.get("overall_accuracy"),
         "F1": macro.get("f1"),
@@ -227,6 +241,5 @@ def measures(found: Any) -> str:
 
 
 def _f1_of(found: Any, name: str) -> str:
-    measured = (found.get("classes") or {}).get(name) if isinstance(found, Mapping) else None
-    f1 = measured.get("f1") if isinstance(measured, Mapping) else None
+    f1 = _table(_table(found, "classes"), name).get("f1")
     return f"  F1 {f1:.3f}" if isinstance(f1, float) else ""

@@ -153,6 +153,7 @@ def restore(architecture: Architecture, spec: ModelSpec, arrays: State) -> Netwo
         ) from error
     # Weights at random are thrown away, and should not move anybody's generator.
     with torch.random.fork_rng(devices=[]):
+        _check_size(lambda: architecture.build(options, seen, classes), arrays)
         module = architecture.build(options, seen, classes)
     loaded(module, arrays)
     means, gains = (array(arrays, name, np.float32, 1) for name in (MEAN, GAIN))
@@ -170,8 +171,33 @@ def restore(architecture: Architecture, spec: ModelSpec, arrays: State) -> Netwo
     return NetworkPredictor(spec, module, means, gains, temperature[0])
 
 
+def _check_size(build: Callable[[], nn.Module], arrays: State) -> None:
+    """`InputError` before memory is taken for a network that the arrays are not of.
+
+    A folder may ask for a network of any size; this one's tensors have shapes alone.
+    """
+    try:
+        with torch.device("meta"):
+            module = build()
+    except (InputError, NotImplementedError, RuntimeError):
+        return  # some encoders need numbers to be built; theirs are of the sizes that they have
+    _checked(module, arrays)
+
+
 def loaded(module: nn.Module, arrays: State) -> None:
     """Put a model's arrays into a module; `InputError` unless they are exactly its own."""
+    _checked(module, arrays)
+    found = {}
+    for name, tensor in module.state_dict().items():
+        dtype = tensor.numpy().dtype.type
+        values = array(arrays, NETWORK + name, dtype, tensor.ndim)
+        # Contiguous scalars come back as rows; torch warns of memory that cannot be written.
+        found[name] = torch.from_numpy(values.reshape(tensor.shape).copy())
+    module.load_state_dict(found)
+
+
+def _checked(module: nn.Module, arrays: State) -> None:
+    """`InputError` unless arrays are those of a module by name and shape."""
     expected = module.state_dict()
     names = {name.removeprefix(NETWORK) for name in arrays if name.startswith(NETWORK)}
     if names != expected.keys():
@@ -180,16 +206,10 @@ def loaded(module: nn.Module, arrays: State) -> None:
             f"the model has {len(names)} arrays of its network, expected {len(expected)} (the "
             f"first that differs is {first!r}); copy it again, or use the version that trained it"
         )
-    found = {}
     for name, tensor in expected.items():
-        dtype = tensor.numpy().dtype.type
         shape = arrays[NETWORK + name].shape
         if shape != tuple(tensor.shape):
             raise InputError(
                 f"the model's array {NETWORK + name!r} is {shape}, expected {tuple(tensor.shape)}; "
                 "copy the model again"
             )
-        values = array(arrays, NETWORK + name, dtype, tensor.ndim)
-        # Contiguous scalars come back as rows; torch warns of memory that cannot be written.
-        found[name] = torch.from_numpy(values.reshape(shape).copy())
-    module.load_state_dict(found)
