@@ -361,6 +361,23 @@ def test_one_missing_pixel_is_nodata_alone(made):
     np.testing.assert_array_equal(label != LEGEND.nodata, valid)
 
 
+@pytest.mark.parametrize("missing", [np.nan, np.inf, -np.inf])
+def test_one_number_that_is_none_spoils_no_other(missing):
+    """In a float image: the pixel is nodata, others see 0 there after normalisation."""
+    floats = Input("s2", ("red", "nir"), "float32", None)
+    model = unet(inputs=(floats,))
+    values = np.random.default_rng(0).normal(4000, 2000, (1, 2, 32, 32)).astype(np.float32)
+    mean, values[0, 0, 10, 10] = values.copy(), missing
+    mean[0, 0, 10, 10] = MEANS[0]
+    valid = observed([floats], {"s2": values})
+    found, expected = (
+        next(model.run([({"s2": given}, valid)], HOW))[0] for given in (values, mean)
+    )
+    assert np.argwhere(~valid).tolist() == [[0, 10, 10]]
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_allclose(found.sum(axis=0), valid[0], atol=1e-5)
+
+
 @pytest.mark.slow
 def test_the_command(made, run, tmp_path):
     """Options of networks are part of the request; other devices and tiles go on with the map."""
