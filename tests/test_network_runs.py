@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,8 @@ from lcengine.errors import InputError, StoreError  # noqa: E402
 from lcengine.grid import Grid  # noqa: E402
 from lcengine.inputs import Input, Inputs, layers, observed  # noqa: E402
 from lcengine.locate import Window  # noqa: E402
+from lcengine.models.nn import encoders  # noqa: E402
+from lcengine.models.nn.encoders import EncoderUNetOptions  # noqa: E402
 from lcengine.models.nn.predictor import NetworkPredictor  # noqa: E402
 from lcengine.models.nn.run import ahead  # noqa: E402
 from lcengine.models.nn.unet import ARCHITECTURE, UNetOptions  # noqa: E402
@@ -281,18 +284,57 @@ def test_any_tiles(made, precision):
     assert len(np.unique(maps[0]["label"])) > 2
 
 
-def test_exact_maps_are_the_whole_raster(made):
-    """METHODS.md: within 1e-5, classes equal where the top two differ by more than 1e-4."""
-    source, path = made
-    plan = plan_predict(
-        source,
-        path,
-        proba=True,
-        grid=grid_of(48),
-        tiling=Tiling(64, 16, exact=True, how=Execution(batch=3, threads=1, device="cpu")),
+@pytest.fixture(scope="module")
+def encoder(made):
+    """A U-Net with a residual encoder, and answers that are far from all alike."""
+    options = EncoderUNetOptions(encoder="resnet18", depth=3, decoder=(32, 16, 8))
+    torch.manual_seed(0)
+    module = encoders.build(options, 2, len(LEGEND.classes)).train()
+    with torch.no_grad():
+        for _ in range(4):
+            module(torch.randn(4, 2, 64, 64))
+        module.segmentation_head[0].weight *= 8
+    spec = replace(
+        models.spec_of(made[1]),
+        kind="encoder-unet",
+        margin=71,  # measuring it takes longer than the test, which shows that it is enough
+        output_stride=8,
+        options={**options.model_dump(mode="json"), "activation": "softmax"},
     )
+    predictor = NetworkPredictor(spec, module, MEANS, GAINS)
+    return models.save(predictor, Path(made[1]).with_name("encoder")).path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_any_tiles_of_an_encoder(made, encoder, precision):
+    """Two threads: which of them has a patch's rows depends on its place in the batch."""
+    how = Execution(batch=3, threads=2, precision=precision, device="cpu")
+    asked = {"proba": True, "tiling": Tiling(64, 40, how=how)}
+    maps = [whole(plan_predict(made[0], encoder, grid=grid_of(t), **asked)) for t in (128, 48)]
+    for name, values in maps[0].items():
+        np.testing.assert_array_equal(maps[1][name], values)
+
+
+def test_exact_maps_are_the_whole_raster(made):
+    plan = exact_plan(made[0], made[1], 64, 16)
+    assert_exact(plan, 24)
+
+
+@pytest.mark.slow
+def test_exact_maps_of_an_encoder_are_the_whole_raster(made, encoder):
+    assert_exact(exact_plan(made[0], encoder, 192, 48), 72)
+
+
+def exact_plan(source, path, patch, stride):
+    how = Execution(batch=3, threads=1, device="cpu")
+    tiling = Tiling(patch, stride, exact=True, how=how)
+    return plan_predict(source, path, proba=True, grid=grid_of(48), tiling=tiling)
+
+
+def assert_exact(plan, border):
+    """METHODS.md: within 1e-5, classes equal where the top two differ by more than 1e-4."""
     found = whole(plan)
-    border = 24
     assert border >= plan.spec.margin
     raster = plan.inputs.read(Window(0, 0, *SHAPE))["s2"]
     wide = np.pad(raster, [(0, 0)] * 2 + [(border, border)] * 2, mode="reflect")
@@ -303,6 +345,7 @@ def test_exact_maps_are_the_whole_raster(made):
     ranked = np.sort(proba, axis=0)
     clear = valid & (ranked[-1] - ranked[-2] > 1e-4)
     assert clear.mean() > 0.5
+    assert len(np.unique(proba.argmax(axis=0)[clear])) > 1
     codes = np.array(plan.legend.codes)
     np.testing.assert_array_equal(found["label"][clear], codes[proba.argmax(axis=0)][clear])
     shares = found["probability_10_tree"][valid]
@@ -316,6 +359,23 @@ def test_one_missing_pixel_is_nodata_alone(made):
     valid = observed(plan.spec.inputs, raster)[0]
     label = whole(plan)["label"]
     np.testing.assert_array_equal(label != LEGEND.nodata, valid)
+
+
+@pytest.mark.parametrize("missing", [np.nan, np.inf, -np.inf])
+def test_one_number_that_is_none_spoils_no_other(missing):
+    """In a float image: the pixel is nodata, others see 0 there after normalisation."""
+    floats = Input("s2", ("red", "nir"), "float32", None)
+    model = unet(inputs=(floats,))
+    values = np.random.default_rng(0).normal(4000, 2000, (1, 2, 32, 32)).astype(np.float32)
+    mean, values[0, 0, 10, 10] = values.copy(), missing
+    mean[0, 0, 10, 10] = MEANS[0]
+    valid = observed([floats], {"s2": values})
+    found, expected = (
+        next(model.run([({"s2": given}, valid)], HOW))[0] for given in (values, mean)
+    )
+    assert np.argwhere(~valid).tolist() == [[0, 10, 10]]
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_allclose(found.sum(axis=0), valid[0], atol=1e-5)
 
 
 @pytest.mark.slow

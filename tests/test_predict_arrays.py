@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import dask
 import numpy as np
@@ -19,7 +21,7 @@ from lcengine.grid import Grid
 from lcengine.inputs import Inputs, layers
 from lcengine.models import KINDS
 from lcengine.periods import PeriodRule
-from lcengine.predict import Tiling, plan_predict, task
+from lcengine.predict import Tiling, array, plan_predict, task
 
 LEFT, TOP, UTM = 600_000, 5_600_000, "EPSG:32631"
 SHAPE = 70, 90
@@ -132,3 +134,16 @@ def test_what_does_not_fit_is_said(made):
         lcengine.predict(half, paths["pixels"])
     with pytest.raises(InputError, match="judges single pixels"):
         lcengine.predict(rasters, paths["pixels"], tiling=Tiling(exact=True))
+
+
+def test_threads_of_a_worker_share_one_model(made):
+    ref, start = models.ModelRef.of(made[1]["patches"]), threading.Barrier(4)
+    array._load.cache_clear()
+
+    def load(_):
+        start.wait()
+        return array._loaded(ref)
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(load, range(4)))
+    assert all(one is found[0] for one in found)

@@ -6,6 +6,7 @@ import os
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from threading import Lock
 from typing import Any
 
 import dask
@@ -27,6 +28,8 @@ from lcengine.predict.lattice import PatchLattice, Tiling
 from lcengine.predict.plan import check_scores, variables
 
 Raster = xr.Dataset | xr.DataArray
+
+_LOADING = Lock()
 
 BYTES = 2**62
 """Read at once: everything that a tile needs is there already."""
@@ -113,7 +116,7 @@ def predict(
         InputError: The raster is not what the model was made for.
     """
     ref = ModelRef.of(model)
-    spec = _loaded(ref).spec
+    spec = ref.check()
     check_model(spec)
     scores = check_scores(uncertainty)
     lattice, how = (tiling or Tiling()).of(spec)
@@ -172,8 +175,14 @@ def _computed(
     return painted(replace(plan, inputs=Part(window, arrays)), tile)[0].arrays
 
 
-@lru_cache(maxsize=2)
 def _loaded(ref: ModelRef) -> Predictor:
+    """A model, once for all threads of a process."""
+    with _LOADING:
+        return _load(ref)
+
+
+@lru_cache(maxsize=2)
+def _load(ref: ModelRef) -> Predictor:
     return ref.load()
 
 

@@ -106,7 +106,9 @@ class NetworkPredictor:
         if self.activation == "sigmoid":
             # Log-sigmoids keep a sum that is not 0 where no class is likely.
             logarithms = nn.functional.logsigmoid(logarithms)
-        return (logarithms / self.temperature).softmax(dim=1)
+        if self.temperature != 1:
+            logarithms = logarithms / self.temperature
+        return logarithms.softmax(dim=1)
 
     @property
     def activation(self) -> Activation:
