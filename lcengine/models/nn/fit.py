@@ -67,13 +67,18 @@ def fit(
         "schedule": schedule.identity(),
         "parameters": sum(values.numel() for values in module.parameters()),
         "epochs": len(outcome.rows),
-        "kept": finite(kept(outcome.rows, schedule.keep)),
+        "kept": _facts(kept(outcome.rows, schedule.keep)),
     }
     predictor = NetworkPredictor(spec, module, *normalisation(samples))
     if training.calibrate:
         facts["calibration"] = calibrate(predictor, samples, VAL, training)
     predictor.spec = replace(spec, training=facts)
     return predictor
+
+
+def _facts(row: Mapping[str, float]) -> dict[str, float | None]:
+    """A row of the log without its time: the same training makes the same model file."""
+    return finite({name: value for name, value in row.items() if name != "seconds"})
 
 
 def _check(samples: SampleSet, counts: npt.NDArray[np.int64], training: Training) -> None:
