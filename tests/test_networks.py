@@ -113,3 +113,20 @@ def test_a_models_file_cannot_name_an_address(kind, encoder):
         InputError, match=r"option \('encoder',\) is not known \(String should match"
     ):
         restore(architecture(kind), spec, {})
+
+
+@pytest.mark.parametrize(
+    ("kind", "encoder", "said"),
+    [
+        ("encoder-unet", "tu-nothing", "Unknown model"),
+        ("encoder-unet", "tu-swin_tiny_patch4_window7_224", "doesn't match model"),
+        ("deeplabv3", "tu-swin_tiny_patch4_window7_224", "unexpected keyword"),
+    ],
+)
+def test_encoders_that_cannot_be_used_are_one_line(kind, encoder, said):
+    found = architecture(kind)
+    options = found.options(encoder=encoder)
+    # Both are asked in a fit: the margin first, which runs the network.
+    fails = found.margin if kind == "encoder-unet" else lambda said: found.build(said, 4, 2)
+    with pytest.raises(InputError, match=f"cannot be used .*{said}"):
+        fails(options)

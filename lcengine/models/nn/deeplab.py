@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
@@ -11,6 +11,8 @@ from lcengine.models.nn.architecture import Architecture, NetworkOptions, networ
 from lcengine.models.nn.encoders import Encoder, encoded
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import nn
 
     from lcengine.models.nn.reach import Reach
@@ -54,7 +56,7 @@ def _on_encoder(plus: bool) -> Architecture:
     def build(options: DeepLabOptions, channels: int, classes: int) -> nn.Module:
         import segmentation_models_pytorch as smp  # noqa: PLC0415 (loads torch)
 
-        made: Any = smp.DeepLabV3Plus if plus else smp.DeepLabV3
+        made: Callable[..., nn.Module] = smp.DeepLabV3Plus if plus else smp.DeepLabV3
         return encoded(
             options.encoder,
             lambda: made(

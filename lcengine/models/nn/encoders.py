@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 from pydantic import Field, model_validator
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from lcengine.models.nn.reach import Reach
+
+T = TypeVar("T")
 
 DECODER = (256, 128, 64, 32, 16)
 """Channels of the decoder's blocks, deepest first."""
@@ -44,20 +46,20 @@ def build(options: EncoderUNetOptions, channels: int, classes: int) -> nn.Module
     """The network, at random."""
     from segmentation_models_pytorch import Unet  # noqa: PLC0415 (loads torch)
 
-    module = encoded(
-        options.encoder,
-        lambda: Unet(
+    def made() -> nn.Module:
+        module: nn.Module = Unet(
             options.encoder,
             encoder_depth=options.depth,
             encoder_weights=None,
             decoder_channels=options.decoder or DECODER[: options.depth],
             in_channels=channels,
             classes=classes,
-        ),
-    )
-    if options.depth < 5:
-        _freeze_unused(module, channels, 4 * 2**options.depth)
-    return module
+        )
+        if options.depth < 5:
+            _freeze_unused(module, channels, 4 * 2**options.depth)
+        return module
+
+    return encoded(options.encoder, made)
 
 
 def _freeze_unused(module: nn.Module, channels: int, edge: int) -> None:
@@ -72,11 +74,21 @@ def _freeze_unused(module: nn.Module, channels: int, edge: int) -> None:
         values.grad = None
 
 
-def encoded(encoder: str, build: Callable[[], nn.Module]) -> nn.Module:
-    """What is built; `InputError` where the library has no such encoder, or cannot use it."""
+def encoded(encoder: str, build: Callable[[], T]) -> T:
+    """What is built, or found by running it; `InputError` where the encoder cannot be used.
+
+    There may be none of the name, or it cannot be dilated, or takes images of one size alone.
+    """
     try:
         return build()
-    except (KeyError, RuntimeError, ValueError, AttributeError, NotImplementedError) as error:
+    except (
+        AssertionError,
+        AttributeError,
+        KeyError,
+        RuntimeError,  # NotImplementedError, too
+        TypeError,
+        ValueError,
+    ) as error:
         raise InputError(
             f"encoder {encoder!r} cannot be used ({str(error)[:200]}); expected a name of "
             "segmentation-models-pytorch such as resnet50, or tu- and one of timm"
@@ -88,7 +100,7 @@ def _reach(encoder: str, depth: int) -> Reach:
     from lcengine.models.nn.reach import reach  # noqa: PLC0415 (loads torch)
 
     narrow = EncoderUNetOptions(encoder=encoder, depth=depth, decoder=(4,) * depth)
-    return reach(lambda: build(narrow, 3, 2), 3, 2**depth)
+    return encoded(encoder, lambda: reach(lambda: build(narrow, 3, 2), 3, 2**depth))
 
 
 ARCHITECTURE = Architecture(
