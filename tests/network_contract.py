@@ -229,11 +229,18 @@ class NetworkContract:
         for row in (ramp, ramp.flip(0)):
             image = (torch.zeros_like(self.strip(module, size)) + row).requires_grad_()
             found = module(image.mT).mT if across else module(image)
-            for place in range(size // 2, size // 2 + step):
+            for place in size // 2 + self.phases(step):
                 (slope,) = torch.autograd.grad(found[..., place].sum(), image, retain_graph=True)
                 columns = slope[0].ne(0).any(dim=0).any(dim=0).nonzero()
                 reached += [place - int(columns.min()), int(columns.max()) - place]
         assert max(reached) == margin
+
+    @staticmethod
+    def phases(step):
+        """Places within the output stride; of a large one those at its ends and its middle."""
+        middle = step // 2
+        few = np.array([0, 1, middle - 1, middle, step - 2, step - 1])
+        return np.arange(step) if step <= 16 else few
 
     @pytest.mark.parametrize("across", [False, True])
     def test_placed_means_that_answers_depend_on_where_the_patch_lies(self, across):
