@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -83,6 +84,15 @@ def test_broken_arrays_are_one_line(name):
     with pytest.raises(InputError, match=said) as caught:
         restore(architecture("unet"), model.spec, arrays)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("told", [{"stride": None}, {"output_stride": 1}])
+def test_a_description_of_another_network_is_refused(told):
+    model = predictor("unet", SMALL, 16, (S2,))
+    arrays, _ = model.state()
+    restore(architecture("unet"), model.spec, arrays)
+    with pytest.raises(InputError, match="expected steps between its patches and 2"):
+        restore(architecture("unet"), replace(model.spec, **told), arrays)
 
 
 def test_without_torch_one_line_says_what_to_install(monkeypatch):

@@ -153,6 +153,12 @@ def restore(architecture: Architecture, spec: ModelSpec, arrays: State) -> Netwo
             f"the model's option {first['loc']} is not known ({first['msg']}); use the version "
             "that it was trained with"
         ) from error
+    step = architecture.output_stride(options)
+    if spec.stride is None or spec.output_stride != step:
+        raise InputError(
+            f"the model has stride {spec.stride} and output_stride {spec.output_stride}, expected "
+            f"steps between its patches and {step}; copy the model again"
+        )
     # Weights at random are thrown away, and should not move anybody's generator.
     with torch.random.fork_rng(devices=[]):
         _check_size(lambda: architecture.build(options, seen, classes), arrays)
