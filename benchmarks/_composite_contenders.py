@@ -2,7 +2,7 @@
 
 Run as `python _composite_contenders.py JOB`, JOB being the JSON of `Job`. Every line on standard
 input is an order `{"items": FILE, "out": FOLDER, "save": FILE or null}`, every answer on standard
-output `{"seconds": S}` or `{"error": TEXT}`. The time runs from an items file on disk to the
+output `{"seconds": S}`. The time runs from an items file on disk to the
 finished result; imports, compiling and starting a cluster lie before the first order.
 """
 
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 import sys
 import time
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _measure import orders
 from numpy.typing import NDArray
 
 NODATA = -32768
@@ -252,15 +252,11 @@ def opened(job: Job) -> contextlib.AbstractContextManager[Runner]:
 
 
 def main() -> None:
-    # Libraries may print: answers go to the real standard output, theirs to standard error.
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)
     fields = json.loads(sys.argv[1])
     job = Job(**{**fields, "bands": tuple(fields["bands"]), "bounds": tuple(fields["bounds"])})
-    with opened(job) as run:
-        print(json.dumps({"ready": True}), file=answers)
-        for line in sys.stdin:
-            order = json.loads(line)
+    with orders() as (answer, given), opened(job) as run:
+        answer(ready=True)
+        for order in given:
             out = Path(order["out"])
             out.mkdir(parents=True)
             start = time.perf_counter()
@@ -270,7 +266,7 @@ def main() -> None:
                 np.save(order["save"], result())
             del result
             shutil.rmtree(out)
-            print(json.dumps({"seconds": seconds}), file=answers)
+            answer(seconds=seconds)
 
 
 if __name__ == "__main__":

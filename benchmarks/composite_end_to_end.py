@@ -31,21 +31,17 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 from _composite_archive import BANDS, EPSG, Archive, make_archive
 from _composite_contenders import Job
+from _measure import Contender, Measured, progress
 
 HERE = Path(__file__).parent
-SAMPLE = 0.05
-"""Seconds between two looks at the memory of a contender's processes."""
 PLAIN = ("lcengine", "odc", "odc-uint16", "stackstac", "stackstac-uint16", "floor")
 MASKED = ("lcengine", "odc", "floor")
 SERVER = """
@@ -55,15 +51,6 @@ with FileServer(sys.argv[1]) as server:
     print(server.url, flush=True)
     sys.stdin.read()
 """
-
-
-@dataclass
-class Measured:
-    """One run: wall and CPU seconds, peak resident bytes of the process and its children."""
-
-    seconds: float = 0.0
-    cpu: float = 0.0
-    memory: int = 0
 
 
 @dataclass
@@ -82,73 +69,6 @@ class Cell:
     @property
     def median(self) -> float:
         return statistics.median(self.seconds)
-
-
-class Contender:
-    """A contender's process: started, warmed, then given one run after the other."""
-
-    def __init__(self, job: Job) -> None:
-        self.job = job
-        self._process = subprocess.Popen(
-            [sys.executable, str(HERE / "_composite_contenders.py"), json.dumps(asdict(job))],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL if not os.environ.get("BENCH_STDERR") else None,
-            text=True,
-        )
-        self._answer()
-
-    def run(self, items: Path, out: Path, save: Path | None = None) -> Measured:
-        """One run; `save` keeps its result."""
-        assert self._process.stdin is not None
-        order = {"items": str(items), "out": str(out), "save": None if save is None else str(save)}
-        with watched(self._process.pid) as measured:
-            self._process.stdin.write(json.dumps(order) + "\n")
-            self._process.stdin.flush()
-            measured.seconds = float(self._answer()["seconds"])
-        return measured
-
-    def _answer(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            raise SystemExit(f"{self.job.contender} failed; see it with BENCH_STDERR=1")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
-
-    def close(self) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait()
-
-
-@contextlib.contextmanager
-def watched(pid: int) -> Iterator[Measured]:
-    """CPU time and peak memory of a process and its children while the block lasts.
-
-    Resident memory is sampled; pages that processes share count in each.
-    """
-    root = psutil.Process(pid)
-    family = [root, *root.children(recursive=True)]
-    measured, stop = Measured(cpu=-cpu_seconds(family)), threading.Event()
-
-    def sample() -> None:
-        while not stop.wait(SAMPLE):
-            resident = sum(process.memory_info().rss for process in family)
-            measured.memory = max(measured.memory, resident)
-
-    thread = threading.Thread(target=sample)
-    thread.start()
-    try:
-        yield measured
-    finally:
-        stop.set()
-        thread.join()
-    measured.cpu += cpu_seconds(family)
-
-
-def cpu_seconds(family: list[psutil.Process]) -> float:
-    return sum(t.user + t.system for t in (process.cpu_times() for process in family))
 
 
 @contextlib.contextmanager
@@ -189,7 +109,8 @@ class Bench:
             base = stack.enter_context(base_address(self.archive, source))
             running = {}
             for name in names:
-                running[name] = Contender(self._job(name, schedule))
+                job = asdict(self._job(name, schedule))
+                running[name] = Contender(name, HERE / "_composite_contenders.py", job)
                 stack.callback(running[name].close)
             results = {}
             for name, contender in running.items():
@@ -216,7 +137,8 @@ class Bench:
         name = f"run-{os.getpid()}-{self._serial}"
         items = self.archive.place(name, base)
         try:
-            return contender.run(items, self.scratch / name, save)
+            order = {"items": items, "out": self.scratch / name, "save": save}
+            return contender.run({k: v and str(v) for k, v in order.items()})[0]
         finally:
             self.archive.displace(name)
 
@@ -249,10 +171,6 @@ def table(title: str, cells: dict[str, Cell]) -> str:
     if ours and "floor" in cells:
         lines += ["", f"lcengine ÷ floor: **{ours / cells['floor'].median:.2f}**"]
     return "\n".join(lines)
-
-
-def progress(text: str) -> None:
-    print(f"[{time.strftime('%H:%M:%S')}] {text}", file=sys.stderr, flush=True)
 
 
 def parse() -> argparse.Namespace:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors
     from lcengine.legends import Legend as Legend
     from lcengine.legends import crosswalk as crosswalk
     from lcengine.legends import legend as legend
+    from lcengine.predict import predict as predict
     from lcengine.stack import stack as stack
     from lcengine.store import open as open
 
@@ -45,6 +46,7 @@ _HOMES: Final = {
     "load": "lcengine.cube",
     "open": "lcengine.store",
     "plan_composite": "lcengine.composite",
+    "predict": "lcengine.predict",
     "run": "lcengine.jobs",
     "search": "lcengine.catalog",
     "stack": "lcengine.stack",

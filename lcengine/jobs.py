@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from importlib import import_module
 from typing import Any, Protocol, Self
@@ -93,12 +93,14 @@ class Kind:
     `compute(plan, tile, attempt)`: arrays by variable and a receipt of JSON values, of which
     `pixels`, `clear`, `observations`, `failures` (a list) and `spent` (what differs from run to
     run, with `bytes_read`) are shown. `finish`: facts for the provenance, files beside the arrays.
+    `resources`: of workers, that every tile of a plan needs.
     """
 
     load: Callable[[Mapping[str, Any], File], Any]
     compute: Callable[[Any, int, int], tuple[Arrays, dict[str, Any]]]
     finish: Callable[[Any, Receipts], tuple[dict[str, Any], dict[str, bytes]]]
     warm_up: Callable[[Any], None] | None = None
+    resources: Callable[[Any], Mapping[str, float]] = lambda _: {}
 
 
 Planner = Callable[[], Plan]
@@ -125,10 +127,11 @@ def run(  # noqa: PLR0913 - what, whereto, and how it is carried out
     resume. `output`: a local path or `s3://bucket/key`. `client`: any `distributed.Client`, or a
     function that opens one when there is work (default: a LocalCluster). `request`: what the user
     asked for; an equal request resumes or, if its product is already published, does nothing; a
-    different one is refused unless `restart`. `store`: `icechunk` for a versioned repository
-    (a repository that is there already is recognised). `guard` is shown what there is to do before
-    it begins, the tiles that are left where a run is resumed, and may raise.
-    `policy`: retries, patience, window. `listener` hears of every tile. Returns the output.
+    different one is refused unless `restart`. What is no part of a plan's identity (a network's
+    device) is then as `plan` says, not as it was frozen. `store`: `icechunk` for a versioned
+    repository (a repository that is there already is recognised). `guard` is shown what there is to
+    do before it begins, the tiles that are left where a run is resumed, and may raise. `policy`:
+    retries, patience, window. `listener` hears of every tile. Returns the output.
 
     Raises `RunError` where tiles failed or the cluster did, and `StoreError` where the output is
     another's or cannot be written; what is finished is kept for the same command.
@@ -150,7 +153,8 @@ def run(  # noqa: PLR0913 - what, whereto, and how it is carried out
             if guard is not None:
                 guard(made)
             staging, guard = stage(place, request, made), None
-        return _finish(staging, client, policy, listener, guard)
+        otherwise = _otherwise(staging, plan)
+        return _finish(staging, client, policy, listener, guard, otherwise)
 
 
 def resume(
@@ -260,15 +264,24 @@ def stage(place: Target, request: Mapping[str, Any], plan: Plan) -> Staging:
     )
 
 
+def _otherwise(staging: Staging, plan: Plan | Planner) -> str:
+    """What a plan of the same identity says otherwise than the frozen one, as JSON."""
+    if callable(plan) or load(staging)[1].run_id != plan.run_id:
+        return "{}"
+    frozen, now = staging.plan()["plan"], json.loads(json.dumps(plan.to_json()))
+    return json.dumps({key: value for key, value in now.items() if frozen[key] != value})
+
+
 def _finish(
     staging: Staging,
     client: ClientSource | None,
     policy: engine.Policy | None,
     listener: Watcher | None,
     guard: Guard | None = None,
+    otherwise: str = "{}",
 ) -> str:
     """Run the tiles that are missing, unless `guard` objects, and publish."""
-    kind, plan = load(staging)
+    kind, plan = load(staging, otherwise)
     tiles = [int(number) for number in plan.tiles]
     done = {receipt["tile"] for receipt in staging.done()}
     todo = [number for number in tiles if number not in done]
@@ -281,32 +294,38 @@ def _finish(
     watcher = listener or (lambda _: None)
     watcher(progress)
     if todo:
-        _run_tiles(todo, staging, _opened(client), policy, _Hearing(staging, progress, watcher))
+        policy = policy or engine.Policy()
+        policy = replace(policy, resources={**policy.resources, **kind.resources(plan)})
+        hearing = _Hearing(staging, progress, watcher)
+        _run_tiles(todo, _opened(client, policy), policy, hearing, otherwise)
     facts, sidecars = kind.finish(plan, staging.done)
     return staging.publish(tiles, {"kind": plan.kind, **facts}, sidecars)
 
 
-def _opened(client: ClientSource | None) -> AbstractContextManager[engine.Client]:
+def _opened(
+    client: ClientSource | None, policy: engine.Policy
+) -> AbstractContextManager[engine.Client]:
     if client is None:
-        return cluster.connect("local")
+        return cluster.connect("local:gpus=1" if "GPU" in policy.resources else "local")
     return nullcontext(client) if isinstance(client, engine.Client) else client()
 
 
 def _run_tiles(
     todo: list[int],
-    staging: Staging,
     opened: AbstractContextManager[engine.Client],
-    policy: engine.Policy | None,
+    policy: engine.Policy,
     hearing: _Hearing,
+    otherwise: str,
 ) -> None:
+    staging = hearing.staging
     with opened as client, _flushed(staging):
         outcome = engine.run(
             todo,
-            functools.partial(run_tile, staging),
+            functools.partial(run_tile, staging, otherwise=otherwise),
             client,
             name=f"tile-{staging.version}",
             policy=policy,
-            warm_up=functools.partial(warm_up, staging),
+            warm_up=functools.partial(warm_up, staging, otherwise),
             listener=hearing.listener(),
         )
     if outcome.failed:
@@ -369,23 +388,25 @@ class _Hearing:
 
 
 @lru_cache(maxsize=2)
-def load(staging: Staging) -> tuple[Kind, Any]:
-    """A frozen plan and its kind, read once per process."""
+def load(staging: Staging, otherwise: str = "{}") -> tuple[Kind, Any]:
+    """A frozen plan, and what is otherwise by now, and its kind, read once per process."""
     frozen = staging.plan()
     kind: Kind = import_module(f"lcengine.{frozen['kind']}.task").KIND
-    return kind, kind.load(frozen["plan"], staging.file)
+    return kind, kind.load({**frozen["plan"], **json.loads(otherwise)}, staging.file)
 
 
-def run_tile(staging: Staging, number: int, attempt: int = 0) -> engine.Receipt:
+def run_tile(
+    staging: Staging, number: int, attempt: int = 0, *, otherwise: str = "{}"
+) -> engine.Receipt:
     """The tile task: compute, write, verify, mark; a late or repeated run is harmless."""
-    kind, plan = load(staging)
+    kind, plan = load(staging, otherwise)
     arrays, receipt = kind.compute(plan, number, attempt)
     staging.write(plan.layout.tile_at(number), arrays)
     return staging.mark(number, receipt)
 
 
-def warm_up(staging: Staging) -> None:
+def warm_up(staging: Staging, otherwise: str = "{}") -> None:
     """Load the plan and compile what it needs."""
-    kind, plan = load(staging)
+    kind, plan = load(staging, otherwise)
     if kind.warm_up is not None:
         kind.warm_up(plan)

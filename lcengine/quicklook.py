@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,7 +10,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib.image import imsave
+from matplotlib.figure import Figure
+from matplotlib.image import imread, imsave
+from matplotlib.patches import Rectangle
 
 from lcengine import store
 from lcengine.errors import InputError
@@ -18,6 +21,8 @@ FLOAT = npt.NDArray[np.float32]
 
 LOW, HIGH = 2.0, 98.0
 """Percentiles that become black and white."""
+NAMED = 40
+"""Classes in a key, at most."""
 
 
 def draw(
@@ -32,7 +37,8 @@ def draw(
 
     The product is thinned to at most `size` pixels on its longest edge. Default: red, green, blue
     where the product has them, else its first variable. `time`: which period to draw of a product
-    that has several, by name. Classes are drawn in the colours of their legend.
+    that has several, by name. Classes are drawn in the colours of their legend, with a key of
+    those that occur at the right.
     """
     dataset = store.pick(store.open(product), time)
     names = [str(name) for name, raster in dataset.items() if {"y", "x"} <= set(raster.coords)]
@@ -55,11 +61,12 @@ def draw(
     thin = dataset.isel(y=slice(None, None, step), x=slice(None, None, step))
     first = thin[chosen[0]]
     if len(chosen) == 1 and "flag_colors" in first.attrs:
-        imsave(picture, classes(first.values, first.attrs), format="png")
+        codes = first.values
+        pixels = beside(classes(codes, first.attrs), key(codes, first.attrs))
     else:
-        stack = np.stack([thin[name].values.astype(np.float32) for name in chosen])
-        imsave(picture, colour(stack), format="png")
-    return first.shape[-2], first.shape[-1]
+        pixels = colour(np.stack([thin[name].values.astype(np.float32) for name in chosen]))
+    imsave(picture, pixels, format="png")
+    return pixels.shape[0], pixels.shape[1]
 
 
 def check_picture(picture: str | os.PathLike[str]) -> None:
@@ -78,6 +85,38 @@ def classes(codes: npt.NDArray[Any], attributes: Mapping[str, Any]) -> npt.NDArr
     return table[codes.astype(np.uint16)]
 
 
+def key(codes: npt.NDArray[Any], attributes: Mapping[str, Any]) -> npt.NDArray[np.uint8]:
+    """Colours and names of the classes that occur, (y, x, 4) uint8; the most frequent of many."""
+    values = np.atleast_1d(attributes["flag_values"])
+    names, colours = (str(attributes[f"flag_{what}"]).split() for what in ("meanings", "colors"))
+    pixels = np.bincount(codes.astype(np.int64).ravel(), minlength=65536)[values]
+    most = np.argsort(-pixels, kind="stable")[:NAMED]
+    there = sorted(i for i in most.tolist() if pixels[i])
+    if not there:
+        return np.zeros((0, 0, 4), np.uint8)
+    longest = max(len(names[i]) for i in there)
+    figure = Figure(figsize=(0.45 + 0.085 * longest, 0.17 * len(there) + 0.1), dpi=100)
+    axis = figure.add_axes((0, 0, 1, 1))
+    axis.set(xlim=(0, figure.get_figwidth()), ylim=(len(there) + 0.3, -0.3))
+    axis.set_axis_off()
+    for row, i in enumerate(there):
+        axis.add_patch(Rectangle((0.1, row + 0.15), 0.2, 0.7, color=colours[i]))
+        axis.text(0.38, row + 0.5, names[i].replace("_", " "), va="center", fontsize=8)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png")
+    drawn.seek(0)
+    return np.asarray(np.rint(imread(drawn) * 255), np.uint8)
+
+
+def beside(picture: npt.NDArray[np.uint8], other: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Two pictures (y, x, 4) at one height, the space around the smaller one transparent."""
+    height = max(picture.shape[0], other.shape[0])
+    out = np.zeros((height, picture.shape[1] + other.shape[1], 4), np.uint8)
+    out[: picture.shape[0], : picture.shape[1]] = picture
+    out[: other.shape[0], picture.shape[1] :] = other
+    return out
+
+
 def natural(names: Sequence[str]) -> list[str]:
     """Red, green and blue, of the first method where there are several; empty without them."""
     for name in names:
@@ -86,6 +125,12 @@ def natural(names: Sequence[str]) -> list[str]:
         if name.startswith("red") and set(wanted) <= set(names):
             return wanted
     return []
+
+
+def shown(names: Sequence[str]) -> list[str]:
+    """What is drawn of bands: natural colours, else those with near infrared, else the first."""
+    false = ["nir", "red", "green"]
+    return natural(names) or (false if set(false) <= set(names) else list(names[:1]))
 
 
 def colour(bands: FLOAT, like: FLOAT | None = None) -> npt.NDArray[np.uint8]:

@@ -19,10 +19,33 @@ settings.register_profile("explore", deadline=None, max_examples=500, print_blob
 settings.load_profile("ci")
 
 LONG = {
+    "test_methods_product.py": 260,
     "test_readme.py": 230,
-    "test_interrupt.py": 180,
+    "test_interrupt.py": 120,
+    "test_composite.py": 110,
+    "test_kills.py": 110,
+    "test_composite_product.py": 100,
+    "test_runs.py": 90,
+    "test_periods_product.py": 80,
+    "test_plan.py": 75,
+    "test_cli_recovery.py": 70,
+    "test_siege.py": 70,
+    "test_cli.py": 60,
+    "test_http_faults.py": 50,
+    "test_pixel_models_memory.py": 45,
+    "test_simulate.py": 45,
+    "test_maps_engine.py": 35,
+    "test_ssh.py": 33,
+    "test_evaluate.py": 32,
+    "test_export.py": 29,
+    "test_predict.py": 28,
+    "test_contract.py": 25,
+    "test_predict_cli.py": 25,
+    "test_train_run.py": 25,
+    "test_trees_fit.py": 25,
 }
-"""Modules that take long: seconds, alone on a core. A new one of more than twenty belongs here."""
+"""Modules that take long: seconds of a core, what they compile included. A new one of more than
+twenty-five belongs here."""
 
 
 @pytest.hookimpl(trylast=True)

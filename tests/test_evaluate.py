@@ -445,6 +445,9 @@ def test_the_command(pair, store_of_samples, run, tmp_path):
     assert code == 0
     assert "macro mean" in text
     assert "overall accuracy" in text
+    code, text, error = run(*command, "--panel", tmp_path / "panel.png")
+    assert (code, "--panel-image PRODUCT draws one" in error) == (0, True)
+    assert (tmp_path / "panel.png").stat().st_size > 10_000
     code, text, _ = run("info", output)
     assert (code, "evaluate" in text) == (0, True)
     other = ["--samples", store_of_samples[0], "--restart", "--json"]
@@ -464,6 +467,19 @@ def test_commands_that_cannot_be(pair, run, tmp_path):
         ([mapped, "--reference", other, "--crosswalk", "a"], "--crosswalk has 'a'"),
         ([mapped, "--reference", other, "--crosswalk", "e=tree"], "'e' is no class"),
         ([mapped, "--reference", reference, "--split", "val"], "give --samples"),
+        ([mapped, "--reference", reference, "--panel-window", "1,2"], "are of --panel; give its"),
+        (
+            [
+                mapped,
+                "--reference",
+                reference,
+                "--panel",
+                tmp_path / "p.png",
+                "--panel-window",
+                "x",
+            ],
+            "expected row,column or row,column,edge inside of the map's 150 x 130",
+        ),
         ([mapped, "--reference", reference, "--picture", tmp_path / "no" / "a.png"], "create it"),
     ]:
         code, _, error = run("evaluate", *arguments, *output)

@@ -178,7 +178,9 @@ def test_a_models_own_lattice_and_another_one():
         (Tiling(stride=65), "stride of 1 to 64"),
         (Tiling(window="box"), "expected one of hann"),
         (Tiling(exact=True, window="hann"), "leave one out"),
-        (Tiling(patch=-4), "leave pixels out"),
+        (Tiling(stride=0), "stride of 1 to 64"),
+        (Tiling(patch=-4), "patch is -4"),
+        (Tiling(patch=0), "patch is 0"),
     ],
 )
 def test_lattices_that_cannot_be(asked, told):
@@ -189,7 +191,7 @@ def test_lattices_that_cannot_be(asked, told):
 def test_options_of_networks_are_refused_for_others():
     alone = spec(patch=1, stride=None)
     assert Tiling().of(alone) == (None, None)
-    for asked in (Tiling(patch=5), Tiling(exact=True), Tiling(how=Execution())):
+    for asked in (Tiling(patch=5), Tiling(stride=0), Tiling(exact=True), Tiling(how=Execution())):
         with pytest.raises(InputError, match="judges single pixels; leave it out"):
             asked.of(alone)
 

@@ -276,6 +276,7 @@ def test_statistics_are_of_training_patches_alone(product):
 def test_facts(product, plan):
     facts = store.provenance(product)
     assert (facts["kind"], facts["patch"]) == ("samples", 16)
+    assert facts["place"]["interval"] == ["2018-04-01T00:00:00Z", "2018-07-01T00:00:00Z"]
     assert SampleSpec.from_json(facts["spec"]) == SPEC
     assert [entry["name"] for entry in facts["inputs"]] == ["s2", "s1"]
     assert store.legend_of(product) == LEGEND

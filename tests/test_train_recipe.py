@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import geopandas as gpd
 import pytest
 import shapely
@@ -130,3 +133,21 @@ def test_what_is_wrong_is_named(tmp_path, change, said):
 def test_a_recipe_that_is_not_there(tmp_path):
     with pytest.raises(InputError, match="cannot be read"):
         recipes.read(tmp_path / "no.toml")
+
+
+NETWORK = """
+import sys
+from lcengine import recipes
+found = recipes.read(sys.argv[1])
+assert found.schedule.learning_rate == {"rest": 0.01}
+assert found.aim.loss == {"dice": 1.0}
+assert not {"torch", "lightning_fabric"} & sys.modules.keys()
+"""
+
+
+def test_recipes_of_networks_are_read_without_torch(tmp_path):
+    text = '[samples]\npath = "s.zarr"\n[model]\nkind = "unet"\n[objective]\nloss = "dice"\n'
+    (tmp_path / "net.toml").write_text(text + "[training]\nlearning_rate = 0.01\n")
+    command = [sys.executable, "-c", NETWORK, str(tmp_path / "net.toml")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr

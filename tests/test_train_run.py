@@ -86,6 +86,8 @@ def test_the_folder_holds_all(world, trained):
         "report.json",
         "confusion-val.png",
         "confusion-test.png",
+        "examples-val.png",
+        "examples-test.png",
         "reliability.png",
     }
     told = json.loads((trained.folder / "report.json").read_text())

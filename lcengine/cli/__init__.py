@@ -21,6 +21,7 @@ from lcengine.cli import (
     export,
     labels,
     legends,
+    models,
     predict,
     product,
     recovery,
@@ -108,6 +109,7 @@ app.command("export")(export.export)
 app.command("legends")(legends.legends)
 app.add_typer(labels.app, name="labels")
 app.command("samples", epilog=samples.choices())(samples.samples)
+app.add_typer(models.app, name="models")
 app.command("train")(train.train)
 app.command("predict")(predict.predict)
 app.command("evaluate")(evaluate.evaluate)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as jsonlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -51,6 +52,23 @@ AoiFile = Annotated[
     Path | None, typer.Option("--aoi", help="GeoJSON polygon; compare inside of it alone.")
 ]
 
+PanelFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--panel", help="Draw image, reference, map and probabilities of a window into this PNG."
+    ),
+]
+PanelWindow = Annotated[
+    str | None,
+    typer.Option(
+        "--panel-window", help="Its pixels of the map: row,column[,edge] (default: the middle 512)."
+    ),
+]
+PanelImage = Annotated[
+    str | None,
+    typer.Option("--panel-image", help="The product to draw (default: what the map is of)."),
+]
+
 
 def _plan(
     mapped: Map,
@@ -89,6 +107,9 @@ def evaluate(
     picture: Annotated[
         Path | None, typer.Option("--picture", help="Also draw where they differ into this PNG.")
     ] = None,
+    panel: PanelFile = None,
+    panel_window: PanelWindow = None,
+    panel_image: PanelImage = None,
     json: options.AsJson = False,
 ) -> None:
     """Hold a map of classes against a reference, pixel by pixel: accuracy, and where they differ.
@@ -99,8 +120,10 @@ def evaluate(
     from lcengine.evaluate.task import ACCURACY
     from lcengine.metrics import Accuracy
 
-    if picture is not None:
-        quicklook.check_picture(picture)
+    for file in (picture, panel):
+        if file is not None:
+            quicklook.check_picture(file)
+    draw = _panel(plan, panel, panel_window, panel_image)
     path = making.run(lambda: plan, plan.to_json(), json)
     facts = jsonlib.loads(store.sidecar(path, ACCURACY))
     if json:
@@ -109,11 +132,36 @@ def evaluate(
         _show(Accuracy.from_json(facts))
     for line in remarks(facts):
         say(line)
+    if panel is not None:
+        panel.write_bytes(draw())
+        say(f"look at {panel}")
     if picture is not None:
         quicklook.draw(path, picture)
         say(f"look at {picture}")
-    else:
+    elif panel is None:
         say(f"next: lcengine quicklook {making.output} -o {Path(making.output).stem}.png")
+
+
+def _panel(
+    plan: EvaluatePlan, panel: Path | None, window: str | None, image: str | None
+) -> Callable[[], bytes]:
+    """What draws the panel; what cannot be drawn is an error before the tiles are compared."""
+    from lcengine import store
+    from lcengine.errors import InputError
+
+    if panel is None:
+        if window is not None or image is not None:
+            raise InputError("--panel-window and --panel-image are of --panel; give its PNG")
+        return lambda: b""
+    from lcengine.evaluate import panel as drawing
+
+    place = drawing.window_of(plan, window)
+    source = image or drawing.image_of(plan)
+    if source is None:
+        say("what the map was made of is not there; --panel-image PRODUCT draws one beside it")
+    else:
+        store.provenance(source)
+    return lambda: drawing.panel(plan, place, source)
 
 
 def _show(accuracy: Accuracy) -> None:
@@ -141,6 +189,8 @@ def remarks(facts: dict[str, Any]) -> list[str]:
     if facts["absent"]:
         absent = ", ".join(facts["absent"])
         lines.append(f"the reference has none of {absent}: they are in no mean")
+    if (error := facts.get("expected_calibration_error")) is not None:
+        lines.append(f"expected calibration error of the map's probabilities: {error:.4f}")
     if facts["left_out"]:
         lines.append(f"classes of the reference left out: {', '.join(facts['left_out'])}")
     return lines

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -26,14 +26,20 @@ class Making:
     """How a product is made, whatever it is."""
 
     output: str
+    cluster: str
     client: Callable[[], AbstractContextManager[Any]]
     store: str | None
     policy: Policy
     restart: bool
 
+    def on_gpus(self) -> Making:
+        """The same, where `local` is a worker that offers this machine's first GPU."""
+        target = "local:gpus=1" if self.cluster == "local" else self.cluster
+        return replace(self, cluster=target, client=options.connector(target))
+
     def run(
         self,
-        plan: Callable[[], Plan],
+        plan: Plan | Callable[[], Plan],
         request: Mapping[str, Any],
         as_json: bool,
         *,
@@ -73,4 +79,4 @@ def making(
     from lcengine.engine import Policy
 
     policy = Policy(retries=retries, patience=patience, worker_timeout=worker_timeout)
-    return Making(output, options.connector(cluster), store, policy, restart)
+    return Making(output, cluster, options.connector(cluster), store, policy, restart)

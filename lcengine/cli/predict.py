@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -13,6 +15,8 @@ from lcengine.cli.options import takes
 from lcengine.cli.output import emit, say
 
 if TYPE_CHECKING:
+    from lcengine.models.predictor import Execution
+    from lcengine.predict.lattice import Tiling
     from lcengine.predict.plan import PredictPlan
 
 Products = Annotated[
@@ -33,6 +37,44 @@ Uncertain = Annotated[
     str | None,
     typer.Option("--uncertainty", help="Also how sure it is: entropy, margin or both."),
 ]
+Edge = Annotated[
+    int | None,
+    typer.Option("--patch", help="Networks: edge of patches, by default the model's own."),
+]
+Step = Annotated[
+    int | None,
+    typer.Option("--stride", help="Networks: steps between patches, by default half of --patch."),
+]
+Weighting = Annotated[
+    str | None,
+    typer.Option(
+        "--window", help="Networks: weights where patches overlap: hann, pyramid, mean or centre."
+    ),
+]
+Exact = Annotated[
+    bool,
+    typer.Option("--exact", help="Networks: the answers on the whole raster at once, or refuse."),
+]
+Batch = Annotated[
+    int | None, typer.Option("--batch", help="Networks: patches computed together, 8 by default.")
+]
+Threads = Annotated[
+    int | None, typer.Option("--threads", help="Networks: CPU threads of a batch, 2 by default.")
+]
+Precision = Annotated[
+    str | None, typer.Option("--precision", help="Networks: float32 (default) or bfloat16.")
+]
+Compile = Annotated[
+    bool, typer.Option("--compile", help="Networks: compiled once per process by torch.compile.")
+]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        "--device",
+        help="Networks: cpu, cuda (workers must offer a GPU), or auto (default): a GPU where a "
+        "worker has one.",
+    ),
+]
 
 
 def _plan(
@@ -44,14 +86,15 @@ def _plan(
     tile: options.TileSize = None,
     bands: Names = None,
     resampling: options.Resampling = None,
-) -> PredictPlan:
+) -> Callable[..., PredictPlan]:
     """The options that say what is predicted of what."""
     from lcengine.predict.plan import plan_predict
 
     sources = _sources(products)
     first = sources if isinstance(sources, str) else next(iter(sources.values()))
     chosen, how = options.by_source(bands, resampling)
-    return plan_predict(
+    return partial(
+        plan_predict,
         sources,
         model,
         proba=proba,
@@ -60,6 +103,37 @@ def _plan(
         bands=chosen,
         resampling=how,
     )
+
+
+def _tiling(
+    patch: Edge = None,
+    stride: Step = None,
+    window: Weighting = None,
+    exact: Exact = False,
+    batch: Batch = None,
+    threads: Threads = None,
+    precision: Precision = None,
+    compile: Compile = False,
+    device: Device = None,
+) -> Tiling:
+    """The options of networks."""
+    from lcengine.predict.lattice import Tiling
+
+    asked = {
+        "batch": batch,
+        "threads": threads,
+        "precision": precision,
+        "compile": compile or None,
+        "device": device,
+    }
+    how = _execution({name: value for name, value in asked.items() if value is not None})
+    return Tiling(patch, stride, cast("Any", window), exact, how)
+
+
+def _execution(given: dict[str, Any]) -> Execution | None:
+    from lcengine.models.predictor import Execution
+
+    return Execution(**given) if given else None
 
 
 def _scores(text: str | None) -> tuple[str, ...]:
@@ -85,9 +159,10 @@ def _sources(products: list[str]) -> str | dict[str, str]:
     return options.assigned(products, "a product")
 
 
-@takes(_plan, making)
+@takes(_plan, _tiling, making)
 def predict(
-    plan: PredictPlan,
+    planned: Callable[..., PredictPlan],
+    tiling: Tiling,
     making: Making,
     *,
     picture: options.Picture = None,
@@ -96,12 +171,18 @@ def predict(
     """Predict a map of classes from products with a trained model. The same command resumes."""
     from lcengine import quicklook
     from lcengine.cli.product import summary
+    from lcengine.predict.lattice import seams
 
     if picture is not None:
         quicklook.check_picture(picture)
-    # The model's hash stands for all that it says of itself.
-    request = {key: value for key, value in plan.to_json().items() if key != "spec"}
-    path = making.run(lambda: plan, request, json)
+    plan = planned(tiling=tiling)
+    if plan.lattice is not None and (told := seams(plan.spec, plan.lattice)):
+        say(told)
+    if plan.how is not None and plan.how.device == "cuda":
+        making = making.on_gpus()
+    # The model's hash stands for all that it says of itself; any device goes on with the work.
+    request = {k: value for k, value in plan.to_json().items() if k not in ("spec", "device")}
+    path = making.run(plan, request, json)
     if picture is not None:
         quicklook.draw(path, picture)
     emit(summary(path), json)

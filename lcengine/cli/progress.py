@@ -12,7 +12,12 @@ import typer
 from lcengine.cli.output import human_bytes, say
 
 if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress as Bar
+
     from lcengine.engine import Progress
+    from lcengine.train.progress import Hear
+    from lcengine.train.progress import Progress as Training
 
 LOG_SECONDS = 5.0
 """Seconds between two lines of a log."""
@@ -46,23 +51,79 @@ def _view(as_json: bool) -> Iterator[Listener]:
     if not console.is_terminal:
         yield _now_and_then(lambda state: say(line(state)))
         return
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
-    from rich.progress import Progress as Bar
-
-    with Bar(
-        TextColumn("tiles"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[facts]}"),
-        console=console,
-    ) as bar:
+    with _bar(console, "tiles") as bar:
         task = bar.add_task("tiles", facts="")
 
         def listen(state: Progress) -> None:
+            bar.start()
             facts = ", ".join([*_facts(state), *_left(state)])
             bar.update(task, total=state.tiles, completed=state.done, facts=facts)
+            if state.done + state.failed >= state.tiles:
+                bar.stop()  # another may be shown below it
 
         yield listen
+
+
+@contextmanager
+def _bar(console: Console, head: str) -> Iterator[Bar]:
+    """A bar that its first use shows."""
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+    from rich.progress import Progress as Bar
+
+    columns = (
+        TextColumn(head),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[facts]}"),
+    )
+    bar = Bar(*columns, console=console)
+    try:
+        yield bar
+    finally:
+        bar.stop()
+
+
+@contextmanager
+def training(as_json: bool) -> Iterator[Hear]:
+    """A listener for `Training.hear`: a bar of steps, and a line for each epoch, on stderr."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if as_json or not console.is_terminal:
+        yield _spoken(as_json)
+        return
+    with _bar(console, "steps") as bar:
+        task = bar.add_task("steps", facts="")
+
+        def hear(state: Training) -> None:
+            bar.start()
+            if state.measured:
+                bar.console.print(state.line, highlight=False)
+            facts = f"epoch {state.epoch}/{state.epochs}"
+            if state.left is not None:
+                facts += f", {duration(state.left)} left"
+            bar.update(task, total=state.steps, completed=state.step, facts=facts)
+            if state.measured and state.step >= state.steps:
+                bar.stop()
+
+        yield hear
+
+
+def _spoken(as_json: bool) -> Hear:
+    """Says the first step, every epoch, and one step every few seconds between."""
+    last = -LOG_SECONDS
+
+    def hear(state: Training) -> None:
+        nonlocal last
+        if state.measured or state.seconds - last >= LOG_SECONDS:
+            last = state.seconds
+            left = "" if state.left is None else f", {duration(state.left)} left"
+            if as_json:
+                typer.echo(json.dumps(state.to_json()), err=True)
+            else:
+                say(state.line + left)
+
+    return hear
 
 
 def _now_and_then(show: Listener) -> Listener:

@@ -10,7 +10,7 @@ import typer
 from lcengine.cli import options
 from lcengine.cli.making import Restart
 from lcengine.cli.output import emit, say
-from lcengine.cli.progress import progress
+from lcengine.cli.progress import progress, training
 
 if TYPE_CHECKING:
     from lcengine.recipes.run import Trained
@@ -48,8 +48,8 @@ def train(
     found = read(recipe, settings or ())
     policy = Policy(retries=retries, patience=patience, worker_timeout=worker_timeout)
     client = options.connector(cluster)
-    with options.terminable(), progress(json, None) as listener:
-        running = Running(client, policy, listener, restart)
+    with options.terminable(), progress(json, None) as listener, training(json) as hear:
+        running = Running(client, policy, listener, restart, hear)
         trained = made(found, output, running, say)
     sources = {} if found.data is None else found.data.sources
     products = {name: found.path(source.path) for name, source in sources.items()}

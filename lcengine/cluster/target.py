@@ -17,7 +17,8 @@ from lcengine.cluster.security import PEM_FILES, Pem, checked
 from lcengine.errors import InputError
 
 FORMS: Final = (
-    "`local`, `local:workers=2,threads=4,memory=8GiB` (memory per worker), `tcp://host:port`, "
+    "`local`, `local:workers=2,threads=4,memory=8GiB` (memory per worker), `local:gpus=1`, "
+    "`tcp://host:port`, "
     "`tls://host:port`, or a YAML file that names a Dask cluster class or an address"
 )
 """What `connect` takes, for messages and help texts."""
@@ -25,7 +26,7 @@ FORMS: Final = (
 LEAST_MEMORY = 100_000_000
 """Bytes of a worker that holds lcengine and no pixel; less is a slip of the unit."""
 
-LOCAL_KEYS: Final = ("workers", "threads", "memory")
+LOCAL_KEYS: Final = ("workers", "threads", "memory", "gpus")
 ADAPT_KEYS: Final = (
     *(
         f"{limit}{of}"
@@ -73,7 +74,9 @@ def parse(target: str | os.PathLike[str]) -> Deployment:
 def _local(text: str) -> Deployment:
     """The worker processes of one machine, by default one for every four CPUs.
 
-    Kernels and reads release the GIL, so a process serves a few threads.
+    Kernels and reads release the GIL, so a process serves a few threads. With `gpus` there is one
+    for each, which offers a resource GPU to every thread: tiles share a card, and read and merge
+    while others compute.
     """
     from dask.system import CPU_COUNT
 
@@ -89,7 +92,10 @@ def _local(text: str) -> Deployment:
         given[key] = value
     threads = _whole(given["threads"], "threads", text) if "threads" in given else 0
     workers = _whole(given["workers"], "workers", text) if "workers" in given else 0
-    workers = workers or max(1, CPU_COUNT // max(4, threads))
+    gpus = _whole(given["gpus"], "gpus", text) if "gpus" in given else 0
+    if gpus and workers not in (0, gpus):
+        raise InputError(f"cluster '{text}' gives {gpus} gpus to {workers} workers; leave one out")
+    workers = workers or gpus or max(1, CPU_COUNT // max(4, threads))
     arguments: dict[str, Any] = {
         "n_workers": workers,
         "threads_per_worker": threads or max(1, CPU_COUNT // workers),
@@ -100,7 +106,11 @@ def _local(text: str) -> Deployment:
     }
     if "memory" in given:
         arguments["memory_limit"] = _memory(given["memory"], text)
-    return Deployment(text, cluster="distributed.LocalCluster", arguments=arguments)
+    if gpus:
+        arguments["resources"] = {"GPU": arguments["threads_per_worker"]}
+    # What gives every process a card of its own is no part of distributed.
+    cluster = "dask_cuda.LocalCUDACluster" if gpus > 1 else "distributed.LocalCluster"
+    return Deployment(text, cluster=cluster, arguments=arguments)
 
 
 def _file(path: Path) -> Deployment:

@@ -17,6 +17,7 @@ from lcengine.aoi import LONLAT, Aoi, polygonal, repair
 from lcengine.crs import densify, project
 from lcengine.errors import InputError
 from lcengine.evaluate.legends import match
+from lcengine.evaluate.proba import Confidence, stored_names
 from lcengine.evaluate.raster import ClassRaster, ClassReader, grid_of
 from lcengine.evaluate.split import SplitPixels
 from lcengine.grid import Grid
@@ -49,13 +50,15 @@ class EvaluatePlan:
     """A map and a reference that workers open themselves, so their paths must be theirs too.
 
     `grid`: of the map, with the polygon outside of which nothing counts. `split`: outside of
-    whose pixels nothing counts either.
+    whose pixels nothing counts either. `proba`: variables of the map with the probability of each
+    of its classes, if it has them.
     """
 
     mapped: ClassRaster
     reference: ClassRaster
     grid: Grid
     split: SplitPixels | None
+    proba: tuple[str, ...]
     tiles: tuple[int, ...]
 
     kind: ClassVar[str] = "evaluate"
@@ -105,6 +108,11 @@ class EvaluatePlan:
         """The map and the reference; `InputError` where one is another since."""
         return ClassReader(self.mapped, self.grid), ClassReader(self.reference, self.grid)
 
+    @cached_property
+    def confidence(self) -> Confidence | None:
+        """The map's probabilities, if it has them."""
+        return Confidence(self.mapped.path, self.proba) if self.proba else None
+
     def counted(self, window: Window) -> npt.NDArray[np.bool_] | None:
         """Where pixels count at all; None: everywhere."""
         masks = [self.grid.inside(*window)]
@@ -122,6 +130,7 @@ class EvaluatePlan:
             "reference": self.reference.to_json(),
             "grid": self.grid.to_dict(),
             "split": None if self.split is None else self.split.to_json(),
+            "proba": list(self.proba),
             "tiles": list(self.tiles),
         }
 
@@ -135,6 +144,7 @@ class EvaluatePlan:
             ClassRaster.from_json(data["reference"], legend),
             Grid.from_dict(data["grid"]),
             None if split is None else SplitPixels.from_json(split),
+            tuple(data["proba"]),
             tuple(data["tiles"]),
         )
 
@@ -178,6 +188,7 @@ def plan_evaluation(
         ClassRaster(address(reference), version_of(address(reference)), matched.reference),
         grid,
         split,
+        stored_names(address(mapped), matched.mapped),
         tiles,
     )
     _ = plan.readers  # refuses what cannot be compared before anything runs

@@ -142,6 +142,17 @@ def _spec(read: Read, folder: str) -> ModelSpec:
     return ModelSpec.from_json(_told(read(SPEC), folder)["spec"])
 
 
+def arrays_of(folder: str | os.PathLike[str]) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Type and shape of a model's arrays by name, from their header alone."""
+    path = Path(folder) / ARRAYS
+    try:
+        with safetensors.safe_open(path, "np") as opened:
+            parts = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118
+            return {n: (str(p.get_dtype()), tuple(p.get_shape())) for n, p in parts.items()}
+    except (OSError, safetensors.SafetensorError) as error:
+        raise InputError(f"{path} cannot be read: {error}; copy the model again") from error
+
+
 def _contents(read: Read, folder: str) -> dict[str, bytes]:
     """All files but `model.json`, each as it says."""
     return {

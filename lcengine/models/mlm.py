@@ -25,21 +25,24 @@ if TYPE_CHECKING:
     from pystac.extensions.mlm import ModelInput, ModelOutput
 
 SCIKIT, XGBOOST, TORCH = "scikit-learn", "XGBoost", "PyTorch"
+PIXEL: Final = "each pixel by itself"
+WHOLE: Final = "its whole patch"
 ARCHITECTURES: Final = {
-    "forest": ("Random Forest", SCIKIT),
-    "boosting": ("Histogram Gradient Boosting", SCIKIT),
-    "xgboost": ("XGBoost", XGBOOST),
-    "logistic": ("Logistic Regression", SCIKIT),
-    "mlp": ("Multilayer Perceptron", SCIKIT),
-    "bag-of-colors": ("Bag of Colors", SCIKIT),
-    "unet": ("U-Net", TORCH),
-    "encoder-unet": ("U-Net with an encoder", TORCH),
-    "deeplabv3": ("DeepLabV3", TORCH),
-    "deeplabv3plus": ("DeepLabV3+", TORCH),
-    "deeplab-head": ("DeepLabV3 head", TORCH),
-    "patch-cnn": ("Patch CNN", TORCH),
+    "forest": ("Random Forest", SCIKIT, PIXEL),
+    "boosting": ("Histogram Gradient Boosting", SCIKIT, PIXEL),
+    "xgboost": ("XGBoost", XGBOOST, PIXEL),
+    "logistic": ("Logistic Regression", SCIKIT, PIXEL),
+    "mlp": ("Multilayer Perceptron", SCIKIT, PIXEL),
+    "bag-of-colors": ("Bag of Colors", SCIKIT, "segments of a window"),
+    "unet": ("U-Net", TORCH, "107 pixels around, at depth 4"),
+    "encoder-unet": ("U-Net with an encoder", TORCH, "as far as its encoder, hundreds of pixels"),
+    "deeplabv3": ("DeepLabV3", TORCH, WHOLE),
+    "deeplabv3plus": ("DeepLabV3+", TORCH, WHOLE),
+    "deeplab-head": ("DeepLabV3 head", TORCH, f"{WHOLE}; 37 pixels around without pooling"),
+    "patch-cnn": ("Patch CNN", TORCH, "2 pixels around"),
 }
-"""What kinds of models are called in the literature, and what they are trained with."""
+"""What kinds of models are called in the literature, what trains them, and what a pixel's class
+depends on with default options."""
 
 PACKAGES: Final = {
     SCIKIT: ("scikit-learn",),
@@ -86,7 +89,7 @@ def item(
         datetime=None,
         properties={"start_datetime": first, "end_datetime": last, "bands": _bands(spec)},
     )
-    title, framework = ARCHITECTURES.get(spec.kind, (spec.kind, None))
+    title, framework, _ = described(spec.kind)
     encoder = spec.options.get("encoder")
     start = spec.options.get("weights")
     told = hyperparameters(spec)
@@ -99,7 +102,7 @@ def item(
         framework=framework,
         framework_version=_version(spec, framework),
         memory_size=sum(values.nbytes for values in arrays.values()),
-        total_parameters=_parameters(arrays),
+        total_parameters=parameters({name: v.shape for name, v in arrays.items()}),
         pretrained=start is not None,
         pretrained_source=None if start is None else str(start),
         hyperparameters=Hyperparameters.create(**told) if told else None,
@@ -111,6 +114,11 @@ def item(
     names = [{"name": band["name"]} for band in made.properties["bands"]]
     made.assets[weights].extra_fields["bands"] = names
     return made.to_dict(include_self_link=False)
+
+
+def described(kind: str) -> tuple[str, str | None, str | None]:
+    """What models of a kind are called, what trains them, and what they see."""
+    return ARCHITECTURES.get(kind, (kind, None, None))
 
 
 def period(spec: ModelSpec) -> tuple[str, str]:
@@ -152,10 +160,14 @@ def _version(spec: ModelSpec, framework: str | None) -> str | None:
     return found[0] if found and _VERSION.fullmatch(found[0]) else None
 
 
-def _parameters(arrays: State) -> int | None:
-    """Weights of a network; None of other models."""
-    sizes = [v.size for name, v in arrays.items() if name.startswith(NETWORK) and v.dtype != "i8"]
-    return sum(sizes) or None
+def parameters(shapes: Mapping[str, tuple[int, ...]]) -> int | None:
+    """Numbers that a network has learned, from its arrays' shapes; None of other models."""
+    counted = [
+        math.prod(shape)
+        for name, shape in shapes.items()
+        if name.startswith(NETWORK) and not name.endswith("num_batches_tracked")
+    ]
+    return sum(counted) or None
 
 
 def _band_names(inputs: tuple[Input, ...]) -> list[list[str]]:

@@ -88,18 +88,22 @@ def check_inputs(
     """`InputError` where products or pixels differ from those that the model learned from."""
     for expected, got in zip(spec.inputs, found, strict=True):
         where = f"{layers[got.name].path} (input {got.name!r})"
-        _check_times(expected, got, where)
+        check_times(expected, got, where)
         _check_values(expected, got, where)
+    check_size(spec, grid.resolution, crs_name(grid.crs))
+
+
+def check_size(spec: ModelSpec, found: float, crs: str) -> None:
+    """`InputError` where pixels are not as large as those that the model learned from."""
     size = spec.resolution
-    if size is not None and not math.isclose(grid.resolution, size, rel_tol=RESOLUTION):
+    if size is not None and not math.isclose(found, size, rel_tol=RESOLUTION):
         raise InputError(
-            f"pixels are {grid.resolution:g} wide ({crs_name(grid.crs)}), and the model was "
-            f"trained on {size:g}; give --like a product with pixels of {size:g}, or train on such "
-            "pixels"
+            f"pixels are {found:g} wide ({crs}), and the model was trained on {size:g}; give "
+            f"--like a product with pixels of {size:g}, or train on such pixels"
         )
 
 
-def _check_times(expected: Input, got: Input, where: str) -> None:
+def check_times(expected: Input, got: Input, where: str) -> None:
     """Periods must be the same ones of the year, of any year."""
     if _seasons(expected.times) != _seasons(got.times):
         raise InputError(

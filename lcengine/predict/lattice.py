@@ -35,6 +35,8 @@ class PatchLattice:
     window: Weights
 
     def __post_init__(self) -> None:
+        if self.patch < 1:
+            raise InputError(f"patch is {self.patch}, expected 1 or more pixels")
         if not 0 < self.stride <= self.patch:
             raise InputError(
                 f"patches of {self.patch} pixels in steps of {self.stride} leave pixels out; give "
@@ -107,7 +109,13 @@ class Tiling:
             InputError: The lattice cannot be, the model has none, or an exact one leaves seams.
         """
         if spec.stride is None:
-            given = [name for name, value in vars(self).items() if value]
+            how = "batch, threads, precision, compile or device"
+            unasked = Tiling()
+            given = [
+                how if name == "how" else name
+                for name, value in vars(self).items()
+                if value != getattr(unasked, name)
+            ]
             if given:
                 what = "single pixels" if spec.patch == 1 else "patches side by side"
                 raise InputError(
@@ -119,9 +127,11 @@ class Tiling:
             raise InputError(
                 f"window is {self.window!r}, and an exact map takes 'centre'; leave one out"
             )
-        patch, stride = self.patch or spec.patch, self.stride
-        if stride is None:
-            stride = max(patch // 2, 1) if self.patch else spec.stride
+        patch, stride = spec.patch, spec.stride
+        if self.patch is not None:
+            patch, stride = self.patch, max(self.patch // 2, 1)
+        if self.stride is not None:
+            stride = self.stride
         window: Weights = "centre" if self.exact else self.window or spec.window
         found = PatchLattice(patch, stride, window)
         if self.exact:

@@ -3,17 +3,73 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from lcengine.errors import InputError
 from lcengine.grid import Tile
+from lcengine.inputs import Arrays
 from lcengine.kernels import decide
 from lcengine.locate import Window
-from lcengine.predict.plan import ENTROPY, LABEL, MARGIN, PredictPlan, probability_names
+from lcengine.models import ModelSpec, Predictor
+from lcengine.models.predictor import Execution
+from lcengine.predict.lattice import PatchLattice
+from lcengine.predict.plan import ENTROPY, LABEL, MARGIN, probability_names, variables
 from lcengine.predict.windows import common, inside
+
+
+class Reader(Protocol):
+    """What gives the stored numbers of a window of the raster."""
+
+    def read(self, window: Window) -> Arrays:
+        """All inputs, (1, [time,] band, y, x)."""
+        ...
+
+
+class MapPlan(Protocol):
+    """What must be known to make a tile of a map, whatever the pixels come from."""
+
+    @property
+    def spec(self) -> ModelSpec:
+        """Of the model."""
+        ...
+
+    @property
+    def proba(self) -> bool:
+        """Whether probabilities are asked for."""
+        ...
+
+    @property
+    def uncertainty(self) -> tuple[str, ...]:
+        """Scores that are asked for."""
+        ...
+
+    @property
+    def lattice(self) -> PatchLattice | None:
+        """Of patches that overlap."""
+        ...
+
+    @property
+    def how(self) -> Execution | None:
+        """A network is run."""
+        ...
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(y, x) of the raster."""
+        ...
+
+    @property
+    def inputs(self) -> Reader:
+        """Its pixels."""
+        ...
+
+    @property
+    def predictor(self) -> Predictor:
+        """The model."""
+        ...
 
 
 class Answer(NamedTuple):
@@ -27,12 +83,15 @@ class Answer(NamedTuple):
 class Maps:
     """The arrays of a tile, painted window by window; `pixels` of each class."""
 
-    def __init__(self, plan: PredictPlan, tile: Tile) -> None:
+    def __init__(self, plan: MapPlan, tile: Tile) -> None:
         self.plan = plan
         self.tile = tile
         shape = tile.height, tile.width
-        self.arrays = {v.name: np.full(shape, v.missing, v.dtype) for v in plan.variables()}
-        legend = plan.legend
+        self.arrays = {
+            v.name: np.full(shape, v.missing, v.dtype)
+            for v in variables(plan.spec.legend, plan.proba, plan.uncertainty)
+        }
+        legend = plan.spec.legend
         self.pixels = np.zeros(len(legend.classes), np.int64)
         self.codes = np.full(256, legend.nodata, legend.dtype)
         self.codes[: len(legend.classes)] = legend.codes
@@ -44,7 +103,7 @@ class Maps:
         if proba.shape != expected:
             raise InputError(
                 f"the model gave probabilities {proba.shape}, expected {expected} for its legend "
-                f"{self.plan.legend.name}; train it anew"
+                f"{self.plan.spec.legend.name}; train it anew"
             )
         index = np.empty(valid.shape, np.uint8)
         broken = decide.classes(proba, valid, index)
@@ -67,7 +126,7 @@ class Maps:
         """What is asked for beside the classes, in steps of 1/250."""
         plan = self.plan
         if plan.proba:
-            for name, values in zip(probability_names(plan.legend), proba, strict=True):
+            for name, values in zip(probability_names(plan.spec.legend), proba, strict=True):
                 yield name, _made(decide.shares, values, valid)
         for name, score in ((ENTROPY, decide.entropy), (MARGIN, decide.margin)):
             if name in plan.uncertainty:

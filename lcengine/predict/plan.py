@@ -71,17 +71,14 @@ class PredictPlan:
         """Identity of the result: all of the plan, but the device that it runs on."""
         return digest({key: value for key, value in self.to_json().items() if key != "device"})
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(y, x) of the map."""
+        return self.grid.shape
+
     def variables(self) -> tuple[Variable, ...]:
-        """`label`: codes of the legend; probabilities and uncertainty as uint8 of scale 0.004."""
-        legend = self.legend
-        out = [Variable(LABEL, str(legend.dtype), legend.nodata, legend.title, legend=legend)]
-        if self.proba:
-            names = probability_names(legend)
-            out += [
-                _score(name, f"probability of {entry.name}")
-                for name, entry in zip(names, legend.classes, strict=True)
-            ]
-        return (*out, *(_score(name, SCORES[name]) for name in self.uncertainty))
+        """See `variables`."""
+        return variables(self.spec.legend, self.proba, self.uncertainty)
 
     def files(self) -> Mapping[str, bytes]:
         """The files of the model."""
@@ -170,9 +167,7 @@ def plan_predict(  # noqa: PLR0913 - what of what, then how
             units, sensor, pixel size), there is no such model or product, or `tiling` does not
             fit the model.
     """
-    wrong = [name for name in uncertainty if name not in SCORES]
-    if wrong:
-        raise InputError(f"uncertainty is {wrong}, expected some of {', '.join(SCORES)}")
+    scores = check_scores(uncertainty)
     ref = ModelRef.of(model)
     spec = ref.check()
     check_model(spec)
@@ -183,10 +178,29 @@ def plan_predict(  # noqa: PLR0913 - what of what, then how
     first = next(iter(sources.values())) if isinstance(sources, Mapping) else sources
     pixels = grid or store.grid_of(first)
     check_inputs(spec, Inputs(layers, pixels).inputs, layers, pixels)
-    scores = tuple(name for name in SCORES if name in uncertainty)
     tiles = tuple(tile.index for tile in pixels.tiles() if pixels.touches(tile))
     read = reader(ref.path)
     return PredictPlan(layers, ref, spec, pixels, proba, scores, tiles, read, lattice, how)
+
+
+def check_scores(names: Sequence[str]) -> tuple[str, ...]:
+    """Names of scores in the order of `SCORES`; `InputError` for any other."""
+    wrong = [name for name in names if name not in SCORES]
+    if wrong:
+        raise InputError(f"uncertainty is {wrong}, expected some of {', '.join(SCORES)}")
+    return tuple(name for name in SCORES if name in names)
+
+
+def variables(legend: Legend, proba: bool, uncertainty: Sequence[str]) -> tuple[Variable, ...]:
+    """`label`: codes of the legend; probabilities and uncertainty as uint8 of scale 0.004."""
+    out = [Variable(LABEL, str(legend.dtype), legend.nodata, legend.title, legend=legend)]
+    if proba:
+        names = probability_names(legend)
+        out += [
+            _score(name, f"probability of {entry.name}")
+            for name, entry in zip(names, legend.classes, strict=True)
+        ]
+    return (*out, *(_score(name, SCORES[name]) for name in uncertainty))
 
 
 def probability_names(legend: Legend) -> list[str]:

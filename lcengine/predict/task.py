@@ -14,7 +14,7 @@ from lcengine.inputs import Arrays, observed
 from lcengine.locate import Window
 from lcengine.models.predictor import Network
 from lcengine.predict import tiled
-from lcengine.predict.maps import Answer, Maps
+from lcengine.predict.maps import Answer, MapPlan, Maps
 from lcengine.predict.plan import PredictPlan
 from lcengine.predict.windows import common, inside, reads, windows
 
@@ -27,11 +27,7 @@ def load(data: Mapping[str, Any], file: jobs.File) -> PredictPlan:
 def compute(plan: PredictPlan, number: int, attempt: int) -> tuple[jobs.Arrays, engine.Receipt]:
     """A tile and its receipt, with the pixels of each code and how many were predicted."""
     tile = plan.grid.tile_at(number)
-    maps = Maps(plan, tile)
-    if plan.lattice is None:
-        bytes_read = _paint(plan, tile, maps)
-    else:
-        bytes_read = tiled.paint(plan, tile, maps, attempt)
+    maps, bytes_read = painted(plan, tile, attempt)
     receipt = {
         "tile": number,
         "pixels": tile.height * tile.width,
@@ -46,18 +42,21 @@ def compute(plan: PredictPlan, number: int, attempt: int) -> tuple[jobs.Arrays, 
     return maps.arrays, receipt
 
 
-def _paint(plan: PredictPlan, tile: Tile, maps: Maps) -> int:
-    """Paint a tile with what a model says of pixels, or of patches side by side; bytes read."""
+def painted(plan: MapPlan, tile: Tile, attempt: int = 0) -> tuple[Maps, int]:
+    """A tile of a map, and the bytes read for it."""
+    maps = Maps(plan, tile)
+    if plan.lattice is not None:
+        return maps, tiled.paint(plan, tile, maps, attempt)
     bytes_read = 0
-    for read in reads(plan.spec, plan.grid.shape, tile):
+    for read in reads(plan.spec, plan.shape, tile):
         arrays = plan.inputs.read(read)
         bytes_read += sum(values.nbytes for values in arrays.values())
         for answer in answers(plan, read, arrays, tile):
             maps.paint(answer)
-    return bytes_read
+    return maps, bytes_read
 
 
-def answers(plan: PredictPlan, read: Window, arrays: Arrays, tile: Tile) -> Iterator[Answer]:
+def answers(plan: MapPlan, read: Window, arrays: Arrays, tile: Tile) -> Iterator[Answer]:
     """The model's answers for the windows of what was read.
 
     Windows without any observed pixel inside the tile are left out.
@@ -109,4 +108,9 @@ def finish(plan: PredictPlan, receipts: jobs.Receipts) -> tuple[dict[str, Any], 
     return facts, {}
 
 
-KIND = jobs.Kind(load, compute, finish, warm_up)
+def resources(plan: PredictPlan) -> Mapping[str, float]:
+    """A GPU, where one is asked for by name."""
+    return {"GPU": 1} if plan.how is not None and plan.how.device == "cuda" else {}
+
+
+KIND = jobs.Kind(load, compute, finish, warm_up, resources)

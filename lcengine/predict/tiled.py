@@ -23,8 +23,7 @@ from lcengine.kernels.merge import Overlap
 from lcengine.locate import Window
 from lcengine.models.predictor import Execution, Network, Patches
 from lcengine.predict.lattice import PatchLattice, Read, mirrored, reads
-from lcengine.predict.maps import Answer, Maps
-from lcengine.predict.plan import PredictPlan
+from lcengine.predict.maps import Answer, MapPlan, Maps
 
 BYTES = 2**27
 """Of the pixels read at once, by the first attempt; a row of patches is read in any case."""
@@ -32,7 +31,7 @@ BYTES = 2**27
 FLOAT = npt.NDArray[np.float32]
 
 
-def paint(plan: PredictPlan, tile: Tile, maps: Maps, attempt: int = 0) -> int:
+def paint(plan: MapPlan, tile: Tile, maps: Maps, attempt: int = 0) -> int:
     """Paint a tile with what a network says; returns the bytes read."""
     network = cast("Network", plan.predictor)
     assert plan.lattice is not None
@@ -53,7 +52,7 @@ class Cut:
     """
 
     def __init__(
-        self, plan: PredictPlan, tile: Tile, lattice: PatchLattice, how: Execution, most: int
+        self, plan: MapPlan, tile: Tile, lattice: PatchLattice, how: Execution, most: int
     ) -> None:
         self.plan = plan
         self.tile = tile
@@ -69,7 +68,7 @@ class Cut:
         """Patches in their order on the raster, those without an observed pixel left out."""
         places: list[Overlap] = []
         arrays, valid = self._empty()
-        for read in reads(self.lattice, self.plan.grid.shape, self.tile, self.pixels):
+        for read in reads(self.lattice, self.plan.shape, self.tile, self.pixels):
             found, seen = self._read(read)
             for y, x in read.patches:
                 part = self.part(y, x)
@@ -130,7 +129,7 @@ class Cut:
 class Sums:
     """Running sums of the rows of a tile that patches to come may still have a say on."""
 
-    def __init__(self, plan: PredictPlan, tile: Tile, cut: Cut, maps: Maps) -> None:
+    def __init__(self, plan: MapPlan, tile: Tile, cut: Cut, maps: Maps) -> None:
         self.plan = plan
         self.tile = tile
         self.valid = cut.valid
@@ -139,7 +138,7 @@ class Sums:
         self.weights = cut.lattice.weights()
         begin, end = cut.lattice.support
         rows = min(end - begin, tile.height)
-        self.sums = np.zeros((len(plan.legend.classes), rows, tile.width), np.float32)
+        self.sums = np.zeros((len(plan.spec.legend.classes), rows, tile.width), np.float32)
         self.total = np.zeros((rows, tile.width), np.float32)
         self.top = 0
         """Row of the tile that the sums begin with."""
@@ -150,7 +149,7 @@ class Sums:
         if proba.shape != expected or proba.dtype != np.float32:
             raise InputError(
                 f"the model gave {proba.dtype} probabilities {proba.shape}, expected float32 "
-                f"{expected} for its legend {self.plan.legend.name}; train it anew"
+                f"{expected} for its legend {self.plan.spec.legend.name}; train it anew"
             )
         for part, values in zip(places, proba, strict=True):
             self._settle(part.y)

@@ -23,6 +23,7 @@ from lcengine.models import ModelRef, Training
 from lcengine.models.importance import importance
 from lcengine.models.pixels import PixelOptions, PixelPredictor
 from lcengine.recipes.assess import assess
+from lcengine.recipes.examples import examples
 from lcengine.recipes.schema import DataTable, Recipe
 from lcengine.samples.sampleset import SampleSet
 from lcengine.samples.source import Source
@@ -33,6 +34,7 @@ SAMPLES, MODEL, REPORT = "samples.zarr", "model", "report.json"
 TRAINING = "training"
 """Where networks keep their checkpoint, log and pictures."""
 PICTURE = "confusion-{}.png"
+EXAMPLES = "examples-{}.png"
 RELIABILITY = "reliability.png"
 IMPORTANCE = "importance.png"
 HELD_OUT = ("val", "test")
@@ -72,9 +74,10 @@ def train(
     """Cut the samples of a recipe, fit its model, and say how good it is.
 
     Writes `samples.zarr`, the model in `model`, `report.json` and pictures (a confusion matrix of
-    each split, reliability curves, importance of features) to `folder` (default: the recipe's). The
-    same recipe goes on where it stopped, and does nothing where all is there. `say` hears what a
-    user should know.
+    each split, patches with reference and prediction, reliability curves, importance of features)
+    to `folder` (default: the recipe's); networks keep their log and learning curve in `training`.
+    The same recipe goes on where it stopped, a network from its last checkpoint, and does nothing
+    where all is there. `say` hears what a user should know.
 
     Raises `InputError` for what the recipe cannot mean, `StoreError` where the folder holds what
     another recipe made (unless `restart`), and what `jobs.run` raises.
@@ -217,6 +220,7 @@ def _made(
         report["importance"] = _importance(recipe, predictor, found, held_out[0], place)
     for split, (accuracy, _) in measured.items():
         _write(place / PICTURE.format(split), matrix(accuracy))
+        _write(place / EXAMPLES.format(split), examples(predictor, found, split))
     if measured:
         curves = {split: curve for split, (_, curve) in measured.items()}
         _write(place / RELIABILITY, reliability(curves))

@@ -18,8 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from lcengine.errors import InputError
-from lcengine.inputs import Arrays, Input
+from lcengine.inputs import Arrays, Input, observed
 from lcengine.kernels.patches import Scaling, Views, turn, zoom_bilinear, zoom_nearest
+from lcengine.legends import IGNORE
 from lcengine.samples.augment import PLAIN, Augment
 from lcengine.samples.sampleset import SampleSet
 from lcengine.samples.source import LABEL
@@ -31,6 +32,8 @@ SCRATCH: Final = 2**20
 """Bytes of stored samples that are decoded before they are turned and normalised."""
 
 NUMBERS = npt.NDArray[np.int64]
+Seen = npt.NDArray[np.bool_] | None
+"""(sample, y, x) of stored patches where all inputs before have something; None: not asked for."""
 
 
 @dataclass(eq=False)
@@ -47,6 +50,8 @@ class Loader:
     `weights`: samples are drawn with replacement, by a weight for each sample of the split, or
     "balanced" by class (`SampleSet.balance`). `drop_last`: without the last batch where it is
     smaller. `threads` make batches, of which at most `prefetch` lie ready or are being made.
+    `observed`: labels are 255 where an input has nothing (`lcengine.inputs.observed`): maps say
+    nothing there.
     `share`: (rank, world) of a process that trains with others; it gets its part of every batch,
     and all parts together are the batch that one process alone would get.
 
@@ -65,6 +70,7 @@ class Loader:
     drop_last: bool = False
     threads: int = 2
     prefetch: int = 4
+    observed: bool = False
     share: tuple[int, int] = (0, 1)
     passed: int = field(default=0, init=False)
     """The epoch that iterating begins next."""
@@ -173,23 +179,28 @@ class Loader:
         rank, world = self.share
         own = slice(len(draws) * rank // world, len(draws) * (rank + 1) // world)
         draws, views = draws[own], views.of(own)
-        out = {entry.name: self._image(entry, draws, views) for entry in self.samples.inputs}
-        out[LABEL] = self._label(draws, views)
+        patch = self.samples.patch
+        seen = np.ones((len(draws), patch, patch), np.bool_) if self.observed else None
+        out = {entry.name: self._image(entry, draws, views, seen) for entry in self.samples.inputs}
+        out[LABEL] = self._label(draws, views, seen)
         out[INDEX] = draws
         return out
 
-    def _label(self, draws: NUMBERS, views: Views) -> npt.NDArray[Any]:
+    def _label(self, draws: NUMBERS, views: Views, seen: Seen) -> npt.NDArray[Any]:
         out = self._empty(LABEL, len(draws))
 
-        def show(values: npt.NDArray[Any], part: Views, to: npt.NDArray[Any]) -> None:
+        def show(values: npt.NDArray[Any], part: slice) -> None:
+            if seen is not None:
+                values[~seen[part]] = IGNORE
             if self._views.scales:
-                zoom_nearest(values[:, None], part, to[:, None])
+                zoom_nearest(values[:, None], views.of(part), out[part][:, None])
             else:
-                turn(values[:, None], part, _SAME, None, to[:, None])
+                turn(values[:, None], views.of(part), _SAME, None, out[part][:, None])
 
-        return self._shown(LABEL, draws, views, out, None if self._views == PLAIN else show)
+        plain = self._views == PLAIN and seen is None
+        return self._shown(LABEL, draws, out, None if plain else show)
 
-    def _image(self, entry: Input, draws: NUMBERS, views: Views) -> npt.NDArray[Any]:
+    def _image(self, entry: Input, draws: NUMBERS, views: Views, seen: Seen) -> npt.NDArray[Any]:
         out = self._empty(entry.name, len(draws), np.float32 if self.normalize else entry.dtype)
         scaling = self._scaling(entry)
         missing = False if entry.fill is None else np.dtype(entry.dtype).type(entry.fill)
@@ -197,15 +208,18 @@ class Loader:
             missing if out.dtype.kind in "iu" else out.dtype.type(0 if self.normalize else np.nan)
         )
 
-        def show(values: npt.NDArray[Any], part: Views, to: npt.NDArray[Any]) -> None:
-            layers, shown = (a.reshape(len(a), -1, *a.shape[-2:]) for a in (values, to))
+        def show(values: npt.NDArray[Any], part: slice) -> None:
+            if seen is not None:
+                seen[part] &= observed((entry,), {entry.name: values})
+            own = views.of(part)
+            layers, shown = (a.reshape(len(a), -1, *a.shape[-2:]) for a in (values, out[part]))
             if self._views.scales:
-                zoom_bilinear(layers, part, scaling, missing, out.dtype.type(gone), shown)
+                zoom_bilinear(layers, own, scaling, missing, out.dtype.type(gone), shown)
             else:
-                turn(layers, part, scaling, missing if self.normalize else None, shown)
+                turn(layers, own, scaling, missing if self.normalize else None, shown)
 
-        plain = self._views == PLAIN and not self.normalize
-        return self._shown(entry.name, draws, views, out, None if plain else show)
+        plain = self._views == PLAIN and not self.normalize and seen is None
+        return self._shown(entry.name, draws, out, None if plain else show)
 
     def _empty(self, name: str, count: int, dtype: npt.DTypeLike | None = None) -> npt.NDArray[Any]:
         rows = self.samples.rows[name]
@@ -216,9 +230,8 @@ class Loader:
         self,
         name: str,
         draws: NUMBERS,
-        views: Views,
         out: npt.NDArray[Any],
-        show: Callable[[npt.NDArray[Any], Views, npt.NDArray[Any]], None] | None,
+        show: Callable[[npt.NDArray[Any], slice], None] | None,
     ) -> npt.NDArray[Any]:
         """Samples read into `out`, by way of scratch that stays in the cache if they change."""
         rows = self.samples.rows[name]
@@ -231,7 +244,7 @@ class Loader:
             part = slice(start, start + step)
             values = scratch[: len(draws[part])]
             rows.read(draws[part], values)
-            show(values, views.of(part), out[part])
+            show(values, part)
         return out
 
     def _scaling(self, entry: Input) -> Scaling:

@@ -67,6 +67,10 @@ class SampleSet:
     def __len__(self) -> int:
         return len(self.table)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process opens the store again."""
+        return open, (self.path,)
+
     @property
     def names(self) -> tuple[str, ...]:
         """The arrays of a batch: the inputs and `label`."""

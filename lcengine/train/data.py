@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -30,14 +31,14 @@ class Batches:
         """Batches of an epoch."""
         return len(self.loader)
 
-    def epoch(self, fabric: Fabric, number: int, start: int = 0) -> Iterator[Batch]:
+    def epoch(self, fabric: Fabric, number: int, start: int = 0) -> Generator[Batch, None, None]:
         """The batches of an epoch from number `start` on, on the device."""
         loader = self.loader
         if fabric.world_size > 1:
             loader = replace(loader, share=(fabric.global_rank, fabric.world_size))
-        names = [entry.name for entry in loader.samples.inputs]
+        layers = {entry.name: math.prod(entry.lead) for entry in loader.samples.inputs}
         for arrays in loader.epoch(number, start):
-            batch = _tensors(arrays, names, self.step)
+            batch = _tensors(arrays, layers, self.step)
             if fabric.device.type == "cuda":
                 batch = {name: values.pin_memory() for name, values in batch.items()}
             found: Batch = fabric.to_device(batch)
@@ -45,12 +46,13 @@ class Batches:
             yield {**found, "image": image}
 
 
-def _tensors(arrays: Arrays, names: list[str], step: int) -> dict[str, torch.Tensor]:
+def _tensors(arrays: Arrays, layers: Mapping[str, int], step: int) -> dict[str, torch.Tensor]:
     """All inputs, times and bands as channels of one image."""
     label = arrays[LABEL]
     shape = label.shape[-2:]
-    layers = [arrays[name].reshape(len(label), -1, *shape) for name in names]
-    image = layers[0] if len(layers) == 1 else np.concatenate(layers, axis=1)
+    # Of another process's share alone, no patch may be left.
+    parts = [arrays[name].reshape(len(label), count, *shape) for name, count in layers.items()]
+    image = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
     if any(size % step for size in shape):
         around = [(0, -size % step) for size in shape]
         image = np.pad(image, [(0, 0), (0, 0), *around], mode="reflect")

@@ -5,54 +5,22 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
+from contextlib import closing, contextmanager
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
-from torch import Tensor, nn
 
 from lcengine.train import checkpoint
 from lcengine.train.checkpoint import Place
-from lcengine.train.data import Batches
+from lcengine.train.job import Job, Outcome
 from lcengine.train.log import Log
 from lcengine.train.objective import Objective
-from lcengine.train.options import Schedule
-from lcengine.train.progress import Hear, Progress
+from lcengine.train.processes import together
+from lcengine.train.progress import Progress
 
 PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed"}
-
-
-@dataclass(frozen=True)
-class Job:
-    """A training: `steps` in `epochs` at most, from `seed`, with `threads` of one operation.
-
-    `folder` keeps checkpoints and logs. `identity`: a text of all that decides the result, which a
-    checkpoint must share.
-    """
-
-    model: nn.Module
-    objective: Objective
-    batches: Batches
-    schedule: Schedule
-    epochs: int
-    steps: int
-    seed: int = 0
-    threads: int = 2
-    folder: Path | None = None
-    identity: str = ""
-    hear: Hear = field(default=lambda _: None)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What training came to: the model's state on the CPU, and the log by epochs."""
-
-    weights: dict[str, Tensor]
-    rows: list[dict[str, float]]
 
 
 def train(job: Job) -> Outcome:
@@ -62,16 +30,18 @@ def train(job: Job) -> Outcome:
     with the same bits as one that was not. Raises what the objective raises.
     """
     schedule = job.schedule
+    several = schedule.devices > 1
     fabric = Fabric(
         accelerator=schedule.accelerator,
         devices=schedule.devices,
+        strategy="ddp_spawn" if several else "auto",
         precision=PRECISIONS[schedule.precision],  # type: ignore[arg-type]
         # One machine: what a scheduler's variables say is of other programs.
         plugins=[LightningEnvironment()],
     )
     if job.folder:
         job.folder.mkdir(parents=True, exist_ok=True)
-    return _run(fabric, job)
+    return together(fabric, job, _run) if several else _run(fabric, job)
 
 
 def _run(fabric: Fabric, job: Job) -> Outcome:
@@ -127,19 +97,19 @@ class _Keeper:
 def _epoch(fabric: Fabric, job: Job, place: Place, log: Log, keeper: _Keeper | None) -> None:
     """The rest of an epoch, and what is measured at its end."""
     objective = job.objective
-    batches = job.batches.epoch(fabric, place.epoch, place.batch)
-    for batch in batches:
-        if objective.done:
-            break
-        # Nothing random to keep in a checkpoint: each step begins from its own seed.
-        torch.manual_seed(_seed(job.seed, place.epoch, place.batch, fabric.global_rank))
-        facts = objective.step(batch)
-        place.batch += 1
-        place.sums = {name: place.sums.get(name, 0.0) + value for name, value in facts.items()}
-        log.step(facts, _step(job, place))
-        if keeper:
-            keeper.tell(facts)
-            keeper.keep(now=False)
+    with closing(job.batches.epoch(fabric, place.epoch, place.batch)) as batches:
+        for batch in batches:
+            if objective.done:
+                break
+            # Nothing random to keep in a checkpoint: each step begins from its own seed.
+            torch.manual_seed(_seed(job.seed, place.epoch, place.batch, fabric.global_rank))
+            facts = objective.step(batch)
+            place.batch += 1
+            place.sums = {name: place.sums.get(name, 0.0) + value for name, value in facts.items()}
+            log.step(facts, _step(job, place))
+            if keeper:
+                keeper.tell(facts)
+                keeper.keep(now=False)
     means = {name: total / place.batch for name, total in place.sums.items()}
     measured = objective.on_epoch_end(place.epoch)
     row = {"epoch": place.epoch + 1, "step": _step(job, place), **means, **measured}

@@ -16,6 +16,7 @@ With g = 1 where a pixel is of the class, p its probability, w the weight of its
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Final
 
 import torch
@@ -47,15 +48,16 @@ class Loss(nn.Module):
 
     def sums(self, logits: Tensor, label: Tensor) -> Sums:
         """What `value` makes the loss of; tensors of batches may be added first."""
-        # float32 and one row per pixel: what bfloat16 would lose in sums of millions.
-        flat = logits.float().movedim(1, -1).reshape(-1, logits.shape[1])
+        # (class, pixel): reductions over few classes are fast along the first axis. float32: what
+        # bfloat16 would lose in sums of millions.
+        rows = logits.float().movedim(1, 0).reshape(logits.shape[1], -1)
         truth = label.reshape(-1)
         known = truth != IGNORE
         safe = torch.where(known, truth, 0)
-        weight = self.weights[safe] * known
-        out = {"weight": weight.sum()}
+        pixels = _Pixels(rows, safe, known, self.weights[safe] * known)
+        out = {"weight": pixels.weight.sum()}
         for name in self.options.loss:
-            out |= _SUMS[name](self, flat, safe, known, weight)
+            out |= _SUMS[name](self, pixels)
         return out
 
     def value(self, sums: Mapping[str, Tensor]) -> Tensor:
@@ -74,50 +76,58 @@ class Loss(nn.Module):
         shares = self.weights * present
         return (lost * shares).sum() / torch.where(present.any(), shares.sum(), 1.0)
 
-    def _cross_entropy(
-        self, flat: Tensor, safe: Tensor, known: Tensor, weight: Tensor
-    ) -> dict[str, Tensor]:
-        each = functional.cross_entropy(
-            flat,
-            safe,
-            self.weights,
-            reduction="none",
-            label_smoothing=self.options.label_smoothing,
-        )
-        return {"cross-entropy": (each * known).sum()}
+    def _cross_entropy(self, pixels: _Pixels) -> dict[str, Tensor]:
+        logarithms = functional.log_softmax(pixels.rows, dim=0)
+        total = (pixels.weight * -pixels.right(logarithms)).sum()
+        if smooth := self.options.label_smoothing:
+            every = -(self.weights @ (logarithms * pixels.known)).sum() / len(self.weights)
+            total = (1 - smooth) * total + smooth * every
+        return {"cross-entropy": total}
 
-    def _focal(
-        self, flat: Tensor, safe: Tensor, known: Tensor, weight: Tensor
-    ) -> dict[str, Tensor]:
-        lost = functional.cross_entropy(flat, safe, reduction="none")  # −ln p
-        return {"focal": (weight * (1 - torch.exp(-lost)) ** GAMMA * lost).sum()}
+    def _focal(self, pixels: _Pixels) -> dict[str, Tensor]:
+        right = pixels.right(functional.log_softmax(pixels.rows, dim=0))
+        return {"focal": (pixels.weight * (1 - torch.exp(right)) ** GAMMA * -right).sum()}
 
-    def _bce(self, flat: Tensor, safe: Tensor, known: Tensor, weight: Tensor) -> dict[str, Tensor]:
+    def _bce(self, pixels: _Pixels) -> dict[str, Tensor]:
         smooth = self.options.label_smoothing
-        target = _hot(flat, safe) * (1 - smooth) + smooth / 2
-        each = functional.binary_cross_entropy_with_logits(flat, target, reduction="none")
-        return {"bce": (each.mean(dim=1) * weight).sum()}
+        target = pixels.hot() * (1 - smooth) + smooth / 2
+        each = functional.binary_cross_entropy_with_logits(pixels.rows, target, reduction="none")
+        return {"bce": (each.mean(dim=0) * pixels.weight).sum()}
 
-    def _dice(self, flat: Tensor, safe: Tensor, known: Tensor, weight: Tensor) -> dict[str, Tensor]:
+    def _dice(self, pixels: _Pixels) -> dict[str, Tensor]:
         sigmoid = self.options.activation == "sigmoid"
-        proba = torch.sigmoid(flat) if sigmoid else torch.softmax(flat, dim=1)
-        proba = proba * known[:, None]
-        truth = _hot(flat, safe) * known[:, None]
+        proba = torch.sigmoid(pixels.rows) if sigmoid else torch.softmax(pixels.rows, dim=0)
+        proba = proba * pixels.known
+        truth = pixels.hot() * pixels.known
         return {
-            "shared": (proba * truth).sum(dim=0),
-            "predicted": proba.sum(dim=0),
-            "reference": truth.sum(dim=0),
+            "shared": (proba * truth).sum(dim=1),
+            "predicted": proba.sum(dim=1),
+            "reference": truth.sum(dim=1),
         }
 
 
-_SUMS: Final[dict[str, Callable[[Loss, Tensor, Tensor, Tensor, Tensor], dict[str, Tensor]]]] = {
+@dataclass(frozen=True)
+class _Pixels:
+    """Logits (class, pixel); of each pixel its class (0 if unknown), whether known, its weight."""
+
+    rows: Tensor
+    safe: Tensor
+    known: Tensor
+    weight: Tensor
+
+    def right(self, values: Tensor) -> Tensor:
+        """Of each pixel the value (class, pixel) of its class."""
+        return values.gather(0, self.safe[None])[0]
+
+    def hot(self) -> Tensor:
+        """(class, pixel) 1 where a pixel is of the class."""
+        classes = torch.arange(len(self.rows), device=self.rows.device)
+        return (self.safe == classes[:, None]).to(self.rows.dtype)
+
+
+_SUMS: Final[dict[str, Callable[[Loss, _Pixels], dict[str, Tensor]]]] = {
     "cross-entropy": Loss._cross_entropy,
     "bce": Loss._bce,
     "dice": Loss._dice,
     "focal": Loss._focal,
 }
-
-
-def _hot(flat: Tensor, safe: Tensor) -> Tensor:
-    """1 where a pixel (row) is of the class (column)."""
-    return functional.one_hot(safe, flat.shape[1]).to(flat.dtype)

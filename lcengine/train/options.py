@@ -78,9 +78,10 @@ class Schedule(_Table):
     """How a network is trained, below `[training]` of a recipe.
 
     `epochs` over the training patches; with `steps` training ends after so many steps, however many
-    epochs these are. `batch`: patches of a step, of all devices together. `learning_rate`: of all
-    parameters, or by prefix of their names, `rest` for all others, `head` for what knows the
-    classes. `schedule` of it over all steps: `warmup` is the share of them in which it rises.
+    epochs these are. `batch`: patches of a step, of all devices together; what is left of an epoch
+    is left out. `learning_rate`: of all parameters, or by prefix of their names, `rest` for all
+    others, `head` for what knows the classes. `schedule` of it over all steps: `warmup` is the
+    share of them in which it rises; one-cycle has its own. `momentum`: of sgd.
     `weight_decay`: not of biases and normalisation. `clip`: greatest norm of a gradient. `keep`:
     the epoch whose weights are kept, by the greatest macro F1 or mean IoU or the least loss on
     the validation split, or the last. `patience`: epochs without a better one, after which training
@@ -111,6 +112,18 @@ class Schedule(_Table):
     devices: int = Field(default=1, ge=1)
     checkpoint: float = Field(default=10.0, ge=0, allow_inf_nan=False)
     tensorboard: bool = False
+
+    @model_validator(mode="after")
+    def _used(self) -> Schedule:
+        idle = {
+            "warmup": self.schedule == "one-cycle" and "one-cycle has a rise of its own",
+            "momentum": self.optimizer == "adamw" and "momentum is of sgd",
+            "patience": self.keep == "last" and "the last epoch is kept, none is better",
+        }
+        for name, why in idle.items():
+            if why and name in self.model_fields_set:
+                raise ValueError(f"{name} would change nothing: {why}; leave it out")
+        return self
 
     def identity(self) -> dict[str, Any]:
         """What decides the weights, in JSON values."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 MEASURES = {"val_f1": "macro F1", "val_iou": "mean IoU", "val_accuracy": "overall accuracy"}
 
@@ -17,6 +18,8 @@ def curves(rows: list[dict[str, float]]) -> bytes:
     for name, label in (("loss", "training"), ("val_loss", "validation")):
         if name in rows[0]:
             left.plot(epochs, [row[name] for row in rows], marker=".", label=label)
+    for axis in (left, right):
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     left.set(xlabel="epoch", ylabel="loss")
     left.legend(fontsize=8)
     measured = {name: label for name, label in MEASURES.items() if name in rows[0]}

@@ -125,13 +125,19 @@ class Supervised:
         for name, own in sums.items():
             every = self._fabric.all_reduce(own.detach().clone(), reduce_op="sum")
             assert isinstance(every, Tensor)
-            out[name] = own + (every - own.detach())
+            # As they are where nothing is learned: all processes must see the same bits, and take
+            # the same epoch for the best.
+            out[name] = own + (every - own.detach()) if own.requires_grad else every
         return out
 
     @torch.no_grad()
     def _measured(self, validation: Batches) -> dict[str, float]:
         """Loss and measures of all labelled pixels of the validation split."""
         self._bare.eval()
+        if self._fabric.world_size > 1:
+            # Batch statistics are of each process; those of the first are kept, and measured.
+            for values in self._bare.buffers():
+                torch.distributed.broadcast(values, src=0)
         classes = len(self.legend.classes)
         counts = torch.zeros(classes * classes, dtype=torch.int64, device=self._fabric.device)
         total: Sums = {}

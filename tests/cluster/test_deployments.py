@@ -142,7 +142,8 @@ def test_gpu(shipped):
     """By name only: dask-cuda cannot be installed everywhere, its parent's names can be asked."""
     deployment = parse(shipped / "gpu.yaml")
     assert deployment.cluster == "dask_cuda.LocalCUDACluster"
-    assert deployment.arguments["resources"] == {"GPU": 1}
+    threads = deployment.arguments["threads_per_worker"]
+    assert deployment.arguments["resources"] == {"GPU": threads}
     names = deployment.arguments.keys() - CUDA_ARGUMENTS - {"resources"}
     assert takes(distributed.LocalCluster, names) == (True, set())
     assert takes(distributed.Nanny, {"resources"}) == (True, set())

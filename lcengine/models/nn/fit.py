@@ -15,8 +15,10 @@ from torch import nn
 
 from lcengine.errors import InputError
 from lcengine.models.nn.architecture import Architecture, NetworkOptions, channels, described
+from lcengine.models.nn.calibrate import calibrate
 from lcengine.models.nn.predictor import NetworkPredictor
-from lcengine.models.pixels import check_classes, training_facts
+from lcengine.models.nn.weights import start
+from lcengine.models.pixels import training_facts
 from lcengine.models.predictor import Training
 from lcengine.models.spec import ModelSpec
 from lcengine.models.stream import class_weights
@@ -25,9 +27,11 @@ from lcengine.samples.loader import TRAIN, Loader, scaling
 from lcengine.samples.sampleset import SampleSet
 from lcengine.samples.source import PIXELS
 from lcengine.train.data import Batches
-from lcengine.train.loop import Job, train
+from lcengine.train.job import Job
+from lcengine.train.loop import train
 from lcengine.train.losses import Loss
 from lcengine.train.options import Schedule, SupervisedOptions
+from lcengine.train.progress import finite
 from lcengine.train.supervised import Supervised, kept
 
 VAL = "val"
@@ -47,12 +51,12 @@ def fit(
     """
     aim, schedule = _chosen(training)
     counts = pixel_counts(samples)
-    present = np.flatnonzero(counts).tolist()
-    check_classes(samples.legend, present, "pixels", samples.path, training)
+    _check(samples, counts, training)
     if options.patch is None and schedule.augment.crop:
         options = options.model_copy(update={"patch": schedule.augment.crop})
     spec = described(name, architecture, options, samples, aim.activation)
     module = _first(architecture, options, spec, training.seed)
+    start(module, architecture, options, spec, training.say)
     job = _job(samples, spec, module, architecture.head, training)
     outcome = train(job)
     module.to("cpu").load_state_dict(outcome.weights)
@@ -63,9 +67,35 @@ def fit(
         "schedule": schedule.identity(),
         "parameters": sum(values.numel() for values in module.parameters()),
         "epochs": len(outcome.rows),
-        "kept": kept(outcome.rows, schedule.keep),
+        "kept": _facts(kept(outcome.rows, schedule.keep)),
     }
-    return NetworkPredictor(replace(spec, training=facts), module, *normalisation(samples))
+    predictor = NetworkPredictor(spec, module, *normalisation(samples))
+    if training.calibrate:
+        facts["calibration"] = calibrate(predictor, samples, VAL, training)
+    predictor.spec = replace(spec, training=facts)
+    return predictor
+
+
+def _facts(row: Mapping[str, float]) -> dict[str, float | None]:
+    """A row of the log without its time: the same training makes the same model file."""
+    return finite({name: value for name, value in row.items() if name != "seconds"})
+
+
+def _check(samples: SampleSet, counts: npt.NDArray[np.int64], training: Training) -> None:
+    """`InputError`, before a long training, for samples that cannot teach it."""
+    names = [name for name, count in zip(samples.legend.names, counts, strict=True) if not count]
+    if len(counts) - len(names) < 2:
+        raise InputError(
+            f"labelled pixels of {samples.path} are of {len(counts) - len(names)} classes, "
+            "expected two at least; give labels of several classes"
+        )
+    if names:
+        training.say(f"no training pixels of {', '.join(names)}: it learns that there are none")
+    if training.calibrate and VAL not in samples.splits:
+        raise InputError(
+            f"{samples.path} has no validation pixels to calibrate with; cut samples with a split "
+            f"{VAL!r}, or leave calibrate out"
+        )
 
 
 def _chosen(training: Training) -> tuple[SupervisedOptions, Schedule]:
@@ -112,8 +142,13 @@ def _job(
     validation = None
     if VAL in samples.splits:
         batch = min(schedule.batch, samples.splits[VAL])
-        later = Loader(samples, VAL, batch, threads=training.threads)
+        later = Loader(samples, VAL, batch, threads=training.threads, observed=True)
         validation = Batches(later, spec.output_stride)
+    elif schedule.patience is not None:
+        raise InputError(
+            "training.patience asks for epochs that are better on validation samples, and there "
+            "are none; make some, or leave it out"
+        )
     else:
         training.say("no validation samples: the last weights are kept")
     objective = Supervised(
@@ -156,6 +191,7 @@ def _loader(samples: SampleSet, schedule: Schedule, training: Training) -> Loade
         seed=training.seed,
         drop_last=True,
         threads=training.threads,
+        observed=True,
     )
 
 

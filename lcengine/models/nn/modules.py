@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -65,3 +66,94 @@ class UNet(nn.Module):
             x = merge(torch.cat([kept.pop(), up(x)], dim=1))
         logits: Tensor = self.head(x)
         return logits
+
+
+def _projected(before: int, after: int, kernel: int, rate: int = 1) -> nn.Sequential:
+    """Dilated convolution that keeps the size, batch normalisation, ReLU."""
+    padding = kernel // 2 * rate
+    return nn.Sequential(
+        nn.Conv2d(before, after, kernel, padding=padding, dilation=rate, bias=False),
+        nn.BatchNorm2d(after),
+        nn.ReLU(inplace=True),
+    )
+
+
+class DeepLabHead(nn.Module):
+    """The head of DeepLabV3 (Chen et al., 2017, arXiv:1706.05587) on the bands themselves.
+
+    Atrous pyramid of `width` channels each: 1×1, dilated 3×3 at `rates`, and with `pooling` the
+    mean of the image; then 1×1, dropout, 3×3 and the classes. The branch of the image has a bias in
+    place of a normalisation: in a batch of one patch a single value would be normalised.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        classes: int,
+        width: int,
+        rates: Sequence[int],
+        pooling: bool,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        self.pyramid = nn.ModuleList(
+            [
+                _projected(channels, width, 1),
+                *(_projected(channels, width, 3, rate) for rate in rates),
+            ]
+        )
+        self.image = nn.Conv2d(channels, width, 1) if pooling else None
+        branches = 1 + len(rates) + pooling
+        self.project = _projected(branches * width, width, 1)
+        self.dropout = nn.Dropout(dropout)
+        self.merge = _projected(width, width, 3)
+        self.head = nn.Conv2d(width, classes, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (n, classes, y, x) of (n, channels, y, x)."""
+        found = [branch(x) for branch in self.pyramid]
+        if self.image is not None:
+            mean = torch.relu(self.image(x.mean(dim=(2, 3), keepdim=True)))
+            found.append(mean.expand(-1, -1, *x.shape[2:]))
+        logits: Tensor = self.head(self.merge(self.dropout(self.project(torch.cat(found, dim=1)))))
+        return logits
+
+
+class PatchCNN(nn.Module):
+    """A network of the 5×5 window of every pixel of an image, beyond whose edges is 0.
+
+    Of each window, by itself: Conv 3×3 (pad 1) + ReLU, Conv 3×3 (pad 1) + ReLU, MaxPool 2, fully
+    connected. The padding belongs to the window, so that windows share no layer, and are what is
+    computed.
+    """
+
+    EDGE = 5
+    TOGETHER = 4096
+    """Windows computed at a time where no gradient is asked for."""
+
+    def __init__(self, channels: int, classes: int, width: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(channels, width, 3, padding=1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.ReLU(inplace=True),
+            nn.MaxPool2d(2),
+            nn.Flatten(),
+        )
+        self.head = nn.Linear(4 * width, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (n, classes, y, x) of (n, channels, y, x)."""
+        logits = torch.stack([self._judged(image) for image in x])
+        return logits.mT.reshape(len(x), -1, *x.shape[2:])
+
+    def _judged(self, image: Tensor) -> Tensor:
+        """Logits (pixel, classes) of (channels, y, x)."""
+        columns = nn.functional.unfold(image[None], self.EDGE, padding=self.EDGE // 2)[0]
+        windows = columns.mT.reshape(-1, len(image), self.EDGE, self.EDGE)
+        if torch.is_grad_enabled():
+            logits: Tensor = self.head(self.layers(windows))
+            return logits
+        parts = torch.split(windows, self.TOGETHER)
+        return torch.cat([self.head(self.layers(part)) for part in parts])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, get_args
 
@@ -17,6 +17,7 @@ from lcengine.errors import InputError
 from lcengine.inputs import Input
 from lcengine.kernels.patches import Scaling, normalise
 from lcengine.models.nn.architecture import Activation, Architecture, channels
+from lcengine.models.nn.run import Engine, zeros
 from lcengine.models.predictor import Execution, Files, Patches, State, array
 from lcengine.models.spec import ModelSpec
 
@@ -34,8 +35,8 @@ class NetworkPredictor:
     """A `Network` of a module of torch.
 
     `module`: (n, channel, y, x) -> logits (n, class, y, x). `means`, `gains`: float32 (channel,):
-    what it sees is (value - mean) · gain, and 0 where a number is missing. `temperature` divides
-    logits before `spec.options["activation"]`.
+    what it sees is (value - mean) · gain, and 0 where a number is missing. Probabilities after
+    `spec.options["activation"]` are p^(1/`temperature`), normalised.
     """
 
     spec: ModelSpec
@@ -44,6 +45,7 @@ class NetworkPredictor:
     gains: FLOAT
     temperature: float = 1.0
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
+    _engines: dict[Execution, Engine] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.module.eval()
@@ -60,27 +62,32 @@ class NetworkPredictor:
 
     def run(self, batches: Iterable[Patches], how: Execution) -> Iterator[FLOAT]:
         """`predict` of one batch after the other, of `Network`."""
-        device = "cuda" if how.device != "cpu" and torch.cuda.is_available() else "cpu"
-        for inputs, valid in batches:
-            image = self.image(inputs, how.batch)
-            with self._lock, torch.inference_mode():
-                torch.set_num_threads(how.threads)
-                self.module.to(device)
-                found = self.proba(self.module(torch.from_numpy(image).to(device)))
-            proba = found.cpu().numpy()[: len(valid), :, : valid.shape[1], : valid.shape[2]]
-            yield np.where(valid[:, None], proba, np.float32(0))
+        return self._engine(how).run(batches, self.image)
 
-    def image(self, inputs: Mapping[str, npt.NDArray[Any]], count: int) -> FLOAT:
+    def _engine(self, how: Execution) -> Engine:
+        """The module as it was prepared for this way to run it, once."""
+        with self._lock:
+            if how not in self._engines:
+                self._engines.clear()  # of the last alone: a copy on a device is large
+                self._engines[how] = Engine(self.module, self.proba, how)
+            return self._engines[how]
+
+    def image(
+        self,
+        inputs: Mapping[str, npt.NDArray[Any]],
+        count: int,
+        room: Callable[[tuple[int, ...]], FLOAT] = zeros,
+    ) -> FLOAT:
         """What the module sees: normalised float32 (count, channel, y, x).
 
         Edges are reflected at the bottom and right up to a multiple of `spec.output_stride`;
-        patches up to `count` are 0.
+        patches up to `count` are 0. `room`: zeros of a shape.
         """
         first = next(iter(inputs.values()))
         height, width = first.shape[-2:]
         step = self.spec.output_stride
         rows, columns = _reflected(height, step), _reflected(width, step)
-        out = np.zeros((count, len(self.means), len(rows), len(columns)), np.float32)
+        out = room((count, len(self.means), len(rows), len(columns)))
         start = 0
         for entry in self.spec.inputs:
             given = inputs[entry.name]
@@ -95,11 +102,13 @@ class NetworkPredictor:
 
     def proba(self, logits: Tensor) -> Tensor:
         """Probabilities float32 (n, class, y, x) of logits."""
-        scaled = logits.float() / self.temperature
-        if self.activation == "softmax":
-            return scaled.softmax(dim=1)
-        # Log-sigmoids keep a sum that is not 0 where no class is likely.
-        return nn.functional.logsigmoid(scaled).softmax(dim=1)
+        logarithms = logits.float()
+        if self.activation == "sigmoid":
+            # Log-sigmoids keep a sum that is not 0 where no class is likely.
+            logarithms = nn.functional.logsigmoid(logarithms)
+        if self.temperature != 1:
+            logarithms = logarithms / self.temperature
+        return logarithms.softmax(dim=1)
 
     @property
     def activation(self) -> Activation:
@@ -144,8 +153,15 @@ def restore(architecture: Architecture, spec: ModelSpec, arrays: State) -> Netwo
             f"the model's option {first['loc']} is not known ({first['msg']}); use the version "
             "that it was trained with"
         ) from error
+    step = architecture.output_stride(options)
+    if spec.stride is None or spec.output_stride != step:
+        raise InputError(
+            f"the model has stride {spec.stride} and output_stride {spec.output_stride}, expected "
+            f"steps between its patches and {step}; copy the model again"
+        )
     # Weights at random are thrown away, and should not move anybody's generator.
     with torch.random.fork_rng(devices=[]):
+        _check_size(lambda: architecture.build(options, seen, classes), arrays)
         module = architecture.build(options, seen, classes)
     loaded(module, arrays)
     means, gains = (array(arrays, name, np.float32, 1) for name in (MEAN, GAIN))
@@ -163,8 +179,33 @@ def restore(architecture: Architecture, spec: ModelSpec, arrays: State) -> Netwo
     return NetworkPredictor(spec, module, means, gains, temperature[0])
 
 
+def _check_size(build: Callable[[], nn.Module], arrays: State) -> None:
+    """`InputError` before memory is taken for a network that the arrays are not of.
+
+    A folder may ask for a network of any size; this one's tensors have shapes alone.
+    """
+    try:
+        with torch.device("meta"):
+            module = build()
+    except (InputError, NotImplementedError, RuntimeError):
+        return  # some encoders need numbers to be built; theirs are of the sizes that they have
+    _checked(module, arrays)
+
+
 def loaded(module: nn.Module, arrays: State) -> None:
     """Put a model's arrays into a module; `InputError` unless they are exactly its own."""
+    _checked(module, arrays)
+    found = {}
+    for name, tensor in module.state_dict().items():
+        dtype = tensor.numpy().dtype.type
+        values = array(arrays, NETWORK + name, dtype, tensor.ndim)
+        # Contiguous scalars come back as rows; torch warns of memory that cannot be written.
+        found[name] = torch.from_numpy(values.reshape(tensor.shape).copy())
+    module.load_state_dict(found)
+
+
+def _checked(module: nn.Module, arrays: State) -> None:
+    """`InputError` unless arrays are those of a module by name and shape."""
     expected = module.state_dict()
     names = {name.removeprefix(NETWORK) for name in arrays if name.startswith(NETWORK)}
     if names != expected.keys():
@@ -173,16 +214,10 @@ def loaded(module: nn.Module, arrays: State) -> None:
             f"the model has {len(names)} arrays of its network, expected {len(expected)} (the "
             f"first that differs is {first!r}); copy it again, or use the version that trained it"
         )
-    found = {}
     for name, tensor in expected.items():
-        dtype = tensor.numpy().dtype.type
         shape = arrays[NETWORK + name].shape
         if shape != tuple(tensor.shape):
             raise InputError(
                 f"the model's array {NETWORK + name!r} is {shape}, expected {tuple(tensor.shape)}; "
                 "copy the model again"
             )
-        values = array(arrays, NETWORK + name, dtype, tensor.ndim)
-        # Contiguous scalars come back as rows; torch warns of memory that cannot be written.
-        found[name] = torch.from_numpy(values.reshape(shape).copy())
-    module.load_state_dict(found)
