@@ -248,7 +248,7 @@ class TestErrors:
         code, out, err = run("composite", world.catalog, *OPTIONS, "-o", tmp_path / "out.zarr")
         assert (code, out) == (130, "")
         assert one_line(err).endswith(
-            "finished tiles are kept, run the same command again to resume"
+            "what is finished is kept, run the same command again to resume"
         )
 
     def test_warnings_are_one_line(self, run, world, tmp_path):

@@ -13,7 +13,7 @@ from lcengine.grid import Tile
 from lcengine.inputs import Input
 from lcengine.kernels import merge
 from lcengine.models.predictor import Execution
-from lcengine.predict.lattice import PatchLattice, Tiling, mirrored, reads, reflected, seams
+from lcengine.predict.lattice import PatchLattice, Tiling, mirrored, reads, reflected, seams, unlike
 
 WINDOWS = ("hann", "pyramid", "mean", "centre")
 SHAPES = st.tuples(st.integers(1, 70), st.integers(1, 70))
@@ -227,6 +227,16 @@ def test_what_no_lattice_makes_exact(how, told):
 def test_patches_that_are_all_border_are_told():
     assert "smaller than twice the 40" in seams(spec(margin=40), PatchLattice(64, 32, "hann"))
     assert seams(spec(margin=32), PatchLattice(64, 32, "hann")) is None
+
+
+def test_patches_that_a_model_did_not_learn_from_are_told():
+    """Unless it saw enough of the surroundings in training already."""
+    told = unlike(spec(margin=40), PatchLattice(128, 64, "hann"))
+    assert "patches of 128 pixels are asked for" in told
+    assert "those of 64" in told
+    assert unlike(spec(margin=40), PatchLattice(64, 32, "hann")) is None
+    assert unlike(spec(margin=32), PatchLattice(128, 64, "hann")) is None
+    assert unlike(spec(margin=None), PatchLattice(128, 64, "hann")) is not None
 
 
 @pytest.mark.parametrize("how", [{"batch": 0}, {"threads": -1}, {"precision": "half"}])

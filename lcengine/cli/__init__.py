@@ -48,7 +48,7 @@ class Group(TyperGroup):
         except (BrokenPipeError, typer.Exit, typer.Abort, TyperException):
             raise  # the command line's own ways out; a broken pipe is `| head`
         except KeyboardInterrupt:
-            kept = "; finished tiles are kept, run the same command again to resume"
+            kept = "; what is finished is kept, run the same command again to resume"
             making = ("composite", "evaluate", "labels", "predict", "retry", "samples", "train")
             resumable = ctx.invoked_subcommand in making
             complain(f"interrupted{kept if resumable else ''}")

@@ -221,7 +221,7 @@ def sight(spec: ModelSpec) -> str:
         return f"{laid}; a pixel depends on its whole patch"
     least = 2 * spec.margin
     seams = " and on where the patch lies" if spec.placed else ""
-    exact = "" if spec.placed or spec.patch > least else f"; no map is free of seams below {least}"
+    exact = "" if spec.placed or spec.patch > least else f"; patches below {least} leave seams"
     return f"{laid}; a pixel depends on {spec.margin} around it{seams}{exact}"
 
 

@@ -171,13 +171,15 @@ def predict(
     """Predict a map of classes from products with a trained model. The same command resumes."""
     from lcengine import quicklook
     from lcengine.cli.product import summary
-    from lcengine.predict.lattice import seams
+    from lcengine.predict.lattice import seams, unlike
 
     if picture is not None:
         quicklook.check_picture(picture)
     plan = planned(tiling=tiling)
-    if plan.lattice is not None and (told := seams(plan.spec, plan.lattice)):
-        say(told)
+    if plan.lattice is not None:
+        for caution in (seams, unlike):
+            if told := caution(plan.spec, plan.lattice):
+                say(told)
     if plan.how is not None and plan.how.device == "cuda":
         making = making.on_gpus()
     # The model's hash stands for all that it says of itself; any device goes on with the work.

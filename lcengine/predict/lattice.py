@@ -180,10 +180,22 @@ def seams(spec: ModelSpec, lattice: PatchLattice) -> str | None:
     if lattice.patch < 2 * spec.margin:
         return (
             f"patches of {lattice.patch} pixels are smaller than twice the {spec.margin} pixels "
-            "that the model looks far: every pixel's answer knows a border of its patch; larger "
-            "ones (--patch) would change it"
+            "that the model looks far: every pixel's answer knows a border of its patch"
         )
     return None
+
+
+def unlike(spec: ModelSpec, lattice: PatchLattice) -> str | None:
+    """What a user should know where a map's patches are not those that a model learned from.
+
+    One that saw a border around every pixel has learned to; it may answer otherwise without.
+    """
+    if lattice.patch == spec.patch or not (spec.margin is None or spec.patch < 2 * spec.margin):
+        return None
+    return (
+        f"patches of {lattice.patch} pixels are asked for, and this model's accuracy is known on "
+        f"those of {spec.patch}: compare the map with a reference, or train on such patches"
+    )
 
 
 def reflected(start: int, stop: int, size: int) -> INDEX:

@@ -116,7 +116,7 @@ class TestInterruption:
         if code == 130:
             last = [line for line in err.splitlines() if not line.startswith("tiles ")]
             assert last == [
-                "error: interrupted; finished tiles are kept, run the same command again to resume"
+                "error: interrupted; what is finished is kept, run the same command again to resume"
             ]
         finished = len(first.markers)
         assert 5 <= finished < COLUMNS**2

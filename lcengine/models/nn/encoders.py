@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -89,10 +90,19 @@ def encoded(encoder: str, build: Callable[[], T]) -> T:
         TypeError,
         ValueError,
     ) as error:
+        said = str(error).partition("\n")[0].partition(", supported")[0][:120]
         raise InputError(
-            f"encoder {encoder!r} cannot be used ({str(error)[:200]}); expected a name of "
-            "segmentation-models-pytorch such as resnet50, or tu- and one of timm"
+            f"encoder {encoder!r} cannot be used ({said}); {_meant(encoder)}"
         ) from error
+
+
+def _meant(encoder: str) -> str:
+    """The name that was meant, or which there are."""
+    from segmentation_models_pytorch.encoders import encoders  # noqa: PLC0415 (loads torch)
+
+    close = difflib.get_close_matches(encoder, [name for name in encoders if name != encoder], 1)
+    names = "a name of segmentation-models-pytorch such as resnet50, or tu- and one of timm"
+    return f"did you mean {close[0]}? Expected {names}" if close else f"expected {names}"
 
 
 @cache

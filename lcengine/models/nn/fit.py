@@ -26,6 +26,7 @@ from lcengine.samples.augment import Augment
 from lcengine.samples.loader import TRAIN, Loader, scaling
 from lcengine.samples.sampleset import SampleSet
 from lcengine.samples.source import PIXELS
+from lcengine.train import checkpoint
 from lcengine.train.data import Batches
 from lcengine.train.job import Job
 from lcengine.train.loop import train
@@ -52,13 +53,19 @@ def fit(
     aim, schedule = _chosen(training)
     counts = pixel_counts(samples)
     _check(samples, counts, training)
+    _check_edge(schedule.augment.crop or samples.patch, architecture.output_stride(options), name)
     if options.patch is None and schedule.augment.crop:
         options = options.model_copy(update={"patch": schedule.augment.crop})
     spec = described(name, architecture, options, samples, aim.activation)
     module = _first(architecture, options, spec, training.seed)
     start(module, architecture, options, spec, training.say)
     job = _job(samples, spec, module, architecture.head, training)
+    if job.folder and (found := checkpoint.load(job.folder, job.identity)):
+        place, _ = found
+        training.say(f"going on in epoch {place.epoch + 1}, after {place.batch} of its steps")
     outcome = train(job)
+    best = kept(outcome.rows, schedule.keep)
+    training.say(f"the weights of epoch {best['epoch']:g} of {len(outcome.rows)} are kept")
     module.to("cpu").load_state_dict(outcome.weights)
     facts = {
         **training_facts(samples, training),
@@ -67,7 +74,7 @@ def fit(
         "schedule": schedule.identity(),
         "parameters": sum(values.numel() for values in module.parameters()),
         "epochs": len(outcome.rows),
-        "kept": _facts(kept(outcome.rows, schedule.keep)),
+        "kept": _facts(best),
     }
     predictor = NetworkPredictor(spec, module, *normalisation(samples))
     if training.calibrate:
@@ -95,6 +102,16 @@ def _check(samples: SampleSet, counts: npt.NDArray[np.int64], training: Training
         raise InputError(
             f"{samples.path} has no validation pixels to calibrate with; cut samples with a split "
             f"{VAL!r}, or leave calibrate out"
+        )
+
+
+def _check_edge(edge: int, step: int, name: str) -> None:
+    """`InputError` where the deepest layers would see nothing but a patch's reflection."""
+    if edge < step:
+        raise InputError(
+            f"patches of {edge} pixels are smaller than the output stride of this {name}, {step}: "
+            "its deepest layers would see next to nothing; cut larger patches, or give it less "
+            "depth"
         )
 
 
