@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -231,12 +233,13 @@ def test_patches_that_are_all_border_are_told():
 
 def test_patches_that_a_model_did_not_learn_from_are_told():
     """Unless it saw enough of the surroundings in training already."""
-    told = unlike(spec(margin=40), PatchLattice(128, 64, "hann"))
+    wide = PatchLattice(128, 64, "hann")
+    told = unlike(spec(margin=40), wide)
     assert "patches of 128 pixels are asked for" in told
-    assert "those of 64" in told
-    assert unlike(spec(margin=40), PatchLattice(64, 32, "hann")) is None
-    assert unlike(spec(margin=32), PatchLattice(128, 64, "hann")) is None
-    assert unlike(spec(margin=None), PatchLattice(128, 64, "hann")) is not None
+    assert "those of 32" in told
+    assert unlike(spec(margin=40), PatchLattice(32, 16, "hann")) is None
+    assert unlike(spec(margin=16), wide) is None
+    assert unlike(replace(spec(margin=16), margin=None), wide) is not None
 
 
 @pytest.mark.parametrize("how", [{"batch": 0}, {"threads": -1}, {"precision": "half"}])
