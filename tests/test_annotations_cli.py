@@ -141,7 +141,8 @@ def test_resample(run, tmp_path):
     product = store.open(out)
     assert np.array_equal(product.label.values, resampled(opened, its, grid).label.values)
     with Image.open(picture) as drawn:
-        assert drawn.size == (20, 14)
+        assert np.asarray(drawn.convert("RGB")).shape[0] >= 14  # a key of the classes beside it
+        assert drawn.size[0] > 20
     assert store.legend_of(out).codes == its.codes
     assert sum(found["pixels"].values()) == 14 * 20
     # A label product is a map itself.

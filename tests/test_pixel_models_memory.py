@@ -98,7 +98,7 @@ def fit(stores, kind, memory, limit):
 
 @pytest.mark.parametrize("kind", OPTIONS)
 def test_a_model_is_trained_with_less_memory_than_its_samples(stores, kind):
-    limit = 3 * MEMORY
+    limit = 4 * MEMORY
     assert stores[2] > 2 * limit
     found = fit(stores, kind, MEMORY, limit)
     assert "failed" not in found, found

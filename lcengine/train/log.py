@@ -31,8 +31,10 @@ class Log:
         if folder and tensorboard:
             from tensorboardX import SummaryWriter  # noqa: PLC0415 (only where it is asked for)
 
-            # What a killed run wrote beyond its checkpoint is told again.
-            self.writer = SummaryWriter(str(folder / EVENTS), purge_step=step)
+            # What a killed run wrote beyond its checkpoint is told again, in a file of its own:
+            # their names know seconds alone.
+            events = str(folder / EVENTS)
+            self.writer = SummaryWriter(events, purge_step=step, filename_suffix=f".{step}")
 
     def step(self, facts: Mapping[str, float], step: int) -> None:
         """One step."""

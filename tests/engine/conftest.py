@@ -7,7 +7,7 @@ import pytest
 from lcengine.cluster import connect
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # longer, and what other modules compute would be sent to it
 def client():
     with connect("local:workers=1,threads=2") as found:
         yield found
