@@ -23,7 +23,8 @@ COLDEST, HOTTEST = 0.05, 20.0
 LEAST: Final = 1e-7
 """Probability below which the right class loses no more: forests give exact zeros."""
 
-_NAME: Final = "temperature"
+TEMPERATURE: Final = "temperature"
+"""Name of its array in a model."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,20 +41,23 @@ class Tempered:
     def state(self) -> tuple[State, Files]:
         """The estimator's arrays, and the temperature."""
         arrays, files = self.estimator.state()
-        return {**arrays, _NAME: np.array([self.temperature])}, files
+        return {**arrays, TEMPERATURE: np.array([self.temperature])}, files
 
 
 def restored(estimator: Estimator, arrays: State) -> Estimator:
     """An estimator with the temperature that `Tempered.state` left, if any."""
-    if _NAME not in arrays:
-        return estimator
-    found = array(arrays, _NAME, np.float64, 1).tolist()
+    return Tempered(estimator, temperature_of(arrays)) if TEMPERATURE in arrays else estimator
+
+
+def temperature_of(arrays: State) -> float:
+    """The temperature among a model's arrays; `InputError` for what cannot be one."""
+    found = array(arrays, TEMPERATURE, np.float64, 1).tolist()
     if len(found) != 1 or not COLDEST <= found[0] <= HOTTEST:
         raise InputError(
             f"the model's temperature is {found}, expected one of {COLDEST} to {HOTTEST}; copy the "
             "model again"
         )
-    return Tempered(estimator, found[0])
+    return float(found[0])
 
 
 def tempered(proba: FLOAT, temperature: float) -> FLOAT:

@@ -26,13 +26,12 @@ from lcengine.samples.augment import Augment
 from lcengine.samples.loader import TRAIN, Loader, scaling
 from lcengine.samples.sampleset import SampleSet
 from lcengine.samples.source import PIXELS
-from lcengine.train import checkpoint
 from lcengine.train.data import Batches
 from lcengine.train.job import Job
 from lcengine.train.loop import train
 from lcengine.train.losses import Loss
 from lcengine.train.options import Schedule, SupervisedOptions
-from lcengine.train.progress import finite
+from lcengine.train.progress import CHECKPOINT, finite
 from lcengine.train.supervised import Supervised, kept
 
 VAL = "val"
@@ -60,9 +59,8 @@ def fit(
     module = _first(architecture, options, spec, training.seed)
     start(module, architecture, options, spec, training.say)
     job = _job(samples, spec, module, architecture.head, training)
-    if job.folder and (found := checkpoint.load(job.folder, job.identity)):
-        place, _ = found
-        training.say(f"going on in epoch {place.epoch + 1}, after {place.batch} of its steps")
+    if job.folder and (job.folder / CHECKPOINT).exists():
+        training.say(f"going on from the checkpoint in {job.folder}")
     outcome = train(job)
     best = kept(outcome.rows, schedule.keep)
     training.say(f"the weights of epoch {best['epoch']:g} of {len(outcome.rows)} are kept")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, get_args
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from lcengine.errors import InputError
 from lcengine.inputs import Input
 from lcengine.kernels.patches import Scaling, normalise
+from lcengine.models.calibration import TEMPERATURE, temperature_of
+from lcengine.models.mlm import GAIN, MEAN, NETWORK
 from lcengine.models.nn.architecture import Activation, Architecture, channels
 from lcengine.models.nn.run import Engine, zeros
 from lcengine.models.predictor import Execution, Files, Patches, State, array
@@ -23,11 +25,6 @@ from lcengine.models.spec import ModelSpec
 
 FLOAT = npt.NDArray[np.float32]
 BOOL = npt.NDArray[np.bool_]
-
-NETWORK: Final = "network."
-"""Prefix of the arrays of weights and buffers, by their names in the module."""
-MEAN, GAIN, TEMPERATURE = "normalisation.mean", "normalisation.gain", "temperature"
-COLDEST, HOTTEST = 0.05, 20.0
 
 
 @dataclass(eq=False)
@@ -165,18 +162,12 @@ def restore(architecture: Architecture, spec: ModelSpec, arrays: State) -> Netwo
         module = architecture.build(options, seen, classes)
     loaded(module, arrays)
     means, gains = (array(arrays, name, np.float32, 1) for name in (MEAN, GAIN))
-    temperature = array(arrays, TEMPERATURE, np.float64, 1).tolist()
     if means.shape != (seen,) or gains.shape != (seen,):
         raise InputError(
             f"the model normalises {len(means)} and {len(gains)} channels, expected {seen}; copy "
             "the model again"
         )
-    if len(temperature) != 1 or not COLDEST <= temperature[0] <= HOTTEST:
-        raise InputError(
-            f"the model's temperature is {temperature}, expected one of {COLDEST} to {HOTTEST}; "
-            "copy the model again"
-        )
-    return NetworkPredictor(spec, module, means, gains, temperature[0])
+    return NetworkPredictor(spec, module, means, gains, temperature_of(arrays))
 
 
 def _check_size(build: Callable[[], nn.Module], arrays: State) -> None:
