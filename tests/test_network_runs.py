@@ -5,28 +5,23 @@ from __future__ import annotations
 import itertools
 import json
 import logging
-import signal
-import subprocess
-import sys
 import threading
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 
 torch = pytest.importorskip("torch")
 
-from archives import until  # noqa: E402
+from killed import killed  # noqa: E402
 from made_products import bands, publish  # noqa: E402
 from plain_model import LEGEND  # noqa: E402
 from torch import nn  # noqa: E402
 
-from lcengine import jobs, models, store  # noqa: E402
+from lcengine import models, store  # noqa: E402
 from lcengine.cluster.target import parse  # noqa: E402
-from lcengine.errors import InputError, StoreError  # noqa: E402
+from lcengine.errors import InputError  # noqa: E402
 from lcengine.grid import Grid  # noqa: E402
 from lcengine.inputs import Input, Inputs, layers, observed  # noqa: E402
 from lcengine.locate import Window  # noqa: E402
@@ -407,25 +402,7 @@ def test_a_killed_driver_loses_nothing(made, run, tmp_path):
     command = ["predict", source, "--model", path, "-o", output, "--tile", "16", "--proba"]
     command += ["--patch", "64", "--stride", "6", "--threads", "1", "--device", "cpu"]
     command = [*map(str, command), "--cluster", "local:workers=1,threads=2"]
-    driver = subprocess.Popen(
-        [sys.executable, "-m", "lcengine", *command], stderr=subprocess.DEVNULL
-    )
-
-    def done():
-        with suppress(StoreError):
-            return jobs.status(output).get("done", 0)
-        return 0
-
-    try:
-        assert until(lambda: done() >= 4, seconds=120)
-    finally:
-        family = psutil.Process(driver.pid).children(recursive=True)
-        driver.send_signal(signal.SIGKILL)
-        driver.wait()
-        for member in family:
-            with suppress(psutil.NoSuchProcess):
-                member.kill()
-    before = jobs.status(output)
+    before = killed(command, output)
     assert 4 <= before["done"] < before["tiles"] == 42
     code, _, said = run(*command)
     assert code == 0, said

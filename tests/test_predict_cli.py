@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import subprocess
-import sys
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
-from archives import until
+from killed import killed
 from made_products import bands, publish
 from plain_model import plain, register
 
-from lcengine import jobs, models, store
-from lcengine.errors import StoreError
+from lcengine import models, store
 from lcengine.grid import Grid
 from lcengine.inputs import Inputs, layers
 from lcengine.models import KINDS
@@ -86,25 +80,7 @@ def test_a_killed_driver_loses_nothing(plain_kind, product, run, tmp_path):
     model, output = model_of(product, tmp_path / "model", delay=0.1), tmp_path / "map.zarr"
     command = ["predict", f"s2={product}", "--model", model, "-o", output, "--cluster"]
     command = [*map(str, command), "local:workers=2,threads=1"]
-    driver = subprocess.Popen(
-        [sys.executable, "-m", "lcengine", *command], stderr=subprocess.DEVNULL
-    )
-
-    def done():
-        with suppress(StoreError):
-            return jobs.status(output).get("done", 0)
-        return 0
-
-    try:
-        assert until(lambda: done() >= 4, seconds=60)
-    finally:
-        family = psutil.Process(driver.pid).children(recursive=True)
-        driver.send_signal(signal.SIGKILL)
-        driver.wait()
-        for member in family:
-            with suppress(psutil.NoSuchProcess):
-                member.kill()
-    before = jobs.status(output)
+    before = killed(command, output)
     assert 4 <= before["done"] < before["tiles"] == 25
     code, _, said = run(*command)
     assert code == 0, said
